@@ -1,0 +1,43 @@
+"""The agents, one file per algorithm, and the table that names them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from gymnasium import spaces
+
+from rlkit.agents.base import Agent, AgentConfig
+from rlkit.agents.ppo import PPO, PPOConfig
+from rlkit.errors import RlkitError
+
+
+class Variant(NamedTuple):
+    """What an `agent=` name stands for: a class, its config class, and the fields that the name sets."""
+
+    agent: type[Agent]
+    config: type[Any]
+    fields: dict[str, Any]
+
+
+VARIANTS: dict[str, Variant] = {
+    "ppo": Variant(PPO, PPOConfig, {}),
+    "ppo2": Variant(PPO, PPOConfig, {"objective": "clip"}),
+    "ppo_kl": Variant(PPO, PPOConfig, {"objective": "kl"}),
+    "ppo_adaptive_kl": Variant(PPO, PPOConfig, {"objective": "adaptive_kl"}),
+}
+"""Every `agent=` choice. A config's `name` is the agent's own name, under which its tuned values are found."""
+
+
+def make_agent(
+    config: AgentConfig, observation_space: spaces.Space[Any], action_space: spaces.Space[Any], **parts: Any
+) -> Agent:
+    """The agent that a config is for, with the keyword arguments of its constructor.
+
+    Raises RlkitError for a config that belongs to no agent in the table.
+    """
+    for variant in VARIANTS.values():
+        if type(config) is variant.config:
+            make: Any = variant.agent
+            agent: Agent = make(config, observation_space, action_space, **parts)
+            return agent
+    raise RlkitError(f"no agent takes the config {type(config).__name__}; known: {', '.join(VARIANTS)}")

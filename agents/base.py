@@ -1,0 +1,118 @@
+"""What every agent is to the rest of the toolkit: the protocol, and what acting returns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+from gymnasium import spaces
+
+from rlkit.config import NetworkConfig
+from rlkit.errors import RlkitError
+from rlkit.spaces import Array, Obs, leaf_spaces, leaves
+
+if TYPE_CHECKING:
+    import torch
+
+
+class AgentConfig(Protocol):
+    """An agent's hyperparameters: a dataclass whose fields are documented below them."""
+
+    name: ClassVar[str]
+
+    def validate(self, num_envs: int) -> None:
+        """Raises RlkitError on the first field whose value cannot work."""
+
+
+class Step(NamedTuple):
+    """What acting returns, batched over environments; fields that an agent does not use stay None."""
+
+    action: Array
+    """What the agent chose, as it learns from it: (num_envs, *action shape)."""
+    env_action: Array
+    """What the environment gets: `action`, clipped or squashed to the bounds, and shifted to the space's start."""
+    state: Any = None
+    """A recurrent agent's memory."""
+
+
+class Agent(Protocol):
+    """Acts, makes the buffer it learns from, and learns from it; never steps, logs or saves by itself.
+
+    Subclass it for `predict` and `save`. The constructor of every agent is
+    `(config, observation_space, action_space, *, network, num_envs, seed, device, compute)`.
+    """
+
+    config: Any
+    network_config: NetworkConfig
+    observation_space: spaces.Space[Any]
+    action_space: spaces.Space[Any]
+    device: str
+    compute: str
+    """What `compute=auto` became: "numpy" or "torch"."""
+    model: torch.nn.Module
+    """All that a saved model holds: weights and normalisation statistics."""
+    steps_per_update: int
+    """Vector steps to collect before each update."""
+
+    def make_buffer(self, num_envs: int) -> Any:
+        """The storage that a collector fills and `update` consumes."""
+
+    def act(self, obs: Obs, *, action_mask: Array | None = None, explore: bool = True) -> Step:
+        """Chooses one action per row of `obs`; without `explore`, the policy's most likely action.
+
+        `action_mask` is boolean, True where an action is allowed: (batch, number of actions).
+        """
+
+    def update(self, buffer: Any, progress: float) -> dict[str, float]:
+        """Learns from the buffer and returns metrics by log key; `progress` is the share of the budget spent."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of the agent's state: nested dicts of arrays and numbers."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes back what `state_dict` gave."""
+
+    def predict(
+        self,
+        obs: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = True,
+        action_masks: Any = None,
+    ) -> tuple[Any, Any]:
+        """Actions for one observation or a batch, and the next memory; Stable-Baselines3's signature.
+
+        Raises RlkitError for an observation that does not fit the observation space.
+        """
+        batch, batched = as_batch(self.observation_space, obs)
+        mask = None if action_masks is None else np.atleast_2d(np.asarray(action_masks, dtype=bool))
+        action = self.act(batch, action_mask=mask, explore=not deterministic).env_action
+        return (action if batched else action[0]), state
+
+    def save(self, path: str | Path) -> Path:
+        """Writes model.safetensors and agent.json into the folder `path`; `rlkit.load` takes them back."""
+        from rlkit import checkpoint
+
+        return checkpoint.save(self, path)
+
+
+def as_batch(space: spaces.Space[Any], obs: Any) -> tuple[Obs, bool]:
+    """The leaves of `obs` with a batch dimension, and whether it had one before.
+
+    Raises RlkitError where the shapes fit neither one observation nor a batch.
+    """
+    found: set[bool] = set()
+    arrays = []
+    for part, leaf in zip(leaf_spaces(space), leaves(space, obs), strict=True):
+        shape = part.shape or ()
+        if (leaf.shape != shape and leaf.shape[1:] != shape) or leaf.ndim > len(shape) + 1:
+            raise RlkitError(
+                f"observation of shape {leaf.shape} does not fit {part}: expected {shape}, or (batch, *{shape})"
+            )
+        batched = leaf.ndim == len(shape) + 1
+        found.add(batched)
+        arrays.append(leaf if batched else leaf[None])
+    if len(found) != 1:
+        raise RlkitError("some parts of the observation have a batch dimension and some do not")
+    return tuple(arrays), found.pop()

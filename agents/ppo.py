@@ -1,0 +1,314 @@
+"""Proximal policy optimisation (Schulman et al. 2017): clipped, with a KL penalty, or with an adaptive one.
+
+Read top to bottom: the hyperparameters, the loss, the agent. The 37 details that make PPO work (Huang et al. 2022)
+are listed with their places in docs/ppo-details.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+from gymnasium import spaces
+
+from rlkit.agents.base import Agent, Step, as_batch
+from rlkit.buffers.batch import PolicyBatch
+from rlkit.buffers.rollout import RolloutBuffer
+from rlkit.config import NetworkConfig
+from rlkit.errors import RlkitError, check_choice, check_fields
+from rlkit.returns import gae
+from rlkit.schedules import SCHEDULES, scheduled
+from rlkit.spaces import Array, Obs, masked
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rlkit.networks.heads import Head
+
+OBJECTIVES = ("clip", "kl", "adaptive_kl")
+
+
+@dataclass
+class PPOConfig:
+    """PPO's hyperparameters."""
+
+    name: ClassVar[str] = "ppo"
+
+    objective: str = "clip"
+    """`clip`: the clipped surrogate (PPO2); `kl`: the surrogate less `kl_coef` times the KL divergence from the
+    policy that collected the rollout; `adaptive_kl`: the same with `kl_coef` steered towards `kl_target`."""
+    learning_rate: float = 3e-4
+    """Adam's step size."""
+    learning_rate_schedule: str = "linear"
+    """`linear` to zero over the run, or `constant`."""
+    num_steps: int = 128
+    """Steps per environment in each rollout."""
+    minibatch_size: int = 256
+    """Transitions per gradient step; at most num_steps * num_envs."""
+    num_epochs: int = 10
+    """Passes over each rollout."""
+    gamma: float = 0.99
+    """Discount factor."""
+    gae_lambda: float = 0.95
+    """Generalised advantage estimation: 0 is the TD error, 1 the discounted return less the value."""
+    clip_coef: float = 0.2
+    """`clip` only: the ratio of new to old probability counts within 1 ± this."""
+    clip_coef_schedule: str = "constant"
+    """`linear` to zero over the run, or `constant`."""
+    clip_value_coef: float | None = None
+    """Keep the new value within ± this of the rollout's value in the value loss; null: no such limit."""
+    kl_coef: float = 1.0
+    """`kl`: the weight β of the KL penalty; `adaptive_kl`: β at the start."""
+    kl_target: float = 0.01
+    """`adaptive_kl` only: β doubles after an update whose KL is above 1.5 times this, and halves below a 1.5th."""
+    target_kl: float | None = None
+    """Stop an update's remaining epochs once the approximate KL passes 1.5 times this; null: never."""
+    ent_coef: float = 0.0
+    """Weight of the entropy bonus."""
+    vf_coef: float = 0.5
+    """Weight of the value loss (the mean squared error)."""
+    max_grad_norm: float | None = 0.5
+    """Gradients are scaled down to this global norm; null: not at all."""
+    normalize_advantages: bool = True
+    """Whiten the advantages of each minibatch."""
+    normalize_rewards: bool = False
+    """Divide rewards by the running standard deviation of the discounted return, and clip them to ±10."""
+    adam_eps: float = 1e-5
+    """Adam's ε."""
+    noise_correlation: float = 0.0
+    """Box actions: correlation ρ of the exploration noise between successive steps of an episode (an AR(1)
+    process of unit variance); 0 is white noise. Smooth noise explores where single pushes cancel out."""
+
+    def validate(self, num_envs: int) -> None:
+        """Raises RlkitError on the first field whose value cannot work."""
+        check_choice("agent.objective", self.objective, OBJECTIVES)
+        check_choice("agent.learning_rate_schedule", self.learning_rate_schedule, SCHEDULES)
+        check_choice("agent.clip_coef_schedule", self.clip_coef_schedule, SCHEDULES)
+        check_fields(
+            self,
+            "agent",
+            counts=("num_steps", "minibatch_size", "num_epochs"),
+            positive=("learning_rate", "clip_coef", "clip_value_coef", "kl_target", "target_kl", "max_grad_norm"),
+            not_negative=("kl_coef", "ent_coef", "vf_coef", "adam_eps"),
+            shares=("gamma", "gae_lambda", "noise_correlation"),
+        )
+        if self.minibatch_size > (rollout := self.num_steps * num_envs):
+            raise RlkitError(
+                f"agent.minibatch_size={self.minibatch_size} is larger than the rollout: agent.num_steps="
+                f"{self.num_steps} x num_envs={num_envs} = {rollout} transitions; it must be at most {rollout}"
+            )
+
+
+class PPOCoefficients(NamedTuple):
+    """What the loss takes from the hyperparameters, as scheduled and adapted."""
+
+    objective: str
+    clip_coef: float
+    kl_coef: float
+    clip_value_coef: float | None
+    ent_coef: float
+    vf_coef: float
+    normalize_advantages: bool
+
+
+def ppo_loss(
+    head: Head, params: Tensor, values: Tensor, batch: PolicyBatch, c: PPOCoefficients
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """PPO's loss on a minibatch, and its parts (eqs. 7, 8 and 9 of the paper).
+
+    `params` (rows, num_params) and `values` (rows,) are the network's outputs now; `batch` holds what they were.
+    The analytic engine computes this function's derivatives in `rlkit.engine.policy_gradient`.
+    """
+    advantages = batch.advantages
+    if c.normalize_advantages and len(advantages) > 1:
+        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+
+    log_ratio = head.log_prob(params, batch.action) - batch.log_prob
+    ratio = log_ratio.exp()
+    surrogate = ratio * advantages
+    if c.objective == "clip":
+        surrogate = surrogate.minimum(ratio.clamp(1 - c.clip_coef, 1 + c.clip_coef) * advantages)
+    else:
+        surrogate = surrogate - c.kl_coef * head.kl(batch.old_params, params)
+    policy_loss = -surrogate.mean()
+
+    squares = (values - batch.returns).square()
+    if c.clip_value_coef is not None:
+        moved = (values - batch.values).clamp(-c.clip_value_coef, c.clip_value_coef)
+        squares = squares.maximum((batch.values + moved - batch.returns).square())
+    value_loss = squares.mean()
+
+    entropy = head.entropy(params).mean()
+    loss = policy_loss - c.ent_coef * entropy + c.vf_coef * value_loss
+    return loss, {
+        "policy_loss": policy_loss,
+        "value_loss": value_loss,
+        "entropy": entropy,
+        "approx_kl": (ratio - 1 - log_ratio).mean(),  # unbiased and never negative: Schulman's third estimator
+        "clip_fraction": ((ratio - 1).abs() > c.clip_coef).float().mean(),
+    }
+
+
+def adapted_kl_coef(kl_coef: float, kl: float, kl_target: float) -> float:
+    """The next update's β: doubled after too large a KL divergence, halved after too small a one (section 4)."""
+    if kl > 1.5 * kl_target:
+        return 2 * kl_coef
+    return kl_coef / 2 if kl < kl_target / 1.5 else kl_coef
+
+
+class PPO(Agent):
+    """Acts by sampling from its policy, and improves it for a few epochs on each rollout."""
+
+    def __init__(
+        self,
+        config: PPOConfig,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        *,
+        network: NetworkConfig | None = None,
+        num_envs: int = 1,
+        seed: int = 0,
+        device: str = "auto",
+        compute: str = "auto",
+    ) -> None:
+        # Imported here so that reading PPOConfig, as the command line does for --help, does not import torch.
+        from rlkit.engine.make import make_actor_critic, make_engine, make_model
+        from rlkit.engine.policy_gradient import ppo_gradient
+        from rlkit.networks.normalization import RewardNormalizer
+        from rlkit.policy import ActorCriticPolicy
+
+        self.config, self.network_config = config, network or NetworkConfig()
+        self.observation_space, self.action_space = observation_space, action_space
+        self.steps_per_update = config.num_steps
+        init_seed, act_seed, update_seed = np.random.SeedSequence(seed).spawn(3)
+        self.network, self.device = make_actor_critic(
+            observation_space, action_space, self.network_config, init_seed, device
+        )
+        self.engine, self.compute = make_engine(
+            self.network, compute, ppo_loss, ppo_gradient, config.max_grad_norm, config.adam_eps
+        )
+        self.policy = ActorCriticPolicy(self.network, self.engine, act_seed, config.noise_correlation)
+        self.rewards = RewardNormalizer(config.gamma, num_envs) if config.normalize_rewards else None
+        self.model = make_model(network=self.network, rewards=self.rewards)
+        self.kl_coef = config.kl_coef
+        self._rng = np.random.default_rng(update_seed)
+
+    def make_buffer(self, num_envs: int) -> RolloutBuffer:
+        return RolloutBuffer(self.config.num_steps, num_envs)
+
+    def act(self, obs: Obs, *, action_mask: Array | None = None, explore: bool = True) -> Step:
+        action = self.policy.act(obs, action_mask, explore)
+        return Step(action, self.network.head.env_action(action))
+
+    def update(self, buffer: RolloutBuffer, progress: float) -> dict[str, float]:
+        config = self.config
+        batch, rows = self._batch(buffer)
+        learning_rate = scheduled(config.learning_rate_schedule, config.learning_rate, progress)
+        coefficients = PPOCoefficients(
+            config.objective,
+            scheduled(config.clip_coef_schedule, config.clip_coef, progress),
+            self.kl_coef,
+            config.clip_value_coef,
+            config.ent_coef,
+            config.vf_coef,
+            config.normalize_advantages,
+        )
+        self.engine.load(batch)
+        history = []
+        for _ in range(config.num_epochs):
+            order = self._rng.permutation(rows)
+            for start in range(0, len(order), config.minibatch_size):
+                minibatch = order[start : start + config.minibatch_size]
+                history.append(self.engine.step(minibatch, coefficients, learning_rate))
+            if config.target_kl is not None and history[-1]["approx_kl"] > 1.5 * config.target_kl:
+                break
+        metrics = {f"train/{name}": float(np.mean([step[name] for step in history])) for name in history[0]}
+        metrics["train/explained_variance"] = _explained_variance(batch.values[rows], batch.returns[rows])
+        metrics["train/learning_rate"] = learning_rate
+        if config.objective == "adaptive_kl":
+            metrics["train/kl"] = self._mean_kl(batch, rows)
+            metrics["train/kl_coef"] = self.kl_coef
+            self.kl_coef = adapted_kl_coef(self.kl_coef, metrics["train/kl"], config.kl_target)
+        # Only now, so that the old and the new policy saw observations through the same statistics.
+        self.network.features.update(tuple(part[:-1].reshape(-1, *part.shape[2:])[rows] for part in buffer.obs))
+        buffer.clear()
+        return metrics
+
+    def _batch(self, buffer: RolloutBuffer) -> tuple[PolicyBatch, Array]:
+        """The rollout as one row per transition, and the indices of the rows that are experience."""
+        config, (steps, envs) = self.config, buffer.rewards.shape
+        features = self.network.features(buffer.flat_obs())
+        params, flat_values = self.engine.evaluate(features)
+        values = flat_values.reshape(steps + 1, envs)
+        next_values = values[1:].copy()
+        if buffer.final_obs:
+            at_steps, at_envs, last_obs = buffer.final_batch()
+            next_values[at_steps, at_envs] = self.policy.values(last_obs)
+        rewards, ended = buffer.rewards, (buffer.terminated, buffer.truncated)
+        if self.rewards is not None:
+            rewards = self.rewards.normalize(rewards, buffer.terminated | buffer.truncated, buffer.valid)
+        advantages = gae(rewards, values[:-1], next_values, *ended, config.gamma, config.gae_lambda)
+
+        transitions = steps * envs
+        action = buffer.actions.reshape(transitions, *buffer.actions.shape[2:])
+        mask = None if buffer.action_masks is None else buffer.action_masks.reshape(transitions, -1)
+        params = masked(params[:transitions], mask)
+        batch = PolicyBatch(
+            features=tuple(part[:transitions] for part in features),
+            action=action,
+            log_prob=self.policy.analytic_head.evaluate(params, action).log_prob,
+            advantages=advantages.reshape(transitions),
+            returns=(advantages + values[:-1]).reshape(transitions),
+            values=flat_values[:transitions],
+            action_mask=mask,
+            old_params=None if config.objective == "clip" else params,
+        )
+        return batch, np.flatnonzero(buffer.valid)
+
+    def _mean_kl(self, batch: PolicyBatch, rows: Array) -> float:
+        """KL(old || new) over the rollout, after the update."""
+        params = masked(self.engine.evaluate(batch.features)[0], batch.action_mask)
+        kl = self.policy.analytic_head.evaluate(params, batch.action, batch.old_params).kl
+        assert kl is not None
+        return float(kl[rows].mean())
+
+    def value(self, obs: Any) -> Array:
+        """The values of a batch of observations: (batch,)."""
+        return self.policy.values(as_batch(self.observation_space, obs)[0])
+
+    def action_probabilities(self, obs: Any, action_masks: Array | None = None) -> Array:
+        """The probability of each action for a batch of observations: (batch, number of actions).
+
+        Raises RlkitError unless the action space is Discrete.
+        """
+        if not isinstance(self.action_space, spaces.Discrete):
+            raise RlkitError(f"action_probabilities needs a Discrete action space, not {self.action_space}")
+        return self.policy.probabilities(as_batch(self.observation_space, obs)[0], action_masks)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "model": {name: tensor.cpu().numpy().copy() for name, tensor in self.model.state_dict().items()},
+            "optimizer": self.engine.state_dict(),
+            "policy": self.policy.state_dict(),
+            "rng": self._rng.bit_generator.state,
+            "kl_coef": self.kl_coef,
+            "running_rewards": None if self.rewards is None else self.rewards.running.copy(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        import torch
+
+        self.model.load_state_dict({name: torch.as_tensor(array) for name, array in state["model"].items()})
+        self.engine.load_state_dict(state["optimizer"])
+        self.policy.load_state_dict(state["policy"])
+        self._rng.bit_generator.state = state["rng"]
+        self.kl_coef = state["kl_coef"]
+        if self.rewards is not None:
+            self.rewards.running = state["running_rewards"].copy()
+
+
+def _explained_variance(values: Array, returns: Array) -> float:
+    """1 - Var[returns - values] / Var[returns]: 1 is a perfect critic, 0 one that knows no more than the mean."""
+    variance = returns.var()
+    return float(1 - (returns - values).var() / variance) if variance > 0 else 0.0

@@ -1,0 +1,120 @@
+"""Looks an environment over before it is trained on, so that mistakes in it are told at once and in one line."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from rlkit.errors import RlkitError
+from rlkit.spaces import LEAF_SPACES, leaf_spaces, leaves
+
+Env = gym.Env[Any, Any]
+
+CHECKED_STEPS = 5
+
+
+@contextlib.contextmanager
+def env_errors(name: str, doing: str) -> Iterator[None]:
+    """Turns any exception into an RlkitError of one line, which names the environment and what it was doing."""
+    try:
+        yield
+    except RlkitError:
+        raise
+    except Exception as error:
+        message = " ".join(str(error).split())
+        raise RlkitError(f"env {name}: {doing} raised {type(error).__name__}: {message}") from error
+
+
+def check_env(env: Env, name: str) -> None:
+    """Resets the environment and takes a few random steps.
+
+    Raises RlkitError where an observation space is not supported, reset or step raises, an observation or an action
+    mask does not fit its space, or an observation or a reward is not a finite number. `name` is for the message.
+    """
+    _check_space(env.observation_space, name)
+    env.action_space.seed(0)
+    mask = _checked_reset(env, name, seed=0)
+    for _ in range(CHECKED_STEPS):
+        with env_errors(name, "step"):
+            result: Any = env.step(sample_action(env.action_space, mask))
+        if not isinstance(result, tuple) or len(result) != 5:
+            raise RlkitError(f"env {name}: step must return (obs, reward, terminated, truncated, info), not {result!r}")
+        obs, reward, terminated, truncated, info = result
+        _check_obs(env.observation_space, obs, name, "step")
+        if np.ndim(reward) != 0 or not np.isfinite(np.asarray(reward, dtype=np.float64)):
+            raise RlkitError(f"env {name}: step returned the reward {reward!r}; it must be a finite number")
+        mask = _checked_reset(env, name) if terminated or truncated else _checked_mask(env, info, name)
+
+
+def sample_action(space: spaces.Space[Any], mask: Any = None) -> Any:
+    """A random action; where there is a mask (True: allowed; one after the other for MultiDiscrete), an allowed one."""
+    if mask is None:
+        return space.sample()
+    allowed = np.asarray(mask, dtype=np.int8)
+    if isinstance(space, spaces.MultiDiscrete):
+        return space.sample(tuple(np.split(allowed, np.cumsum(space.nvec)[:-1])))
+    return space.sample(allowed)
+
+
+def _checked_reset(env: Env, name: str, seed: int | None = None) -> np.ndarray[Any, Any] | None:
+    with env_errors(name, "reset"):
+        result: Any = env.reset(seed=seed)
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise RlkitError(f"env {name}: reset must return (obs, info), not {result!r}")
+    _check_obs(env.observation_space, result[0], name, "reset")
+    return _checked_mask(env, result[1], name)
+
+
+def _check_space(space: spaces.Space[Any], name: str) -> None:
+    parts = leaf_spaces(space)
+    if not parts:
+        raise RlkitError(f"env {name}: the observation space {space} is empty")
+    for part in parts:
+        if not isinstance(part, LEAF_SPACES):
+            supported = ", ".join(kind.__name__ for kind in LEAF_SPACES)
+            raise RlkitError(
+                f"env {name}: observations of the space {part} are not supported; supported are {supported}, and "
+                "Dict and Tuple of them"
+            )
+
+
+def _check_obs(space: spaces.Space[Any], obs: Any, name: str, method: str) -> None:
+    try:
+        arrays = leaves(space, obs)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise RlkitError(f"env {name}: {method} returned an observation that does not fit {space}") from error
+    for part, array in zip(leaf_spaces(space), arrays, strict=True):
+        returned = f"env {name}: {method} returned an observation"
+        assert part.dtype is not None  # no supported space is without
+        if array.shape != part.shape:
+            raise RlkitError(f"{returned} of shape {array.shape}; the space {part} has shape {part.shape}")
+        if not np.can_cast(array.dtype, part.dtype, "same_kind"):
+            raise RlkitError(f"{returned} of dtype {array.dtype}; the space {part} has dtype {part.dtype}")
+        if not np.isfinite(array).all():
+            raise RlkitError(f"{returned} that holds {array[~np.isfinite(array)].flat[0]}; it must be finite")
+        if not isinstance(part, spaces.Box) and not part.contains(array.astype(part.dtype)):
+            raise RlkitError(f"{returned} {array} that is not in its space {part}")
+
+
+def _checked_mask(env: Env, info: Any, name: str) -> np.ndarray[Any, Any] | None:
+    if not isinstance(info, dict):
+        raise RlkitError(f"env {name}: info must be a dict, not {info!r}")
+    if "action_mask" not in info:
+        return None
+    mask, space = np.asarray(info["action_mask"], dtype=np.bool_), env.action_space
+    if isinstance(space, spaces.Discrete):
+        sizes = [int(space.n)]
+    elif isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
+        sizes = [int(n) for n in space.nvec]
+    else:
+        raise RlkitError(f"env {name}: action masks are for Discrete and MultiDiscrete actions, not for {space}")
+    if mask.shape != (sum(sizes),):
+        raise RlkitError(f"env {name}: the action mask has shape {mask.shape}; {space} needs ({sum(sizes)},)")
+    if not all(part.any() for part in np.split(mask, np.cumsum(sizes)[:-1])):
+        raise RlkitError(f"env {name}: the action mask allows no action: {mask}")
+    return mask

@@ -1,0 +1,216 @@
+"""Making environments: one way to make a single one, and one to make a vector of them."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.vector import VectorEnv
+
+from rlkit.config import VECTORIZATIONS
+from rlkit.envs.atari import FRAME_SKIP, atari_stack, is_atari, native_atari_kwargs
+from rlkit.envs.check import check_env, env_errors, sample_action
+from rlkit.envs.vector import AsyncVectorEnv, SyncVectorEnv
+from rlkit.envs.wrappers import ActionMaskInfo
+from rlkit.errors import RlkitError, check_choice, check_range, unknown
+
+Env = gym.Env[Any, Any]
+
+PLUGINS = ("ale_py", "minatar.gym", "minigrid", "gymnasium_robotics", "highway_env")
+"""Packages that register environments when they are imported, or in their `register_envs`."""
+
+NATIVE_MIN_ENVS = 64
+"""From how many environments on `auto` takes a native vector environment: with fewer, NumPy's calls cost as much."""
+
+ASYNC_STEP_COST = 200e-6
+"""Seconds that a step takes longer by way of a worker process: 90-190 µs measured for 2 to 8 workers on 2 cores."""
+
+
+def find_spec(id: str) -> EnvSpec:
+    """What Gymnasium knows of a registered id; imports the module of `module:Id`, and known plugins for others.
+
+    Raises RlkitError for an id that is not registered, naming the nearest one that is.
+    """
+    module, _, name = id.rpartition(":")
+    if module:
+        with env_errors(id, f"importing {module}"):
+            importlib.import_module(module)
+    if name not in gym.registry:
+        _register_plugins()
+    if name not in gym.registry:
+        raise _unknown_id(name)
+    return gym.registry[name]
+
+
+def _unknown_id(name: str) -> RlkitError:
+    namespace = name.rpartition("/")[0]
+    related = [id for id in gym.registry if id.rpartition("/")[0] == namespace]
+    if related:
+        return unknown("env", name, related)
+    return RlkitError(
+        f"unknown env '{name}': nothing is registered under '{namespace}/'; install the package that does (Atari: "
+        f"ale-py), or name its module, as in package.module:{name}"
+    )
+
+
+def check_id(id: str) -> None:
+    """Raises RlkitError for an id that is not registered; makes no environment."""
+    find_spec(id)
+
+
+def _register_plugins() -> None:
+    for name in PLUGINS:
+        try:
+            plugin = importlib.import_module(name)
+        except ModuleNotFoundError:
+            continue
+        if hasattr(plugin, "register_envs"):
+            plugin.register_envs()
+
+
+@dataclass(frozen=True)
+class EnvFactory:
+    """Makes one environment, here or in a worker process."""
+
+    id: str
+    """A registered id, or `package.module:Id`."""
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments for the environment's constructor."""
+    preprocessing: str = "auto"
+    """`atari`, `none`, or `auto`: `atari` for `ALE/…` ids."""
+    training: bool = True
+    """Whether the Atari stack clips rewards and ends episodes with each life."""
+    render_mode: str | None = None
+    """What `render` returns, as Gymnasium defines it."""
+
+    def __call__(self, spec: EnvSpec | None = None) -> Env:
+        """Makes the environment: of `spec`, where the id's registration is unknown to this process.
+
+        Raises RlkitError for an unknown id, a constructor that raises, and an Atari stack without Atari.
+        """
+        spec = spec or find_spec(self.id)
+        stacked = self.has_atari_stack(spec)
+        kwargs = dict(self.kwargs)
+        if self.render_mode is not None:
+            kwargs["render_mode"] = self.render_mode
+        with env_errors(self.id, "making it"):
+            # Gymnasium's checker would cost time at every step; `check_env` has looked at one environment for all.
+            env = gym.make(spec, disable_env_checker=True, **({**kwargs, "frameskip": 1} if stacked else kwargs))
+            if stacked:
+                env = atari_stack(env, frame_skip=kwargs.get("frameskip", FRAME_SKIP), training=self.training)
+            return ActionMaskInfo(env) if env.has_wrapper_attr("action_masks") else env
+
+    def has_atari_stack(self, spec: EnvSpec) -> bool:
+        """Whether the Atari stack is put around the environment; raises RlkitError where it cannot be."""
+        if self.preprocessing == "atari" and not is_atari(spec):
+            raise RlkitError(f"env {self.id}: preprocessing=atari is for Atari environments only; use none or auto")
+        return self.preprocessing == "atari" or (self.preprocessing == "auto" and spec.namespace == "ALE")
+
+
+def make_env(factory: EnvFactory) -> Env:
+    """One environment, which has been looked over: raises RlkitError where `check_env` does."""
+    env = factory()
+    try:
+        check_env(env, factory.id)
+    except RlkitError:
+        env.close()
+        raise
+    return env
+
+
+def make_vector_env(
+    factory: EnvFactory, num_envs: int, vectorization: str = "auto"
+) -> tuple[VectorEnv[Any, Any, Any], str]:
+    """A vector environment, and a sentence that says which implementation it is, and why.
+
+    `sync` and `async` reset in the step that ends an episode (SAME_STEP) and give the same data; a native one
+    resets as its `metadata["autoreset_mode"]` says. Raises RlkitError for an environment that cannot be made or does
+    not do what its spaces say, and for `native` where there is none.
+    """
+    check_choice("vectorization", vectorization, VECTORIZATIONS)
+    check_range("num_envs", num_envs, 1)
+    spec = find_spec(factory.id)
+    env = make_env(factory)
+    reason = "as asked for"
+    if vectorization == "auto":
+        vectorization, reason = _choose(factory, spec, env, num_envs)
+    env.close()
+    with env_errors(factory.id, f"making {num_envs} of it"):
+        if vectorization == "native":
+            return _make_native(factory, spec, num_envs), f"native vector environment: {reason}"
+        env_fns = [functools.partial(factory, spec)] * num_envs
+        if vectorization == "async":
+            return AsyncVectorEnv(env_fns, factory.id), f"async, {num_envs} worker processes: {reason}"
+        return SyncVectorEnv(env_fns), f"sync, in this process: {reason}"
+
+
+def _choose(factory: EnvFactory, spec: EnvSpec, env: Env, num_envs: int) -> tuple[str, str]:
+    """The implementation that is fastest, and why.
+
+    Native ones may differ in data (one generator for all environments, rounding), so nothing that varies from run to
+    run decides on them; sync and async do not, so a measurement may.
+    """
+    if _has_native(factory, spec):
+        if is_atari(spec):
+            return "native", "ale-py steps its environments in threads"
+        if num_envs >= NATIVE_MIN_ENVS:
+            return "native", f"{factory.id} has one, which pays from {NATIVE_MIN_ENVS} environments on"
+    parallel = min(_num_cores(), num_envs)
+    if parallel == 1:
+        return "sync", "there is only one environment or one core"
+    with env_errors(factory.id, "step"):
+        step_time = _step_time(env)
+    # Worker processes take step_time / parallel + ASYNC_STEP_COST where this one takes step_time.
+    pays_from = ASYNC_STEP_COST / (1 - 1 / parallel)
+    comparison = f"a step takes {step_time * 1e3:.2g} ms; worker processes pay from {pays_from * 1e3:.2g} ms on"
+    return ("async" if step_time > pays_from else "sync"), comparison
+
+
+def _num_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def _step_time(env: Env, seconds: float = 0.05, max_steps: int = 500) -> float:
+    """Seconds that a random step takes, resets included."""
+    _, info = env.reset(seed=0)
+    steps, start = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - start) < seconds and steps < max_steps:
+        _, _, terminated, truncated, info = env.step(sample_action(env.action_space, info.get("action_mask")))
+        if terminated or truncated:
+            _, info = env.reset()
+        steps += 1
+    return elapsed / steps
+
+
+def _has_native(factory: EnvFactory, spec: EnvSpec) -> bool:
+    """Whether the environment has a vector implementation that does what `factory` does."""
+    if spec.vector_entry_point is None or spec.additional_wrappers or factory.render_mode is not None:
+        return False
+    if is_atari(spec) and not factory.has_atari_stack(spec):
+        return False
+    entry_point = spec.vector_entry_point
+    creator = entry_point if callable(entry_point) else load_env_creator(entry_point)
+    return set(factory.kwargs) <= set(inspect.signature(creator).parameters)
+
+
+def _make_native(factory: EnvFactory, spec: EnvSpec, num_envs: int) -> VectorEnv[Any, Any, Any]:
+    if not _has_native(factory, spec):
+        with_kwargs = f" with env_kwargs={dict(factory.kwargs)}" if factory.kwargs else ""
+        raise RlkitError(
+            f"vectorization=native: {factory.id} has no vector implementation of its own{with_kwargs}; "
+            "use sync, async or auto"
+        )
+    kwargs = dict(factory.kwargs)
+    if is_atari(spec):
+        kwargs = native_atari_kwargs(kwargs, training=factory.training)
+    return gym.make_vec(spec, num_envs, "vector_entry_point", **kwargs)

@@ -1,0 +1,25 @@
+"""Reinforcement learning, from the command line and from Python: `rlkit.train(agent="ppo", env="CartPole-v1")`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from rlkit.errors import RlkitError
+
+if TYPE_CHECKING:
+    from rlkit.api import train
+    from rlkit.checkpoint import load
+    from rlkit.evaluate import evaluate_policy
+
+__version__ = "0.1.0"
+__all__ = ["RlkitError", "__version__", "evaluate_policy", "load", "train"]
+
+_MODULES = {"train": "rlkit.api", "load": "rlkit.checkpoint", "evaluate_policy": "rlkit.evaluate"}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what is asked for, when it is asked for: torch takes seconds, and not every command needs it."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'rlkit' has no attribute '{name}'")
+    return getattr(import_module(_MODULES[name]), name)

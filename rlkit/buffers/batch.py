@@ -1,0 +1,28 @@
+"""What an update learns from: arrays of one row per transition, as NumPy arrays or as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class PolicyBatch(NamedTuple):
+    """Transitions for a policy-gradient loss. Fields hold arrays or tensors alike; a loss names those it needs."""
+
+    features: tuple[Any, ...]
+    """What the network takes: see `ObsFeatures`."""
+    action: Any
+    log_prob: Any
+    """Of the action, under the policy that chose it."""
+    advantages: Any
+    returns: Any
+    values: Any
+    """Of the observation, when the rollout was made."""
+    action_mask: Any = None
+    old_params: Any = None
+    """The action distribution's parameters when the rollout was made."""
+
+    def map(self, function: Callable[[Any], Any]) -> PolicyBatch:
+        """The batch with `function` applied to every array that is there."""
+        features = tuple(function(part) for part in self.features)
+        return PolicyBatch(features, *(None if part is None else function(part) for part in self[1:]))

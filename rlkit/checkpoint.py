@@ -1,0 +1,170 @@
+"""Saving and loading agents: a safetensors file and a JSON file, never a pickle, nothing in them is executed."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlkit.errors import RlkitError, check_choice, unknown
+from rlkit.files import atomic, make_folder, write_text
+
+if TYPE_CHECKING:
+    import torch
+
+    from rlkit.agents.base import Agent
+
+FORMAT = 1
+MODEL_FILE = "model.safetensors"
+AGENT_FILE = "agent.json"
+_FINGERPRINT = "agent"
+"""The key in the header of the model file that says which agent its tensors belong to."""
+
+
+def save(agent: Agent, path: str | Path, *, metadata: Mapping[str, str] = {}) -> Path:
+    """Writes model.safetensors and agent.json into the folder `path`, each whole or not at all; returns `path`.
+
+    `metadata` goes into the header of the model file. agent.json names the environment when the agent has an
+    attribute `env`: {"id", "kwargs", "preprocessing"}. Raises RlkitError when the folder cannot be written to.
+    """
+    from safetensors.torch import save_file
+
+    description = _describe(agent)
+    try:
+        text = json.dumps(description, indent=2) + "\n"
+    except TypeError as error:
+        raise RlkitError(f"the agent cannot be saved: its configuration or env_kwargs is not JSON: {error}") from error
+    folder = make_folder(Path(path))
+    # Copies, because safetensors refuses tensors that share memory.
+    tensors = {name: tensor.detach().cpu().clone() for name, tensor in agent.model.state_dict().items()}
+    if not (folder / AGENT_FILE).is_file() or (folder / AGENT_FILE).read_text(encoding="utf-8") != text:
+        write_text(folder / AGENT_FILE, text)
+    with atomic(folder / MODEL_FILE) as temporary:
+        save_file(tensors, temporary, metadata={**metadata, _FINGERPRINT: _fingerprint(description)})
+    return folder
+
+
+def load(path: str | Path, *, device: str = "auto") -> Agent:
+    """The agent saved at `path`: a run folder (its best checkpoint, else its last), a checkpoint, or a model file.
+
+    Raises RlkitError when there is none, when a file is damaged, or when the two files are of different agents.
+    """
+    from rlkit.agents import VARIANTS, make_agent
+    from rlkit.config import DEVICES, NetworkConfig
+    from rlkit.space_json import from_json
+
+    check_choice("device", device, DEVICES)
+    folder = find(path)
+    description = _read_description(folder)
+    tensors, metadata = _read_tensors(folder / MODEL_FILE)
+    configs = {variant.config.name: variant.config for variant in VARIANTS.values()}
+    try:
+        if description["agent"] not in configs:
+            raise unknown(f"agent in {folder / AGENT_FILE}", description["agent"], configs)
+        if metadata.get(_FINGERPRINT) != _fingerprint(description):
+            raise RlkitError(f"{folder}: {MODEL_FILE} is of another agent than the one that {AGENT_FILE} describes")
+        config = configs[description["agent"]](**description["config"])
+        network = NetworkConfig(**description["network"])
+        observation_space, action_space = (from_json(description[key]) for key in ("observation_space", "action_space"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(folder / AGENT_FILE, error) from error
+    agent = make_agent(config, observation_space, action_space, network=network, device=device)
+    _check_fit(folder, agent.model.state_dict(), tensors)
+    agent.model.load_state_dict(tensors)
+    agent.env = description.get("env")
+    return agent
+
+
+def find(path: str | Path) -> Path:
+    """The folder that holds the model at `path`; raises RlkitError when there is none."""
+    given = Path(path)
+    for folder in (given, given / "checkpoints" / "best", given / "checkpoints" / "last"):
+        if (folder / MODEL_FILE).is_file():
+            return folder
+    if given.name == MODEL_FILE and given.is_file():
+        return given.parent
+    if given.exists():
+        expected = f"a run folder with checkpoints/best or last, a folder with {MODEL_FILE}, or that file"
+        raise RlkitError(f"{path} holds no saved agent: expected {expected}")
+    siblings = [entry.name for entry in given.parent.iterdir()] if given.parent.is_dir() else []
+    nearest = difflib.get_close_matches(given.name, siblings, n=1)
+    hint = f"; did you mean {given.parent / nearest[0]}?" if nearest else ""
+    raise RlkitError(f"there is no run folder or checkpoint {path}{hint}")
+
+
+def read_env(path: str | Path) -> dict[str, Any]:
+    """The environment that the agent saved at `path` was trained on: {"id", "kwargs", "preprocessing"}.
+
+    Raises RlkitError when agent.json names none.
+    """
+    folder = find(path)
+    env: dict[str, Any] | None = _read_description(folder).get("env")
+    if env is None:
+        raise RlkitError(f"{folder / AGENT_FILE} names no environment: give one with env=<id>")
+    return env
+
+
+def _describe(agent: Agent) -> dict[str, Any]:
+    """All that it takes to rebuild the agent; constant over a run."""
+    from rlkit import __version__
+    from rlkit.space_json import to_json
+
+    return {
+        "format": FORMAT,
+        "rlkit": __version__,
+        "agent": agent.config.name,
+        "config": dataclasses.asdict(agent.config),
+        "network": dataclasses.asdict(agent.network_config),
+        "observation_space": to_json(agent.observation_space),
+        "action_space": to_json(agent.action_space),
+        "env": getattr(agent, "env", None),
+    }
+
+
+def _fingerprint(description: Mapping[str, Any]) -> str:
+    """Tells apart agents whose tensors have the same names and shapes."""
+    parts = [description[key] for key in ("agent", "config", "network", "observation_space", "action_space")]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    file = folder / AGENT_FILE
+    try:
+        description = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RlkitError(f"{file} is missing: it belongs beside {MODEL_FILE}") from error
+    except (OSError, ValueError) as error:
+        raise _damaged(file, error) from error
+    found = description.get("format") if isinstance(description, dict) else None
+    if found != FORMAT:
+        raise RlkitError(f"{file} has format {found!r}; this version of rlkit reads format {FORMAT}")
+    return dict(description)
+
+
+def _read_tensors(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """The tensors of a model file, and the metadata of its header."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as model:
+            return {name: model.get_tensor(name) for name in model.keys()}, model.metadata() or {}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise _damaged(file, error) from error
+
+
+def _check_fit(folder: Path, expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> None:
+    for name in sorted({*expected, *found}):
+        want, have = (tuple(tensors[name].shape) if name in tensors else "missing" for tensors in (expected, found))
+        if want != have:
+            raise RlkitError(
+                f"{folder / MODEL_FILE} does not fit {AGENT_FILE}: '{name}' is {have} there and {want} in the agent"
+            )
+
+
+def _damaged(file: Path, error: Exception) -> RlkitError:
+    reason = " ".join(f"{error}".split()) or type(error).__name__
+    return RlkitError(f"{file} is damaged: {type(error).__name__}: {reason}")

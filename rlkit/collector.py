@@ -1,0 +1,135 @@
+"""The collector: steps the vector environment, fills a buffer with what is experience, and counts episodes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from rlkit.buffers.transition import Transition
+from rlkit.errors import RlkitError
+from rlkit.spaces import Array, Obs, leaves
+
+if TYPE_CHECKING:
+    from rlkit.agents.base import Agent
+
+
+class Episode(NamedTuple):
+    """A finished episode: its undiscounted return, and its length in steps."""
+
+    episode_return: float
+    length: int
+
+
+class Collector:
+    """Goes on where it stopped: `collect` continues the episodes that the last one left open.
+
+    Right about all of Gymnasium's autoreset modes: an environment's reset is never stored as experience, nor
+    counted as a timestep, and an episode's own last observation is kept beside the one that follows it.
+    """
+
+    def __init__(self, envs: VectorEnv[Any, Any, Any], seeds: list[int], name: str = "the environment") -> None:
+        self.envs = envs
+        self.num_envs = envs.num_envs
+        self.name = name
+        self.timesteps = 0
+        self._mode = envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
+        self._space = envs.single_observation_space
+        self._returns = np.zeros(self.num_envs)
+        self._lengths = np.zeros(self.num_envs, np.int64)
+        self._valid = np.ones(self.num_envs, np.bool_)
+        # A native vector environment has one generator for all its parts, so it takes one seed, not a list.
+        native = not hasattr(envs, "env_fns")
+        obs, info = self._call("reset", seed=seeds[0] if native else seeds)
+        self._obs = self._checked(obs)
+        self._mask = _action_mask(info)
+
+    def collect(self, agent: Agent, buffer: Any, num_steps: int) -> list[Episode]:
+        """Lets `agent` act for `num_steps` vector steps, adds them to `buffer`, returns the episodes that ended.
+
+        Raises RlkitError when the environment raises, or returns something that is not a finite number.
+        """
+        episodes: list[Episode] = []
+        for _ in range(num_steps):
+            step = agent.act(self._obs, action_mask=self._mask)
+            next_obs, reward, terminated, truncated, info = self._call("step", step.env_action)
+            done = terminated | truncated
+            final_obs: dict[int, Obs] = {}
+            if any_done := done.any():
+                next_obs, info, final_obs = self._after_done(next_obs, info, done)
+            transition = Transition(
+                self._obs,
+                step.action,
+                self._checked_reward(reward),
+                terminated,
+                truncated,
+                self._checked(next_obs),
+                final_obs,
+                self._valid,
+                self._mask,
+            )
+            buffer.add(transition)
+            self._count(transition, done if any_done else None, episodes)
+            self._obs, self._mask = transition.next_obs, _action_mask(info)
+        return episodes
+
+    def _after_done(self, obs: Any, info: dict[str, Any], done: Array) -> tuple[Any, dict[str, Any], dict[int, Obs]]:
+        """The observations to act from, and the last ones of ended episodes where the two differ."""
+        if self._mode == AutoresetMode.NEXT_STEP:  # `obs` still holds the last ones: the reset is the next step
+            return obs, info, {}
+        last: Any = obs if self._mode == AutoresetMode.DISABLED else info["final_obs"]
+        indices = np.flatnonzero(done)
+        if isinstance(last, np.ndarray) and last.dtype == object:
+            final_obs = {int(i): leaves(self._space, last[i]) for i in indices}
+        else:
+            batch = leaves(self._space, last)
+            final_obs = {int(i): tuple(leaf[i].copy() for leaf in batch) for i in indices}
+        if self._mode == AutoresetMode.DISABLED:
+            obs, info = self._call("reset", options={"reset_mask": done})
+        return obs, info, final_obs
+
+    def _count(self, step: Transition, done: Array | None, episodes: list[Episode]) -> None:
+        self._returns += step.reward
+        self._lengths += step.valid
+        next_step = self._mode == AutoresetMode.NEXT_STEP
+        self.timesteps += int(np.count_nonzero(step.valid)) if next_step else self.num_envs
+        if done is not None:
+            for i in np.flatnonzero(done):
+                episodes.append(Episode(float(self._returns[i]), int(self._lengths[i])))
+                self._returns[i] = self._lengths[i] = 0
+        if next_step:
+            self._valid = np.ones(self.num_envs, np.bool_) if done is None else ~done
+
+    def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return getattr(self.envs, method)(*args, **kwargs)
+        except Exception as error:
+            where = f"after {self.timesteps} timesteps: {type(error).__name__}: {error}"
+            raise RlkitError(f"{self.name} raised in {method} {where}".replace("\n", " ")) from error
+
+    def _checked(self, obs: Any) -> Obs:
+        batch = tuple(leaf.copy() for leaf in leaves(self._space, obs))  # vector envs may reuse their arrays
+        for leaf in batch:
+            if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
+                raise RlkitError(
+                    f"{self.name} returned an observation that is not finite after {self.timesteps} timesteps: "
+                    f"{leaf[~np.isfinite(leaf)][0]} in environment {np.argwhere(~np.isfinite(leaf))[0][0]}"
+                )
+        return batch
+
+    def _checked_reward(self, reward: Array) -> Array:
+        if not np.isfinite(reward).all():
+            bad = int(np.flatnonzero(~np.isfinite(reward))[0])
+            raise RlkitError(f"{self.name} returned the reward {reward[bad]} after {self.timesteps} timesteps")
+        return reward
+
+
+def _action_mask(info: dict[str, Any]) -> Array | None:
+    """The boolean (num_envs, num_actions) mask that the environments put into `info`, if they do."""
+    mask = info.get("action_mask")
+    if mask is None:
+        return None
+    if mask.dtype == object:
+        mask = np.stack(list(mask))
+    return mask.astype(np.bool_)

@@ -1,0 +1,121 @@
+"""What a run is made of: typed configs, their documentation, and their checks. Imports neither torch nor Hydra.
+
+An agent's own fields are in the dataclass beside it (`agents/ppo.py`). Every field has its default here, its
+documentation below it, and a check in `validate`; the command line, the Python API and `docs/configuration.md`
+all come from these classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlkit.errors import check_choice, check_range
+
+VECTORIZATIONS = ("auto", "sync", "async", "native")
+DEVICES = ("auto", "cpu", "cuda")
+COMPUTES = ("auto", "torch", "numpy")
+PREPROCESSINGS = ("auto", "none", "atari")
+ENCODERS = ("auto", "mlp", "cnn")
+ACTIVATIONS = ("tanh", "relu")
+
+
+@dataclass
+class EnvConfig:
+    """Which environment, and what stands between it and the agent."""
+
+    id: str = "CartPole-v1"
+    """A registered Gymnasium id, `ALE/…` ids included, or `package.module:Id`, whose module is imported first."""
+    preprocessing: str = "auto"
+    """`atari`: the usual Atari stack (grey 84x84, frame skip 4, max-pool, no-op starts, 4 frames stacked; in
+    training also sign rewards and one episode per life); `none`: the environment as it is; `auto`: `atari` for
+    `ALE/…` ids, else `none`."""
+
+
+@dataclass
+class NetworkConfig:
+    """The function approximator: the same fields for every agent."""
+
+    encoder: str = "auto"
+    """`auto` picks by observation space: a CNN for images, one-hot for discrete, the vector itself otherwise;
+    `mlp` flattens images too; `cnn` treats every array of two or more dimensions as an image."""
+    hidden_sizes: list[int] | None = None
+    """Units of each hidden layer of the policy and of the value network, which share nothing but a CNN; null:
+    [64, 64], or no hidden layer behind a CNN."""
+    activation: str = "tanh"
+    """`tanh` or `relu`."""
+    normalize_obs: bool = False
+    """Whiten vector observations by running statistics, clipped to ±10. The statistics are part of the model
+    file, and stand still in evaluation."""
+    squash: bool = False
+    """Box actions: squash the Gaussian through tanh onto the action bounds. Otherwise actions are clipped to them."""
+    log_std_init: float = 0.0
+    """Box actions: the logarithm of the policy's initial standard deviation."""
+    state_dependent_std: bool = False
+    """Box actions: the standard deviation is an output of the policy network instead of one free parameter."""
+
+
+@dataclass
+class TrainConfig:
+    """One training run."""
+
+    agent: Any = None
+    """The agent's own config dataclass; its class says which agent it is."""
+    env: EnvConfig = field(default_factory=EnvConfig)
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments for the environment's constructor."""
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    logger: dict[str, Any] = field(default_factory=dict)
+    """Loggers beside the CSV file, by name; `logger=[tensorboard,wandb]` on the command line."""
+    total_timesteps: int = 100_000
+    """Environment steps to train for, counted over all environments; rounded up to whole updates."""
+    seed: int = 0
+    """Seeds the environments, the network's initial weights, the actions and the minibatches."""
+    num_envs: int = 8
+    """Environments that are stepped side by side."""
+    vectorization: str = "auto"
+    """`sync` steps the environments in this process, `async` in one process each, `native` uses the
+    environment's own vectorised implementation; `auto` measures an environment step and says what it chose."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto`: CUDA for convolutional networks where there is a GPU, else the CPU."""
+    compute: str = "auto"
+    """How updates are computed: `torch` (autograd, for every network), `numpy` (analytic gradients, for plain
+    MLPs on the CPU, faster), or `auto`: `numpy` where it can, else `torch`."""
+    eval_interval: int | None = None
+    """Timesteps between evaluations on separate environments; null: a tenth of the run; 0: only at the end."""
+    eval_episodes: int = 10
+    """Episodes of each evaluation during training."""
+    final_eval_episodes: int = 20
+    """Episodes of the evaluation at the end, whose result goes into summary.json; 0 leaves it out."""
+    checkpoint_interval: int | None = None
+    """Timesteps between writes of checkpoints/last; null: a tenth of the run; 0: only at the end."""
+    log_interval: int | None = None
+    """Timesteps between rows of metrics.csv; null: a two-hundredth of the run, at least one update."""
+    run_dir: str | None = None
+    """Where the run folder goes when training from Python; the command line has `hydra.run.dir`."""
+
+    @property
+    def most_eval_episodes(self) -> int:
+        """Of the longest evaluation."""
+        return max(self.eval_episodes, self.final_eval_episodes)
+
+    def validate(self) -> None:
+        """Raises RlkitError on the first field whose value cannot work."""
+        check_range("total_timesteps", self.total_timesteps, 1)
+        check_range("num_envs", self.num_envs, 1)
+        check_range("seed", self.seed, 0, 2**31 - 1)
+        check_range("eval_episodes", self.eval_episodes, 1)
+        check_range("final_eval_episodes", self.final_eval_episodes, 0)
+        check_range("eval_interval", self.eval_interval, 0)
+        check_range("checkpoint_interval", self.checkpoint_interval, 0)
+        check_range("log_interval", self.log_interval, 1)
+        check_choice("vectorization", self.vectorization, VECTORIZATIONS)
+        check_choice("device", self.device, DEVICES)
+        check_choice("compute", self.compute, COMPUTES)
+        check_choice("env.preprocessing", self.env.preprocessing, PREPROCESSINGS)
+        check_choice("network.encoder", self.network.encoder, ENCODERS)
+        check_choice("network.activation", self.network.activation, ACTIVATIONS)
+        for size in self.network.hidden_sizes or []:
+            check_range("network.hidden_sizes", size, 1)
+        check_range("network.log_std_init", self.network.log_std_init, -20, 2)
+        self.agent.validate(self.num_envs)

@@ -1,0 +1,141 @@
+"""The heads of `networks/heads.py` with their derivatives, in NumPy: what autograd would give, tested against it.
+
+`evaluate` returns log-probability, entropy and KL(old || new), and keeps what `gradient` needs, which is called
+with the derivatives of the loss by those three and returns the one by the head's parameters.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from rlkit.networks.heads import HALF_LOG_TWO_PI, Bernoulli, Categorical, Gaussian, Head
+from rlkit.spaces import Array
+
+
+class Evaluated(NamedTuple):
+    """(batch,) arrays; `kl` is None where no old parameters were given."""
+
+    log_prob: Array
+    entropy: Array
+    kl: Array | None
+
+
+class AnalyticHead(Protocol):
+    """A head whose derivatives are written out."""
+
+    def evaluate(self, params: Array, action: Array, old: Array | None = None) -> Evaluated: ...
+
+    def gradient(self, d_log_prob: Array, d_entropy: float, d_kl: float) -> Array:
+        """d loss / d params, from the derivative by each row's log-probability, entropy and KL."""
+
+
+class AnalyticCategorical:
+    """A softmax over the logits of each action dimension."""
+
+    def __init__(self, head: Categorical) -> None:
+        ends = np.cumsum(head.sizes)
+        self._parts = [slice(int(end) - size, int(end)) for end, size in zip(ends, head.sizes, strict=True)]
+
+    def evaluate(self, params: Array, action: Array, old: Array | None = None) -> Evaluated:
+        self._rows = np.arange(len(params))
+        self._columns = action.reshape(len(action), -1).T
+        logs = [_log_softmax(params[:, part]) for part in self._parts]
+        self._probs = [np.exp(log) for log in logs]
+        self._centred = [log - (p * log).sum(1, keepdims=True) for log, p in zip(logs, self._probs, strict=True)]
+        log_prob = sum(log[self._rows, a] for log, a in zip(logs, self._columns, strict=True))
+        entropy = -sum((p * log).sum(1) for log, p in zip(logs, self._probs, strict=True))
+        if old is None:
+            return Evaluated(np.asarray(log_prob), np.asarray(entropy), None)
+        old_logs = [_log_softmax(old[:, part]) for part in self._parts]
+        self._old_probs = [np.exp(log) for log in old_logs]
+        terms = zip(self._old_probs, old_logs, logs, strict=True)
+        kl = sum((p * (before - after)).sum(1) for p, before, after in terms)
+        return Evaluated(np.asarray(log_prob), np.asarray(entropy), np.asarray(kl))
+
+    def gradient(self, d_log_prob: Array, d_entropy: float, d_kl: float) -> Array:
+        parts = []
+        for i, (p, column) in enumerate(zip(self._probs, self._columns, strict=True)):
+            d = p * -d_log_prob[:, None]
+            d[self._rows, column] += d_log_prob
+            if d_entropy:
+                d -= d_entropy * p * self._centred[i]
+            if d_kl:
+                d += d_kl * (p - self._old_probs[i])
+            parts.append(d)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+class AnalyticBernoulli:
+    """A coin for each bit."""
+
+    def __init__(self, head: Bernoulli) -> None:
+        del head  # its size is that of the parameters
+
+    def evaluate(self, params: Array, action: Array, old: Array | None = None) -> Evaluated:
+        self._logits, self._action = params, action
+        soft = np.logaddexp(0, params)
+        self._probs = np.exp(params - soft)
+        entropy = (soft - self._probs * params).sum(1)
+        log_prob = (params * action - soft).sum(1)
+        if old is None:
+            return Evaluated(log_prob, entropy, None)
+        old_soft = np.logaddexp(0, old)
+        self._old_probs = np.exp(old - old_soft)
+        return Evaluated(log_prob, entropy, (self._old_probs * (old - params) + soft - old_soft).sum(1))
+
+    def gradient(self, d_log_prob: Array, d_entropy: float, d_kl: float) -> Array:
+        d = d_log_prob[:, None] * (self._action - self._probs)
+        d -= d_entropy * self._logits * self._probs * (1 - self._probs)
+        if d_kl:
+            d += d_kl * (self._probs - self._old_probs)
+        gradient: Array = d
+        return gradient
+
+
+class AnalyticGaussian:
+    """Independent normals, whose parameters are means and logarithms of standard deviations."""
+
+    def __init__(self, head: Gaussian) -> None:
+        self._size = head.num_actions
+
+    def evaluate(self, params: Array, action: Array, old: Array | None = None) -> Evaluated:
+        n = self._size
+        mean, log_std = params[:, :n], params[:, n:]
+        self._inverse_std = np.exp(-log_std)
+        self._z = (action - mean) * self._inverse_std
+        log_prob = (-0.5 * self._z**2 - log_std - HALF_LOG_TWO_PI).sum(1)
+        entropy = (log_std + (0.5 + HALF_LOG_TWO_PI)).sum(1)
+        if old is None:
+            return Evaluated(log_prob, entropy, None)
+        old_mean, old_log_std = old[:, :n], old[:, n:]
+        # In units of the new standard deviation: the shift of the mean, and the old one's variance plus its square.
+        self._shift = (mean - old_mean) * self._inverse_std
+        self._spread = np.exp(2 * (old_log_std - log_std)) + self._shift**2
+        return Evaluated(log_prob, entropy, (log_std - old_log_std + 0.5 * self._spread - 0.5).sum(1))
+
+    def gradient(self, d_log_prob: Array, d_entropy: float, d_kl: float) -> Array:
+        column = d_log_prob[:, None]
+        d_mean = column * self._z * self._inverse_std
+        d_log_std = column * (self._z**2 - 1) + d_entropy
+        if d_kl:
+            d_mean += d_kl * self._shift * self._inverse_std
+            d_log_std += d_kl * (1 - self._spread)
+        return np.concatenate([d_mean, d_log_std], axis=1)
+
+
+def analytic_head(head: Head) -> AnalyticHead:
+    """The analytic counterpart of a head."""
+    if isinstance(head, Categorical):
+        return AnalyticCategorical(head)
+    if isinstance(head, Gaussian):
+        return AnalyticGaussian(head)
+    assert isinstance(head, Bernoulli)
+    return AnalyticBernoulli(head)
+
+
+def _log_softmax(logits: Array) -> Array:
+    shifted = logits - logits.max(1, keepdims=True)
+    logs: Array = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    return logs

@@ -1,0 +1,67 @@
+"""Builds networks and picks the engine that computes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import nn
+
+from rlkit.config import NetworkConfig
+from rlkit.engine.base import AnalyticLoss, Engine, TorchLoss
+from rlkit.engine.numpy_engine import NumpyEngine, unsupported
+from rlkit.engine.torch_engine import TorchEngine
+from rlkit.errors import RlkitError
+from rlkit.networks.actor_critic import ActorCritic
+
+
+def make_actor_critic(
+    observation_space: spaces.Space[Any],
+    action_space: spaces.Space[Any],
+    config: NetworkConfig,
+    seed: np.random.SeedSequence,
+    device: str,
+) -> tuple[ActorCritic, str]:
+    """The network on its device, and what `device=auto` became: CUDA for CNNs where there is a GPU, else the CPU.
+
+    Raises RlkitError for spaces that no network can handle, and for a GPU that is not there.
+    """
+    network = ActorCritic(observation_space, action_space, config, seeded_generator(seed))
+    if device == "auto":
+        device = "cuda" if len(network.cnns) and torch.cuda.is_available() else "cpu"
+    elif device == "cuda" and not torch.cuda.is_available():
+        raise RlkitError("device=cuda, but torch finds no CUDA device here; device=auto or device=cpu would work")
+    network.to(device).features.cpu()  # observations are normalised before they go to the device
+    return network, device
+
+
+def seeded_generator(seed: np.random.SeedSequence) -> torch.Generator:
+    """Torch's generator for initial weights, so that they depend on nothing else in the process."""
+    return torch.Generator().manual_seed(int(seed.generate_state(1)[0]))
+
+
+def make_model(**parts: nn.Module | None) -> nn.ModuleDict:
+    """All that a saved model holds, under the names of its parts; None leaves a part out."""
+    return nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
+
+
+def make_engine(
+    network: ActorCritic,
+    compute: str,
+    torch_loss: TorchLoss,
+    analytic_loss: AnalyticLoss,
+    max_grad_norm: float | None,
+    adam_eps: float,
+) -> tuple[Engine, str]:
+    """The engine for a network that is already on its device, and what `compute=auto` became.
+
+    Raises RlkitError where `compute=numpy` cannot handle the network.
+    """
+    reason = unsupported(network)
+    if compute == "numpy" and reason:
+        raise RlkitError(f"compute=numpy cannot be used because {reason}; compute=auto or compute=torch would work")
+    if compute == "torch" or reason:
+        return TorchEngine(network, torch_loss, max_grad_norm=max_grad_norm, adam_eps=adam_eps), "torch"
+    return NumpyEngine(network, analytic_loss, max_grad_norm=max_grad_norm, adam_eps=adam_eps), "numpy"

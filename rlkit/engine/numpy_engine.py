@@ -1,0 +1,152 @@
+"""The fast engine for plain MLPs on the CPU: analytic gradients in NumPy on the torch module's own memory.
+
+Tiny networks pay for dispatch, not for arithmetic: a torch step of a 64-64 network takes three times as long as
+these few dozen NumPy calls. The agent's torch loss stays the reference; a test compares the gradients.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from rlkit.buffers.batch import PolicyBatch
+from rlkit.engine.base import AnalyticLoss, Metrics
+from rlkit.engine.flat import flatten_parameters
+from rlkit.engine.heads import analytic_head
+from rlkit.engine.optim import Adam, clip_global_norm
+from rlkit.networks.actor_critic import ActorCritic
+from rlkit.networks.heads import Gaussian
+from rlkit.spaces import Array, masked
+
+CHUNK = 1024
+"""Rows evaluated at once outside of updates: their activations stay in the cache."""
+
+
+class MLP:
+    """A torch Sequential of Linear layers and one kind of activation, computed on its own memory."""
+
+    def __init__(self, module: nn.Sequential) -> None:
+        linears = [layer for layer in module if isinstance(layer, nn.Linear)]
+        self._weights = [layer.weight.detach().numpy() for layer in linears]
+        self._biases = [layer.bias.detach().numpy() for layer in linears]
+        self._weight_gradients = [_gradient(layer.weight) for layer in linears]
+        self._bias_gradients = [_gradient(layer.bias) for layer in linears]
+        self._relu = any(isinstance(layer, nn.ReLU) for layer in module)
+        self._outputs: dict[int, list[Array]] = {}
+        """Working memory by batch size, since allocating it anew costs as much as a layer."""
+
+    def forward(self, x: Array) -> Array:
+        """The outputs, (batch, outputs): overwritten by the next call with as many rows."""
+        self._x, rows = x, len(x)
+        if rows not in self._outputs:
+            self._outputs[rows] = [np.empty((rows, len(w)), np.float32) for w in self._weights]
+        self._activations = self._outputs[rows]
+        last = len(self._weights) - 1
+        for i, (weight, bias, out) in enumerate(zip(self._weights, self._biases, self._activations, strict=True)):
+            np.matmul(x, weight.T, out=out)
+            out += bias
+            if i < last:
+                if self._relu:
+                    np.maximum(out, 0, out=out)
+                else:
+                    np.tanh(out, out=out)
+            x = out
+        return x
+
+    def backward(self, d_output: Array) -> None:
+        """Writes the gradients of the last `forward` into the module's `grad`; uses up its activations."""
+        for i in reversed(range(len(self._weights))):
+            inputs = self._activations[i - 1] if i else self._x
+            np.matmul(d_output.T, inputs, out=self._weight_gradients[i])
+            np.sum(d_output, axis=0, out=self._bias_gradients[i])
+            if i:
+                d_inputs = d_output @ self._weights[i]
+                # Of a ReLU's or a tanh's output h, the derivative is [h > 0] or 1 - h².
+                if self._relu:
+                    d_inputs *= inputs > 0
+                else:
+                    np.multiply(inputs, inputs, out=inputs)
+                    np.subtract(1, inputs, out=inputs)
+                    d_inputs *= inputs
+                d_output = d_inputs
+
+
+class NumpyEngine:
+    """Adam on a loss whose derivatives are written out; see `Engine`."""
+
+    def __init__(
+        self, network: ActorCritic, loss: AnalyticLoss, *, max_grad_norm: float | None, adam_eps: float
+    ) -> None:
+        if reason := unsupported(network):
+            raise ValueError(reason)
+        flat, gradients = flatten_parameters(network)
+        self._flat, self._gradients = flat.numpy(), gradients.numpy()
+        self._actor, self._critic = MLP(network.actor), MLP(network.critic)
+        self._log_std = None if network.log_std is None else network.log_std.detach().numpy()
+        self._log_std_gradient = None if network.log_std is None else _gradient(network.log_std)
+        self._head, self._loss, self._max_grad_norm = analytic_head(network.head), loss, max_grad_norm
+        self._adam = Adam(len(self._flat), adam_eps)
+        self._batch: PolicyBatch | None = None
+
+    def policy(self, features: tuple[Array, ...]) -> Array:
+        return self._params(self._actor.forward(features[0]))
+
+    def evaluate(self, features: tuple[Array, ...]) -> tuple[Array, Array]:
+        params, values = [], []
+        for start in range(0, len(features[0]), CHUNK):
+            chunk = features[0][start : start + CHUNK]
+            params.append(self.policy((chunk,)).copy())
+            values.append(self._critic.forward(chunk)[:, 0].copy())
+        return np.concatenate(params), np.concatenate(values)
+
+    def load(self, batch: PolicyBatch) -> None:
+        self._batch = batch
+
+    def step(self, rows: Array, coefficients: Any, learning_rate: float) -> Metrics:
+        assert self._batch is not None, "load comes before step"
+        batch = self._batch.map(lambda part: part[rows])
+        params = masked(self.policy(batch.features), batch.action_mask)
+        values = self._critic.forward(batch.features[0])[:, 0]
+        d_params, d_values, metrics = self._loss(self._head, params, values, batch, coefficients)
+        if self._log_std_gradient is not None:
+            d_mean, d_log_std = np.split(d_params, 2, axis=1)
+            np.sum(d_log_std, axis=0, out=self._log_std_gradient)
+            d_params = np.ascontiguousarray(d_mean)
+        self._actor.backward(d_params)
+        self._critic.backward(d_values[:, None])
+        metrics["grad_norm"] = clip_global_norm(self._gradients, self._max_grad_norm)
+        self._adam.step(self._flat, self._gradients, learning_rate)
+        return metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        adam = self._adam
+        return {"exp_avg": adam.exp_avg.copy(), "exp_avg_sq": adam.exp_avg_sq.copy(), "steps": adam.steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._adam.exp_avg[:] = state["exp_avg"]
+        self._adam.exp_avg_sq[:] = state["exp_avg_sq"]
+        self._adam.steps = int(state["steps"])
+
+    def _params(self, outputs: Array) -> Array:
+        if self._log_std is None:
+            return outputs
+        return np.concatenate([outputs, np.broadcast_to(self._log_std, outputs.shape)], axis=1)
+
+
+def unsupported(network: ActorCritic) -> str | None:
+    """Why this engine cannot compute a network, or None where it can."""
+    if len(network.cnns):
+        return "the network has convolutions"
+    if isinstance(network.head, Gaussian) and network.head.state_dependent_std:
+        return "the standard deviation depends on the state"
+    if next(network.parameters()).is_cuda:
+        return "the network is on a GPU"
+    return None
+
+
+def _gradient(parameter: nn.Parameter) -> Array:
+    assert parameter.grad is not None, "flatten_parameters makes the gradients"
+    gradient: Array = parameter.grad.numpy()
+    return gradient

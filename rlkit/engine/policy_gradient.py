@@ -1,0 +1,61 @@
+"""Policy-gradient losses with their derivatives written out; the agents' files hold the torch losses they equal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rlkit.buffers.batch import PolicyBatch
+from rlkit.engine.base import Metrics
+from rlkit.engine.heads import AnalyticHead
+from rlkit.spaces import Array
+
+if TYPE_CHECKING:
+    from rlkit.agents.ppo import PPOCoefficients
+
+
+def ppo_gradient(
+    head: AnalyticHead, params: Array, values: Array, batch: PolicyBatch, c: PPOCoefficients
+) -> tuple[Array, Array, Metrics]:
+    """The derivatives of `rlkit.agents.ppo.ppo_loss` by the head's parameters and by the values."""
+    rows = len(values)
+    log_prob, entropy, kl = head.evaluate(params, batch.action, batch.old_params)
+    advantages = batch.advantages
+    if c.normalize_advantages and rows > 1:
+        advantages = (advantages - advantages.mean()) / (advantages.std(ddof=1) + 1e-8)
+
+    log_ratio = log_prob - batch.log_prob
+    ratio = np.exp(log_ratio)
+    surrogate = ratio * advantages
+    d_log_prob = surrogate / -rows
+    outside = np.abs(ratio - 1) > c.clip_coef
+    if c.objective == "clip":
+        clipped = np.clip(ratio, 1 - c.clip_coef, 1 + c.clip_coef) * advantages
+        d_log_prob[clipped < surrogate] = 0.0  # the clipped term is the smaller: it does not depend on the policy
+        surrogate = np.minimum(surrogate, clipped)
+    policy_loss = -surrogate.mean()
+    d_kl = 0.0
+    if kl is not None:
+        policy_loss += c.kl_coef * kl.mean()
+        d_kl = c.kl_coef / rows
+    d_params = head.gradient(d_log_prob, -c.ent_coef / rows, d_kl)
+
+    errors = values - batch.returns
+    d_values = errors * (2 * c.vf_coef / rows)
+    squares = errors * errors
+    if c.clip_value_coef is not None:
+        moved = values - batch.values
+        clipped_errors = batch.values + np.clip(moved, -c.clip_value_coef, c.clip_value_coef) - batch.returns
+        clipped_squares = clipped_errors * clipped_errors
+        d_values[clipped_squares > squares] = 0.0
+        squares = np.maximum(squares, clipped_squares)
+
+    metrics = {
+        "policy_loss": float(policy_loss),
+        "value_loss": float(squares.mean()),
+        "entropy": float(entropy.mean()),
+        "approx_kl": float((ratio - 1 - log_ratio).mean()),
+        "clip_fraction": np.count_nonzero(outside) / rows,
+    }
+    return d_params, d_values.astype(np.float32, copy=False), metrics

@@ -1,0 +1,1 @@
+"""Function approximators: observations to features, features to distributions of actions and to values."""

@@ -1,0 +1,112 @@
+"""From observations to what a network takes: one float32 vector, and images with their channels first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from torch import nn
+
+from rlkit.networks.normalization import CLIP, RunningStatistics
+from rlkit.spaces import Array, Obs, leaf_spaces
+
+SMALLEST_IMAGE = 8
+
+
+def is_image(space: spaces.Space[Any], encoder: str = "auto") -> bool:
+    """Whether a leaf of the observation space goes to a CNN: three or four dimensions, or two of bytes."""
+    if not isinstance(space, spaces.Box) or len(space.shape) < 2 or encoder == "mlp":
+        return False
+    if encoder == "cnn":
+        return len(space.shape) <= 4
+    looks_so = len(space.shape) in (3, 4) or (len(space.shape) == 2 and space.dtype == np.uint8)
+    return looks_so and min(image_shape(space)[1:]) >= SMALLEST_IMAGE
+
+
+def image_shape(space: spaces.Space[Any]) -> tuple[int, int, int]:
+    """(channels, height, width) of an image leaf; a stack of frames counts as channels."""
+    shape = space.shape or ()
+    if len(shape) == 2:
+        return (1, shape[0], shape[1])
+    if len(shape) == 4:
+        stack, image = shape[0], shape[1:]
+        c, h, w = (image[2], image[0], image[1]) if _channels_last(image) else image
+        return (stack * c, h, w)
+    return (shape[2], shape[0], shape[1]) if _channels_last(shape) else (shape[0], shape[1], shape[2])
+
+
+def _channels_last(shape: tuple[int, ...]) -> bool:
+    return shape[-1] < shape[0]
+
+
+class ObsFeatures(nn.Module):
+    """Splits an observation into the vector and the images that a network takes; learns nothing by gradients.
+
+    Vector leaves are flattened, discrete ones one-hot, and all put side by side; with `normalize`, Box leaves
+    among them are whitened by running statistics, which `update` feeds and which are saved with the model.
+    """
+
+    def __init__(self, space: spaces.Space[Any], *, encoder: str = "auto", normalize: bool = False) -> None:
+        super().__init__()
+        self.leaves = leaf_spaces(space)
+        self.images = [i for i, leaf in enumerate(self.leaves) if is_image(leaf, encoder)]
+        self.vectors = [i for i in range(len(self.leaves)) if i not in self.images]
+        self.vector_size = sum(_vector_size(self.leaves[i]) for i in self.vectors)
+        self.statistics = RunningStatistics(self.vector_size) if normalize and self.vector_size else None
+        self._whitened = np.concatenate(
+            [np.full(_vector_size(self.leaves[i]), isinstance(self.leaves[i], spaces.Box)) for i in self.vectors]
+            or [np.zeros(0, np.bool_)]
+        )
+
+    def __call__(self, obs: Obs) -> tuple[Array, ...]:
+        """The (batch, vector_size) vector, if any leaf makes part of it, then each image: (batch, c, h, w)."""
+        images = tuple(_channels_first(obs[i], self.leaves[i]) for i in self.images)
+        if not self.vectors:
+            return images
+        vector = self._vector(obs)
+        if self.statistics is not None:
+            mean, std = self.statistics.mean_and_std()
+            whitened = np.clip((vector - mean) / std, -CLIP, CLIP)
+            vector = np.where(self._whitened, whitened, vector)
+        return (vector, *images)
+
+    def update(self, obs: Obs) -> None:
+        """Adds a batch of observations to the running statistics, if there are any."""
+        if self.statistics is not None:
+            self.statistics.update(self._vector(obs))
+
+    def _vector(self, obs: Obs) -> Array:
+        parts = [_as_vector(obs[i], self.leaves[i]) for i in self.vectors]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+def _vector_size(space: spaces.Space[Any]) -> int:
+    if isinstance(space, spaces.Discrete):
+        return int(space.n)
+    if isinstance(space, spaces.MultiDiscrete):
+        return int(space.nvec.sum())
+    return int(np.prod(space.shape or ()))
+
+
+def _as_vector(leaf: Array, space: spaces.Space[Any]) -> Array:
+    if isinstance(space, spaces.Discrete):
+        return one_hot(leaf.reshape(-1) - space.start, int(space.n))
+    if isinstance(space, spaces.MultiDiscrete):
+        columns = (leaf - space.start).reshape(len(leaf), -1).T
+        return np.concatenate([one_hot(c, int(n)) for c, n in zip(columns, space.nvec.flat, strict=True)], axis=1)
+    return leaf.reshape(len(leaf), -1).astype(np.float32, copy=False)
+
+
+def one_hot(indices: Array, size: int) -> Array:
+    """(batch,) integers as (batch, size) float32 rows."""
+    rows = np.zeros((len(indices), size), np.float32)
+    rows[np.arange(len(indices)), indices] = 1.0
+    return rows
+
+
+def _channels_first(leaf: Array, space: spaces.Space[Any]) -> Array:
+    shape = space.shape or ()
+    if len(shape) >= 3 and _channels_last(shape[-3:]):
+        leaf = np.moveaxis(leaf, -1, -3)
+    return leaf.reshape(len(leaf), *image_shape(space))

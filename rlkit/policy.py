@@ -1,0 +1,81 @@
+"""Acting: samples actions from an actor-critic network's policy, and answers questions about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rlkit.engine.base import Engine
+from rlkit.engine.heads import analytic_head
+from rlkit.errors import RlkitError
+from rlkit.networks.actor_critic import ActorCritic
+from rlkit.networks.heads import Categorical, Gaussian
+from rlkit.spaces import Array, Obs, masked
+
+
+class ActorCriticPolicy:
+    """Draws actions with a generator of its own, whichever engine computes their distribution.
+
+    `noise_correlation` ρ makes a Gaussian's noise an AR(1) process along each environment's steps (Korenkevych et
+    al. 2019): its variance stays one, so each action's own probability is still the policy's.
+    """
+
+    def __init__(
+        self, network: ActorCritic, engine: Engine, seed: np.random.SeedSequence, noise_correlation: float = 0.0
+    ) -> None:
+        self.network, self.engine = network, engine
+        self.analytic_head = analytic_head(network.head)
+        self._rng = np.random.default_rng(seed)
+        self._rho = noise_correlation if isinstance(network.head, Gaussian) else 0.0
+        self._noise: Array | None = None
+
+    def act(self, obs: Obs, action_mask: Array | None, explore: bool) -> Array:
+        """One action per row, as the agent learns from it; the most likely ones without `explore`."""
+        params, head = self.params(obs, action_mask), self.network.head
+        if not explore:
+            return head.mode(params)
+        return head.sample(params, self._rng, self._correlated_noise(len(params)) if self._rho else None)
+
+    def params(self, obs: Obs, action_mask: Array | None = None) -> Array:
+        """The parameters of the action distribution: (batch, num_params).
+
+        Raises RlkitError for an action mask that does not fit the action space.
+        """
+        params = self.engine.policy(self.network.features(obs))
+        if action_mask is not None and (
+            not isinstance(self.network.head, Categorical) or action_mask.shape != params.shape
+        ):
+            raise RlkitError(
+                f"an action mask of shape {action_mask.shape} does not fit the action space: expected {params.shape}, "
+                "for Discrete or MultiDiscrete actions"
+            )
+        return masked(params, action_mask)
+
+    def values(self, obs: Obs) -> Array:
+        """The values of observations: (batch,)."""
+        return self.engine.evaluate(self.network.features(obs))[1]
+
+    def probabilities(self, obs: Obs, action_mask: Array | None) -> Array:
+        """The softmax of a Categorical policy's parameters."""
+        logits = self.params(obs, action_mask)
+        weights = np.exp(logits - logits.max(1, keepdims=True))
+        probabilities: Array = weights / weights.sum(1, keepdims=True)
+        return probabilities
+
+    def state_dict(self) -> dict[str, Any]:
+        """The generator's state and the noise it goes on from."""
+        return {"rng": self._rng.bit_generator.state, "noise": None if self._noise is None else self._noise.copy()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes back what `state_dict` gave."""
+        self._rng.bit_generator.state = state["rng"]
+        self._noise = state["noise"]
+
+    def _correlated_noise(self, rows: int) -> Array:
+        assert isinstance(self.network.head, Gaussian)
+        fresh = self._rng.standard_normal((rows, self.network.head.num_actions), dtype=np.float32)
+        if self._noise is not None and self._noise.shape == fresh.shape:
+            fresh = np.float32(self._rho) * self._noise + np.float32(np.sqrt(1 - self._rho**2)) * fresh
+        self._noise = fresh
+        return fresh

@@ -1,0 +1,34 @@
+"""Returns and advantages: pure functions on (num_steps, num_envs) arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+Bools = NDArray[np.bool_]
+
+
+def gae(
+    rewards: Floats,
+    values: Floats,
+    next_values: Floats,
+    terminated: Bools,
+    truncated: Bools,
+    gamma: float,
+    gae_lambda: float,
+) -> Floats:
+    """Generalised advantage estimates (Schulman et al. 2016, eq. 16); add `values` for the returns.
+
+    All arrays are (num_steps, num_envs). `next_values` holds the value of the observation that each step led to:
+    of an episode's own last observation where it was truncated, never of the next episode's first. Where the
+    episode terminated, the next value does not count, whatever it is, even if it was truncated as well.
+    """
+    td_errors = rewards + gamma * next_values * ~terminated - values
+    decay = (gamma * gae_lambda) * ~(terminated | truncated)
+    advantages = np.empty_like(td_errors)
+    following = np.zeros_like(td_errors[0])
+    for t in reversed(range(len(td_errors))):
+        following = td_errors[t] + decay[t] * following
+        advantages[t] = following
+    return advantages

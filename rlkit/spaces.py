@@ -1,0 +1,42 @@
+"""Observations as flat tuples of arrays: what buffers store and networks take, whatever the space's nesting."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[Any]
+Obs: TypeAlias = tuple[Array, ...]
+"""A batch of observations: one array of shape (batch, *leaf shape) per leaf of the observation space. A Box is
+its own only leaf; Dict and Tuple spaces contribute the leaves of their parts, in the space's order."""
+
+MASKED_LOGIT = np.float32(-1e8)
+"""A forbidden action's logit: low enough for a probability of exactly zero, finite so that zero times it is zero."""
+
+LEAF_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+
+
+def leaf_spaces(space: spaces.Space[Any]) -> tuple[spaces.Space[Any], ...]:
+    """The Box, Discrete, MultiDiscrete, MultiBinary… spaces that a nested space is made of, in order."""
+    if isinstance(space, spaces.Dict):
+        return tuple(leaf for part in space.spaces.values() for leaf in leaf_spaces(part))
+    if isinstance(space, spaces.Tuple):
+        return tuple(leaf for part in space.spaces for leaf in leaf_spaces(part))
+    return (space,)
+
+
+def leaves(space: spaces.Space[Any], obs: Any) -> Obs:
+    """The arrays of a (batched or single) observation of `space`, in the order of `leaf_spaces`."""
+    if isinstance(space, spaces.Dict):
+        return tuple(leaf for key, part in space.spaces.items() for leaf in leaves(part, obs[key]))
+    if isinstance(space, spaces.Tuple):
+        return tuple(leaf for i, part in enumerate(space.spaces) for leaf in leaves(part, obs[i]))
+    return (np.asarray(obs),)
+
+
+def masked(logits: Array, action_mask: Array | None) -> Array:
+    """The logits with `MASKED_LOGIT` where the boolean mask of the same shape is False; None masks nothing."""
+    return logits if action_mask is None else np.where(action_mask, logits, MASKED_LOGIT)

@@ -1,0 +1,122 @@
+"""The trainer: collects, updates, logs, evaluates and saves until the budget is spent.
+
+What each of these does is elsewhere; here is their order. `rlkit.run` builds the parts and calls it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from rlkit import checkpoint
+from rlkit.agents.base import Agent
+from rlkit.collector import Collector, Episode
+from rlkit.config import TrainConfig
+from rlkit.errors import RlkitError
+from rlkit.evaluate import Evaluation
+from rlkit.loggers import Logger
+from rlkit.progress import Progress
+from rlkit.run_folder import RunFolder
+
+
+class Every:
+    """True once in every `interval` timesteps; never for an interval of 0."""
+
+    def __init__(self, interval: int) -> None:
+        self.interval = interval
+        self._next = interval
+
+    def __call__(self, timesteps: int) -> bool:
+        if self.interval == 0 or timesteps < self._next:
+            return False
+        self._next = (timesteps // self.interval + 1) * self.interval
+        return True
+
+
+class Trainer:
+    """One training run: `train` is the loop, the rest are its steps."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        agent: Agent,
+        collector: Collector,
+        folder: RunFolder,
+        loggers: Sequence[Logger],
+        progress: Progress,
+        evaluate: Callable[[int], Evaluation],  # of so many episodes
+    ) -> None:
+        self.config, self.agent, self.collector = config, agent, collector
+        self.folder, self.loggers, self.progress, self._evaluate = folder, loggers, progress, evaluate
+        total = config.total_timesteps
+        self._log_due = Every(config.log_interval or max(1, total // 200))
+        self._evaluation_due = Every(_interval(config.eval_interval, total))
+        self._checkpoint_due = Every(_interval(config.checkpoint_interval, total))
+        self.episodes = 0
+        self.best = -math.inf
+        self.started = time.perf_counter()
+        self._since_log: list[Episode] = []
+        self._logged_at = (0, self.started)
+
+    def train(self) -> None:
+        """The loop: collect, update, log, evaluate, save."""
+        buffer = self.agent.make_buffer(self.collector.num_envs)
+        while (timesteps := self.collector.timesteps) < self.config.total_timesteps:
+            episodes = self.collector.collect(self.agent, buffer, self.agent.steps_per_update)
+            metrics = self.agent.update(buffer, timesteps / self.config.total_timesteps)
+            self.log(episodes, metrics)
+            if self._evaluation_due(self.collector.timesteps):
+                self.evaluate()
+            if self._checkpoint_due(self.collector.timesteps):
+                self.save("last")
+
+    def log(self, episodes: list[Episode], metrics: dict[str, float]) -> None:
+        """Shows progress, and writes a row of metrics when one is due."""
+        if diverged := [key for key, value in metrics.items() if not math.isfinite(value)]:
+            raise RlkitError(
+                f"training diverged after {self.collector.timesteps} timesteps: {diverged[0]} is "
+                f"{metrics[diverged[0]]}; a smaller agent.learning_rate may help"
+            )
+        self.episodes += len(episodes)
+        self._since_log += episodes
+        if self._since_log:
+            metrics["rollout/episode_return"] = float(np.mean([e.episode_return for e in self._since_log]))
+            metrics["rollout/episode_length"] = float(np.mean([e.length for e in self._since_log]))
+        timesteps, now = self.collector.timesteps, time.perf_counter()
+        self.progress.update(timesteps, metrics)
+        if self._log_due(timesteps) or timesteps >= self.config.total_timesteps:
+            before, then = self._logged_at
+            metrics["time/steps_per_second"] = (timesteps - before) / (now - then)
+            self._write(metrics)
+            self._since_log, self._logged_at = [], (timesteps, now)
+
+    def evaluate(self) -> None:
+        """Evaluates on separate environments, and saves the agent as the best so far if it is."""
+        evaluation = self._evaluate(self.config.eval_episodes)
+        self._write(
+            {
+                "eval/return_mean": evaluation.return_mean,
+                "eval/return_std": evaluation.return_std,
+                "eval/episode_length": float(np.mean(evaluation.lengths)),
+            }
+        )
+        if evaluation.return_mean >= self.best:  # of equals the later one, which has seen more
+            self.best = evaluation.return_mean
+            self.save("best")
+
+    def save(self, which: str) -> None:
+        """Writes checkpoints/last or checkpoints/best."""
+        timesteps = str(self.collector.timesteps)
+        checkpoint.save(self.agent, self.folder.checkpoint(which), metadata={"timesteps": timesteps})
+
+    def _write(self, metrics: Mapping[str, float]) -> None:
+        for logger in self.loggers:
+            logger.log(metrics, self.collector.timesteps)
+
+
+def _interval(interval: int | None, total: int) -> int:
+    """A tenth of the run where none is given."""
+    return max(1, total // 10) if interval is None else interval

@@ -1,0 +1,237 @@
+"""The fast engine against the plain one: same gradients, same parameters after many steps, same optimiser state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlkit.agents.ppo import OBJECTIVES, PPOCoefficients, ppo_loss
+from rlkit.buffers.batch import PolicyBatch
+from rlkit.config import NetworkConfig
+from rlkit.engine.flat import flatten_parameters
+from rlkit.engine.heads import analytic_head
+from rlkit.engine.make import make_actor_critic, make_engine
+from rlkit.engine.optim import Adam, clip_global_norm
+from rlkit.engine.policy_gradient import ppo_gradient
+from rlkit.errors import RlkitError
+from rlkit.networks.actor_critic import ActorCritic
+
+ACTION_SPACES: list[spaces.Space[Any]] = [
+    spaces.Discrete(4),
+    spaces.MultiDiscrete([3, 2]),
+    spaces.MultiBinary(3),
+    spaces.Box(-1, 1, (2,)),
+]
+COEFFICIENTS = PPOCoefficients("clip", 0.2, 0.5, None, 0.01, 0.5, True)
+
+
+def make_network(action_space: spaces.Space[Any], obs_size: int = 5, **config: Any) -> ActorCritic:
+    observation_space = spaces.Box(-1, 1, (obs_size,))
+    network = make_actor_critic(
+        observation_space, action_space, NetworkConfig(**config), np.random.SeedSequence(0), "cpu"
+    )[0]
+    with torch.no_grad():  # the small initial policy would leave its gradients tiny
+        for parameter in network.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    return network
+
+
+def make_batch(network: ActorCritic, rows: int, seed: int, mask: bool = False) -> PolicyBatch:
+    """Transitions of a policy a little different from the network's, so that ratios are not one."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(rows, network.features.vector_size)).astype(np.float32)
+    with torch.no_grad():
+        params, values = (out.numpy() for out in network((torch.from_numpy(features),)))
+    old = (params + 0.3 * rng.normal(size=params.shape)).astype(np.float32)
+    action_mask = None
+    if mask:
+        action_mask = rng.random(old.shape) < 0.7
+        action_mask[:, 0] = True
+        old = np.where(action_mask, old, np.float32(-1e8))
+    action = network.head.sample(old, rng)
+    floats = rng.normal(size=(3, rows)).astype(np.float32)
+    return PolicyBatch(
+        features=(features,),
+        action=action,
+        log_prob=analytic_head(network.head).evaluate(old, action).log_prob,
+        advantages=floats[0],
+        returns=floats[1],
+        values=values + 0.3 * floats[2],
+        action_mask=action_mask,
+        old_params=old,
+    )
+
+
+def both_engines(action_space: spaces.Space[Any], **config: Any) -> dict[str, Any]:
+    engines = {}
+    for compute in ("torch", "numpy"):
+        network = make_network(action_space, **config)
+        engine, chosen = make_engine(network, compute, ppo_loss, ppo_gradient, 0.5, 1e-5)
+        assert chosen == compute
+        engines[compute] = (network, engine)
+    return engines
+
+
+def parameters_of(network: ActorCritic) -> torch.Tensor:
+    return torch.cat([p.detach().reshape(-1) for p in network.parameters()])
+
+
+@pytest.mark.parametrize("action_space", ACTION_SPACES, ids=lambda space: type(space).__name__)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_both_engines_reach_the_same_parameters_and_metrics(action_space: spaces.Space[Any], objective: str) -> None:
+    coefficients = COEFFICIENTS._replace(objective=objective, clip_value_coef=0.2)
+    engines = both_engines(action_space)
+    history: dict[str, list[dict[str, float]]] = {}
+    for compute, (network, engine) in engines.items():
+        batch = make_batch(network, 64, seed=0, mask=isinstance(action_space, spaces.Discrete))
+        engine.load(batch if objective != "clip" else batch._replace(old_params=None))
+        rng = np.random.default_rng(0)
+        history[compute] = [engine.step(rng.permutation(64)[:48], coefficients, 1e-3) for _ in range(20)]
+    for plain, fast in zip(history["torch"], history["numpy"], strict=True):
+        assert plain.keys() == fast.keys()
+        for key, value in plain.items():
+            assert fast[key] == pytest.approx(value, abs=2e-5, rel=1e-4), key
+    plain_network, fast_network = (engines[compute][0] for compute in ("torch", "numpy"))
+    start = parameters_of(make_network(action_space))
+    torch.testing.assert_close(parameters_of(fast_network), parameters_of(plain_network), atol=2e-5, rtol=1e-4)
+    assert (parameters_of(plain_network) - start).abs().max() > 5e-3
+
+
+def gradients_by(compute: str, network: ActorCritic, batch: PolicyBatch, c: PPOCoefficients) -> torch.Tensor:
+    """The gradient before clipping: a step with a learning rate of zero leaves it behind, scaled by no norm."""
+    engine, _ = make_engine(network, compute, ppo_loss, ppo_gradient, None, 1e-5)
+    seen = []
+    if compute == "numpy":
+        engine._adam.step = lambda flat, gradient, lr: seen.append(gradient.copy())  # type: ignore[attr-defined]
+    engine.load(batch)
+    engine.step(np.arange(len(batch.returns)), c, 0.0)
+    if seen:
+        return torch.from_numpy(seen[0])
+    return torch.cat([p.grad.reshape(-1) for p in network.parameters() if p.grad is not None])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    action_space=st.sampled_from(ACTION_SPACES),
+    hidden=st.lists(st.integers(1, 20), max_size=3),
+    activation=st.sampled_from(["tanh", "relu"]),
+    objective=st.sampled_from(OBJECTIVES),
+    rows=st.integers(1, 50),
+    obs_size=st.integers(1, 9),
+    clip_value_coef=st.sampled_from([None, 0.1]),
+    normalize=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_gradients_agree_on_random_networks(
+    action_space: spaces.Space[Any],
+    hidden: list[int],
+    activation: str,
+    objective: str,
+    rows: int,
+    obs_size: int,
+    clip_value_coef: float | None,
+    normalize: bool,
+    seed: int,
+) -> None:
+    config = {"hidden_sizes": hidden, "activation": activation}
+    coefficients = PPOCoefficients(objective, 0.2, 0.5, clip_value_coef, 0.05, 0.5, normalize)
+    masks = isinstance(action_space, spaces.Discrete)
+    batch = make_batch(make_network(action_space, obs_size, **config), rows, seed, mask=masks)
+    if objective == "clip":
+        batch = batch._replace(old_params=None)
+    plain, fast = (
+        gradients_by(compute, make_network(action_space, obs_size, **config), batch, coefficients)
+        for compute in ("torch", "numpy")
+    )
+    scale = max(1.0, float(plain.abs().max()))
+    torch.testing.assert_close(fast / scale, plain / scale, atol=1e-5, rtol=1e-4)
+
+
+def test_the_optimisers_are_torchs() -> None:
+    rng = np.random.default_rng(0)
+    start, gradients = rng.normal(size=30).astype(np.float32), rng.normal(size=(50, 30)).astype(np.float32)
+    parameter = torch.nn.Parameter(torch.from_numpy(start.copy()))
+    reference = torch.optim.Adam([parameter], lr=0.01, eps=1e-5)
+    ours, adam = start.copy(), Adam(30, 1e-5)
+    for gradient in gradients:
+        parameter.grad = torch.from_numpy(gradient.copy())
+        norm = torch.nn.utils.clip_grad_norm_([parameter], 3.0)
+        reference.step()
+        own = gradient.copy()
+        assert clip_global_norm(own, 3.0) == pytest.approx(norm.item(), rel=1e-5)
+        adam.step(ours, own, 0.01)
+    np.testing.assert_allclose(ours, parameter.detach(), atol=1e-6)
+
+
+@pytest.mark.parametrize(("before", "after"), [("torch", "numpy"), ("numpy", "torch")])
+def test_either_engine_goes_on_from_the_others_state(before: str, after: str) -> None:
+    engines = both_engines(spaces.Discrete(3))
+    batch = make_batch(engines["torch"][0], 32, seed=0)._replace(old_params=None)
+    rows = np.arange(32)
+    for _, engine in engines.values():
+        engine.load(batch)
+    (first, first_engine), (second, second_engine) = engines[before], engines[after]
+    for _ in range(5):
+        first_engine.step(rows, COEFFICIENTS, 1e-3)
+    second.load_state_dict(first.state_dict())
+    second_engine.load_state_dict(first_engine.state_dict())
+    for _ in range(5):
+        first_engine.step(rows, COEFFICIENTS, 1e-3)
+        second_engine.step(rows, COEFFICIENTS, 1e-3)
+    torch.testing.assert_close(parameters_of(second), parameters_of(first), atol=1e-5, rtol=1e-4)
+
+
+def test_evaluation_in_chunks_equals_one_pass() -> None:
+    for compute, (network, engine) in both_engines(spaces.Box(-1, 1, (2,))).items():
+        features = np.random.default_rng(0).normal(size=(2500, 5)).astype(np.float32)
+        params, values = engine.evaluate((features,))
+        with torch.no_grad():
+            expected = network((torch.from_numpy(features),))
+        np.testing.assert_allclose(params, expected[0], atol=1e-5, err_msg=compute)
+        np.testing.assert_allclose(values, expected[1], atol=1e-5, err_msg=compute)
+
+
+def test_flat_parameters_are_the_modules_own() -> None:
+    network = make_network(spaces.Discrete(2))
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    flat, gradients = flatten_parameters(network)
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    flat.zero_()
+    assert all(not p.any() for p in network.parameters())
+    network.load_state_dict(before)
+    assert torch.equal(flat, torch.cat([before[name].reshape(-1) for name, _ in network.named_parameters()]))
+    torch.autograd.backward(network((torch.ones(1, 5),))[1].sum())
+    assert gradients.any()
+
+
+@pytest.mark.parametrize(
+    ("observation_space", "config", "words"),
+    [
+        (spaces.Box(0, 255, (36, 36, 3), np.uint8), {}, "the network has convolutions"),
+        (spaces.Box(-1, 1, (3,)), {"state_dependent_std": True}, "the standard deviation depends on the state"),
+    ],
+)
+def test_what_numpy_cannot_compute_is_said_and_left_to_torch(
+    observation_space: spaces.Space[Any], config: dict[str, Any], words: str
+) -> None:
+    network, _ = make_actor_critic(
+        observation_space, spaces.Box(-1, 1, (2,)), NetworkConfig(**config), np.random.SeedSequence(0), "cpu"
+    )
+    with pytest.raises(RlkitError, match=words):
+        make_engine(network, "numpy", ppo_loss, ppo_gradient, 0.5, 1e-5)
+    assert make_engine(network, "auto", ppo_loss, ppo_gradient, 0.5, 1e-5)[1] == "torch"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_missing_gpu_is_said() -> None:
+    with pytest.raises(RlkitError, match="device=cuda, but torch finds no CUDA device"):
+        make_actor_critic(
+            spaces.Box(-1, 1, (3,)), spaces.Discrete(2), NetworkConfig(), np.random.SeedSequence(0), "cuda"
+        )

@@ -1,0 +1,184 @@
+"""The repository's promises about itself: packaging, who may import whom, and documentation that cannot drift."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import rlkit
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+LINKED = ("agents", "conf", "envs")
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
+
+
+def sources() -> dict[str, Path]:
+    """Every module of the package by its import name, at the place where the file really is."""
+    folders = {"rlkit": ROOT / "rlkit"} | {f"rlkit.{name}": ROOT / name for name in LINKED}
+    modules = {}
+    for package, folder in folders.items():
+        for file in folder.rglob("*.py"):
+            parts = file.relative_to(folder).with_suffix("").parts
+            if package == "rlkit" and parts[0] in LINKED:  # rglob follows links before Python 3.13
+                continue
+            modules[".".join((package, *parts)).removesuffix(".__init__")] = file
+    return modules
+
+
+SOURCES = sources()
+
+
+# Packaging
+
+
+def test_packages_are_the_folders_on_disk() -> None:
+    folders = {name for name, file in SOURCES.items() if file.name == "__init__.py"}
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == folders
+
+
+def test_every_folder_with_code_is_a_package() -> None:
+    assert [str(file) for file in SOURCES.values() if not (file.parent / "__init__.py").exists()] == []
+
+
+@pytest.mark.parametrize("name", LINKED)
+def test_link_is_committed_as_a_relative_link(name: str) -> None:
+    link = ROOT / "rlkit" / name
+    assert link.is_symlink()
+    assert link.readlink() == Path("..") / name
+    assert PROJECT["tool"]["setuptools"]["package-dir"][f"rlkit.{name}"] == name
+
+
+def test_direct_dependencies_are_constrained_to_a_version_they_allow() -> None:
+    pins = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if line[:1] not in "#"]
+    versions = {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pins}
+    extras = PROJECT["project"]["optional-dependencies"].values()
+    direct = [Requirement(line) for group in (PROJECT["project"]["dependencies"], *extras) for line in group]
+    for requirement in direct:
+        name = canonicalize_name(requirement.name)
+        if name != PROJECT["project"]["name"]:
+            assert name in versions, f"constraints.txt has no version of {name}"
+            assert requirement.specifier.contains(versions[name]), requirement
+
+
+def test_version_is_the_same_everywhere() -> None:
+    assert rlkit.__version__ == PROJECT["project"]["version"]
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    assert re.findall(r"^## (\S+)", changes, re.MULTILINE)[0] in (rlkit.__version__, "Unreleased")
+
+
+# Who may know whom
+
+
+def imports(file: Path) -> Iterator[str]:
+    """The modules that a file imports, inside functions too, but not what is imported only for its types."""
+    nodes: list[ast.AST] = [ast.parse(file.read_text())]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            nodes.extend(node.orelse)
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            for alias in node.names:  # `from rlkit import checkpoint` is an import of rlkit.checkpoint
+                name = f"{node.module}.{alias.name}"
+                yield name if name in SOURCES else str(node.module)
+        nodes.extend(ast.iter_child_nodes(node))
+
+
+def unit(module: str) -> str:
+    """`rlkit.agents.ppo` and `rlkit.agents` are both of the unit `agents`."""
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def layers() -> dict[str, int]:
+    """The rank of each unit in the table of docs/architecture.md, the highest layer first."""
+    text = (ROOT / "docs/architecture.md").read_text()
+    table = text.split("<!-- layers -->")[1]
+    rows = [re.findall(r"`(\w+)`", line.split("|")[1]) for line in table.splitlines() if line.startswith("| `")]
+    return {name: -rank for rank, names in enumerate(rows) for name in names}
+
+
+def test_every_module_has_its_place_in_the_architecture() -> None:
+    assert {unit(module) for module in SOURCES} == set(layers())
+
+
+@pytest.mark.parametrize("module", sorted(SOURCES))
+def test_imports_point_down_only(module: str) -> None:
+    rank = layers()
+    # Agent.save is shorthand for checkpoint.save, which rebuilds agents and therefore stands above them.
+    shorthand = {("rlkit.agents.base", "rlkit.checkpoint")}
+    for imported in imports(SOURCES[module]):
+        inside = imported in SOURCES and unit(imported) != unit(module) and (module, imported) not in shorthand
+        assert not inside or rank[unit(imported)] < rank[unit(module)], f"{module} must not know {imported}"
+
+
+def test_environments_know_only_gymnasium() -> None:
+    allowed = {"ale_py", "cv2", "gymnasium", "minatar", "numpy", *sys.stdlib_module_names}
+    for module, file in SOURCES.items():
+        if unit(module) == "envs":
+            foreign = {name for name in imports(file) if name.split(".")[0] not in allowed}
+            assert {name for name in foreign if unit(name) not in ("envs", "errors")} == set(), module
+
+
+def test_light_modules_import_nothing_heavy() -> None:
+    light = "cli composition config errors spaces agents envs schedules returns".split()
+    code = f"import sys, {', '.join('rlkit.' + name for name in light)}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    heavy = {"torch", "stable_baselines3", "wandb", "matplotlib", "tensorboard", "rich", "moviepy", "pygame"}
+    assert heavy & set(loaded.split()) == set()
+
+
+# Documentation
+
+
+def test_generated_documentation_is_current() -> None:
+    result = subprocess.run([sys.executable, "docs/generate.py", "--check"], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+        if not re.match(r"https?:|#", target):
+            assert (document.parent / target.split("#")[0]).exists(), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_that_are_named_exist(document: Path) -> None:
+    """Paths in code quotes, from the root of the repository: `rlkit/trainer.py`, `docs/`."""
+    folders = "agents|benchmarks|conf|docs|envs|examples|rlkit|tests|\\.ci"
+    for target in re.findall(rf"`((?:{folders})/[\w./-]*)`", document.read_text()):
+        assert (ROOT / target).exists(), target
+
+
+def test_readme_has_one_command_to_train_and_one_to_test() -> None:
+    commands = re.findall(r"^python3 -m venv .*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    train, test = commands
+    assert train.endswith(" -m rlkit agent=ppo env=CartPole-v1")
+    assert test.endswith(" -m pytest")
+    assert all("pip install -c constraints.txt -e " in command for command in commands)
+
+
+def test_ppo_reads_in_five_files_and_700_lines() -> None:
+    text = (ROOT / "docs/architecture.md").read_text().split("## Reading PPO end to end")[1].split("\n## ")[0]
+    files = re.findall(r"^\d\. `([\w/.]+)`", text, re.MULTILINE)
+    assert len(files) == 5
+    assert sum(len((ROOT / file).read_text().splitlines()) for file in files) < 700
+
+
+@pytest.mark.parametrize("example", sorted(ROOT.glob("examples/*.py")), ids=lambda path: path.name)
+def test_example_runs(example: Path, tmp_path: Path) -> None:
+    result = subprocess.run([sys.executable, example], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr

@@ -1,0 +1,83 @@
+"""Advantages against known answers and against the definition's double sum."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rlkit.returns import gae
+
+
+def column(*values: float) -> NDArray[np.float64]:
+    return np.array(values, dtype=np.float64)[:, None]
+
+
+def flags(*values: int) -> NDArray[np.bool_]:
+    return np.array(values, dtype=np.bool_)[:, None]
+
+
+def random_rollout(
+    steps: int, envs: int, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
+    rng = np.random.default_rng(seed)
+    rewards, values, next_values = rng.normal(size=(3, steps, envs))
+    terminated, truncated = rng.random((2, steps, envs)) < 0.15
+    return rewards, values, next_values, terminated, truncated
+
+
+def gae_by_definition(rewards, values, next_values, terminated, truncated, gamma, lam):  # type: ignore[no-untyped-def]
+    """The O(T²) sum of discounted TD errors up to the end of the episode."""
+    advantages = np.zeros_like(rewards)
+    for env in range(rewards.shape[1]):
+        for t in range(len(rewards)):
+            for k in range(t, len(rewards)):
+                bootstrap = 0.0 if terminated[k, env] else gamma * next_values[k, env]
+                delta = rewards[k, env] + bootstrap - values[k, env]
+                advantages[t, env] += (gamma * lam) ** (k - t) * delta
+                if terminated[k, env] or truncated[k, env]:
+                    break
+    return advantages
+
+
+@pytest.mark.parametrize("gae_lambda", [0.0, 0.8, 1.0])
+def test_equals_the_definition_with_episodes_of_different_length_side_by_side(gae_lambda: float) -> None:
+    rollout = random_rollout(40, 5, seed=3)
+    assert rollout[3].any()
+    assert rollout[4].any()
+    np.testing.assert_allclose(gae(*rollout, 0.9, gae_lambda), gae_by_definition(*rollout, 0.9, gae_lambda), atol=1e-12)
+
+
+def test_lambda_zero_is_the_td_error() -> None:
+    rewards, values, next_values, terminated, truncated = random_rollout(10, 3, seed=1)
+    td_errors = rewards + 0.9 * np.where(terminated, 0, next_values) - values
+    np.testing.assert_allclose(gae(rewards, values, next_values, terminated, truncated, 0.9, 0.0), td_errors)
+
+
+def test_lambda_one_is_the_discounted_return_less_the_value() -> None:
+    values = column(0.5, -1.0, 2.0)
+    next_values = column(-1.0, 2.0, 99.0)
+    advantages = gae(column(1, 2, 3), values, next_values, flags(0, 0, 1), flags(0, 0, 0), 0.9, 1.0)
+    returns = column(1 + 0.9 * 2 + 0.81 * 3, 2 + 0.9 * 3, 3)
+    np.testing.assert_allclose(advantages, returns - values)
+
+
+def test_a_truncated_step_takes_the_value_of_the_final_observation() -> None:
+    # Values 1 of s_t, 10 of the final observation, 100 of the reset one that the next row starts from.
+    target = gae(column(1, 0), column(1, 100), column(10, 0), flags(0, 1), flags(1, 0), 0.9, 0.95)[0, 0] + 1
+    assert target == pytest.approx(1 + 0.9 * 10)
+
+
+def test_terminated_wins_over_truncated_in_the_same_step() -> None:
+    advantage = gae(column(1), column(0), column(10), flags(1), flags(1), 0.9, 0.95)
+    assert advantage[0, 0] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("as_termination", "fixed_point"), [(False, 10.0), (True, 1 / (1 - 0.9 * 0.9))])
+def test_one_state_with_a_time_limit_is_worth_ten(as_termination: bool, fixed_point: float) -> None:
+    """Reward 1 a step, limit 10, γ 0.9: the value that TD learning stays at is 10; with limits as ends, 5.263."""
+    ones = np.ones((20, 1))
+    value = fixed_point * ones
+    nothing, limit = np.zeros((20, 1), bool), (np.arange(20) % 10 == 9)[:, None]
+    ended = (limit, nothing) if as_termination else (nothing, limit)
+    assert gae(ones, value, value, *ended, 0.9, 0.0).mean() == pytest.approx(0, abs=1e-9)

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rlkit.errors import RlkitError
+from rlkit.files import atomic, make_folder, write_json, write_text
+from rlkit.run_folder import RUN_FILES, RunFolder
+
+
+def test_create_makes_the_folder_with_hydras_files(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "runs" / "ppo" / "x", {"config.yaml": "seed: 1\n", "overrides.yaml": "[]\n"})
+    assert (folder.path / ".hydra" / "config.yaml").read_text() == "seed: 1\n"
+    assert sorted(file.name for file in (folder.path / ".hydra").iterdir()) == ["config.yaml", "overrides.yaml"]
+
+
+def test_create_accepts_a_folder_with_other_things(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    RunFolder.create(tmp_path, {})
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", RUN_FILES)
+def test_create_refuses_a_folder_that_holds_a_run(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(RlkitError, match=rf"already holds a run \({name} is there\)"):
+        RunFolder.create(tmp_path, {"config.yaml": ""})
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+def test_create_twice_at_once_gives_the_folder_to_one(tmp_path: Path) -> None:
+    outcomes: list[str] = []
+    barrier = threading.Barrier(8)
+
+    def create() -> None:
+        barrier.wait()
+        try:
+            RunFolder.create(tmp_path / "run", {})
+            outcomes.append("made")
+        except RlkitError:
+            outcomes.append("refused")
+
+    threads = [threading.Thread(target=create) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["made"] + ["refused"] * 7
+
+
+def test_create_refuses_a_file_and_a_folder_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    with pytest.raises(RlkitError, match="run is a file"):
+        RunFolder.create(tmp_path / "run", {})
+    with pytest.raises(RlkitError, match="cannot make the run folder"):
+        RunFolder.create(tmp_path / "run" / "below", {})
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_create_refuses_a_read_only_folder(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    for path in (tmp_path, tmp_path / "run"):
+        with pytest.raises(RlkitError, match="cannot make the run folder"):
+            RunFolder.create(path, {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_write_summary_replaces_and_is_strict_json(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_summary({"status": "running"})
+    folder.write_summary({"status": "finished", "mean": np.float32(1.5), "std": float("nan"), "episodes": 3})
+    text = (tmp_path / "summary.json").read_text()
+    summary = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert summary == {"status": "finished", "mean": 1.5, "std": None, "episodes": 3}
+    assert [file.name for file in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_checkpoint_folders(tmp_path: Path) -> None:
+    assert RunFolder(tmp_path).checkpoint("best") == tmp_path / "checkpoints" / "best"
+
+
+def test_atomic_keeps_the_old_file_when_writing_fails(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    write_text(path, "old")
+
+    def write_half() -> None:
+        with atomic(path) as temporary:
+            temporary.write_text("half of the new")
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        write_half()
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_files_that_cannot_be_written_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RlkitError, match=r"^cannot write .*json: (No such file or directory|Not a directory)$"):
+        write_json(tmp_path / "file" / "x.json", {})
+    with pytest.raises(RlkitError, match=r"^cannot make the folder .*: Not a directory$"):
+        make_folder(tmp_path / "file" / "folder")
+
+
+def test_written_files_have_the_usual_permissions(tmp_path: Path) -> None:
+    write_text(tmp_path / "ours", "")
+    (tmp_path / "usual").write_text("")
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "usual").stat().st_mode

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from rlkit.errors import RlkitError
+from rlkit.space_json import from_json, to_json
+
+inf = np.inf
+SPACES: list[spaces.Space[Any]] = [
+    spaces.Box(-inf, inf, (3,)),
+    spaces.Box(np.array([-1, -inf], np.float32), np.array([inf, 0.1], np.float32)),
+    spaces.Box(np.array([0.1, -inf]), np.array([1e300, inf]), dtype=np.float64),
+    spaces.Box(0, 255, (84, 84, 3), np.uint8),
+    spaces.Box(-(2**63), 2**63 - 2, (2,), np.int64),
+    spaces.Box(np.array([0, 2**53 + 1]), np.array([1, 2**62 + 1]), dtype=np.int64),
+    spaces.Box(0, 1, (2, 2), np.bool_),
+    spaces.Box(0, 1, ()),
+    spaces.Discrete(3, start=-1),
+    spaces.Discrete(2, dtype=np.int32),
+    spaces.MultiDiscrete([[1, 2], [3, 4]], start=[[1, 1], [0, -5]]),
+    spaces.MultiDiscrete([2, 3], dtype=np.int32),
+    spaces.MultiBinary(4),
+    spaces.MultiBinary([2, 3]),
+    spaces.Tuple([spaces.Discrete(2), spaces.Dict({"a": spaces.Box(0, 1, (2,)), "b": spaces.Tuple([])})]),
+]
+
+
+@pytest.mark.parametrize("space", SPACES, ids=str)
+def test_a_space_comes_back_exactly(space: spaces.Space[Any]) -> None:
+    text = json.dumps(to_json(space), allow_nan=False)
+    back = from_json(json.loads(text))
+    assert back == space
+    if isinstance(space, spaces.Box):  # whose == ignores small differences
+        assert isinstance(back, spaces.Box)
+        assert np.array_equal(back.low, space.low)
+        assert np.array_equal(back.high, space.high)
+
+
+def test_the_keys_of_a_dict_keep_their_order() -> None:
+    space = spaces.Dict({"b": spaces.Discrete(2), "a": spaces.Discrete(3)}, sort_keys=False)
+    back = from_json(json.loads(json.dumps(to_json(space))))
+    assert isinstance(back, spaces.Dict)
+    assert list(back.spaces) == ["b", "a"]
+
+
+def test_equal_bounds_are_one_number() -> None:
+    assert to_json(spaces.Box(0, 255, (84, 84, 3), np.uint8))["high"] == 255
+
+
+def test_other_spaces_are_refused_by_name() -> None:
+    with pytest.raises(RlkitError, match="a Text space cannot be saved"):
+        to_json(spaces.Dict({"words": spaces.Text(5)}))
+    with pytest.raises(RlkitError, match="unknown type of space 'Boks'; did you mean 'Box'"):
+        from_json({"type": "Boks"})
