@@ -52,6 +52,8 @@ class Agent(Protocol):
     """What `compute=auto` became: "numpy" or "torch"."""
     model: torch.nn.Module
     """All that a saved model holds: weights and normalisation statistics."""
+    env: dict[str, Any] | None = None
+    """Where it was trained: the environment's `id`, `kwargs` and `preprocessing`; None where nobody said."""
     steps_per_update: int
     """Vector steps to collect before each update."""
 

@@ -21,6 +21,13 @@ def is_atari(spec: EnvSpec) -> bool:
     return spec.entry_point == "ale_py.env:AtariEnv"
 
 
+def silence_banner() -> None:
+    """Keeps ale-py from printing its name and version in every process."""
+    import ale_py
+
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+
+
 def atari_stack(env: Env, *, frame_skip: int, training: bool) -> Env:
     """Observations (4, 84, 84) uint8: grey frames, max-pooled over two, every `frame_skip`-th, 4 stacked.
 

@@ -17,7 +17,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import VectorEnv
 
 from rlkit.config import VECTORIZATIONS
-from rlkit.envs.atari import FRAME_SKIP, atari_stack, is_atari, native_atari_kwargs
+from rlkit.envs.atari import FRAME_SKIP, atari_stack, is_atari, native_atari_kwargs, silence_banner
 from rlkit.envs.check import check_env, env_errors, sample_action
 from rlkit.envs.vector import AsyncVectorEnv, SyncVectorEnv
 from rlkit.envs.wrappers import ActionMaskInfo
@@ -67,6 +67,7 @@ def check_id(id: str) -> None:
     find_spec(id)
 
 
+@functools.cache
 def _register_plugins() -> None:
     for name in PLUGINS:
         try:
@@ -103,6 +104,8 @@ class EnvFactory:
         if self.render_mode is not None:
             kwargs["render_mode"] = self.render_mode
         with env_errors(self.id, "making it"):
+            if is_atari(spec):
+                silence_banner()
             # Gymnasium's checker would cost time at every step; `check_env` has looked at one environment for all.
             env = gym.make(spec, disable_env_checker=True, **({**kwargs, "frameskip": 1} if stacked else kwargs))
             if stacked:
@@ -166,7 +169,7 @@ def _choose(factory: EnvFactory, spec: EnvSpec, env: Env, num_envs: int) -> tupl
             return "native", f"{factory.id} has one, which pays from {NATIVE_MIN_ENVS} environments on"
     parallel = min(_num_cores(), num_envs)
     if parallel == 1:
-        return "sync", "there is only one environment or one core"
+        return "sync", "there is one environment, or one core"
     with env_errors(factory.id, "step"):
         step_time = _step_time(env)
     # Worker processes take step_time / parallel + ASYNC_STEP_COST where this one takes step_time.

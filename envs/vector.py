@@ -19,14 +19,14 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.async_vector_env import AsyncState, _async_worker
 from gymnasium.vector.utils import iterate
 
-from rlkit.envs.wrappers import CopyFinalObs
+from rlkit.envs.wrappers import WorkerEnv
 from rlkit.errors import RlkitError
 
 Env = gym.Env[Any, Any]
 Transitions = tuple[Any, Any, Any, Any, dict[str, Any]]
 """obs, rewards, terminated, truncated, each (num_envs, ...), and infos."""
 
-CLOSING_TIME = 5.0  # seconds that a worker has for closing its environment once its parent is gone
+CLOSING_TIME = 2.0  # seconds that a worker has for closing its environment once its parent is gone
 
 
 class SyncVectorEnv(gym.vector.SyncVectorEnv[Any, Any]):
@@ -55,7 +55,7 @@ class SyncVectorEnv(gym.vector.SyncVectorEnv[Any, Any]):
             rewards.append(reward)
             terminations.append(terminated)
             truncations.append(truncated)
-        self._env_obs = all_obs
+        self._env_obs = all_obs  # for a reset of some environments only, by options["reset_mask"]
         return (
             _batch(self.single_observation_space, all_obs),
             np.array(rewards, dtype=np.float64),
@@ -144,7 +144,7 @@ def _worker(index: int, env_fn: Callable[[], Env], *args: Any) -> None:
     """Gymnasium's worker, which ends with its parent even when the parent is killed, in silence."""
     Thread(target=_exit_after_parent, daemon=True).start()
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        _async_worker(index, lambda: CopyFinalObs(env_fn()), *args)
+        _async_worker(index, lambda: WorkerEnv(env_fn()), *args)
 
 
 def _exit_after_parent() -> None:

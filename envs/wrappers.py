@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any, SupportsFloat
 
@@ -36,10 +38,31 @@ class ActionMaskInfo(gym.Wrapper[Any, Any, Any, Any]):
         return {**info, "action_mask": np.asarray(self._action_masks(), dtype=np.bool_)}
 
 
-class CopyFinalObs(gym.Wrapper[Any, Any, Any, Any]):
-    """Copies an episode's last observation, which some environments overwrite when they reset."""
+class WorkerEnv(gym.Wrapper[Any, Any, Any, Any]):
+    """What an environment needs for sending its results to another process.
+
+    An episode's last observation is copied, because some environments overwrite it when they reset. Some exceptions
+    become RuntimeErrors with their text: those of classes that are not Python's own may not survive pickling, and
+    EOFError and OSErrors would be mistaken for the pipe's.
+    """
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Resets the environment."""
+        with _plain_errors():
+            return self.env.reset(seed=seed, options=options)
 
     def step(self, action: Any) -> Transition:
         """Steps the environment."""
-        obs, reward, terminated, truncated, info = self.env.step(action)
+        with _plain_errors():
+            obs, reward, terminated, truncated, info = self.env.step(action)
         return deepcopy(obs) if terminated or truncated else obs, reward, terminated, truncated, info
+
+
+@contextlib.contextmanager
+def _plain_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__ == "builtins" and not isinstance(error, EOFError | OSError):
+            raise
+        raise RuntimeError(f"{type(error).__name__}: {error}") from error

@@ -42,15 +42,12 @@ class Line(gym.Env[NDArray[np.float32], np.int64]):
         return np.array([self.position / (self.length - 1)], np.float32)
 
 
-# By name and not by class, so that worker processes find it too.
-gym.register("Line-v0", entry_point="own_environment:Line", max_episode_steps=100)
+gym.register("Line-v0", entry_point=f"{__name__}:Line", max_episode_steps=100)
 
 
 def main() -> None:
     """Trains on it, and prints the mean return, which is 1 once the way is known."""
-    result = rlkit.train(
-        agent="ppo", env="own_environment:Line-v0", env_kwargs={"length": 5}, total_timesteps=10_000, seed=0
-    )
+    result = rlkit.train(agent="ppo", env="Line-v0", env_kwargs={"length": 5}, total_timesteps=10_000, seed=0)
     print(result.summary["eval_return_mean"])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gymnasium as gym
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
 
 import rlkit
 
@@ -16,7 +17,7 @@ def main() -> None:
     evaluation = rlkit.evaluate_policy(agent, "CartPole-v1", episodes=20)
     print(f"rlkit: {evaluation.return_mean:.1f} ± {evaluation.return_std:.1f}")
 
-    env = gym.wrappers.RecordEpisodeStatistics(gym.make("CartPole-v1"))
+    env = Monitor(gym.make("CartPole-v1"))
     mean, std = evaluate_policy(agent, env, n_eval_episodes=20)
     print(f"SB3:   {mean:.1f} ± {std:.1f}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ def _literal(key: str, value: Any) -> str:
     """`value` as it is written on the command line; raises RlkitError for what cannot be."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, int | float):
+    if isinstance(value, Real):  # NumPy's numbers too
         return str(value)
     if isinstance(value, str | Path):
         from hydra.core.override_parser.types import Quote, QuotedString

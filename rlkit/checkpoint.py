@@ -6,7 +6,9 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +43,7 @@ def save(agent: Agent, path: str | Path, *, metadata: Mapping[str, str] = {}) ->
     folder = make_folder(Path(path))
     # Copies, because safetensors refuses tensors that share memory.
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in agent.model.state_dict().items()}
-    if not (folder / AGENT_FILE).is_file() or (folder / AGENT_FILE).read_text(encoding="utf-8") != text:
+    if not (folder / AGENT_FILE).is_file() or (folder / AGENT_FILE).read_bytes() != text.encode():
         write_text(folder / AGENT_FILE, text)
     with atomic(folder / MODEL_FILE) as temporary:
         save_file(tensors, temporary, metadata={**metadata, _FINGERPRINT: _fingerprint(description)})
@@ -82,15 +84,17 @@ def load(path: str | Path, *, device: str = "auto") -> Agent:
 def find(path: str | Path) -> Path:
     """The folder that holds the model at `path`; raises RlkitError when there is none."""
     given = Path(path)
-    for folder in (given, given / "checkpoints" / "best", given / "checkpoints" / "last"):
-        if (folder / MODEL_FILE).is_file():
-            return folder
-    if given.name == MODEL_FILE and given.is_file():
+    if given.name == MODEL_FILE and os.path.isfile(given):
         return given.parent
-    if given.exists():
+    for folder in (given, given / "checkpoints" / "best", given / "checkpoints" / "last"):
+        if os.path.isfile(folder / MODEL_FILE):
+            return folder
+    if os.path.exists(given):
         expected = f"a run folder with checkpoints/best or last, a folder with {MODEL_FILE}, or that file"
         raise RlkitError(f"{path} holds no saved agent: expected {expected}")
-    siblings = [entry.name for entry in given.parent.iterdir()] if given.parent.is_dir() else []
+    siblings: list[str] = []
+    with suppress(OSError):
+        siblings = os.listdir(given.parent)
     nearest = difflib.get_close_matches(given.name, siblings, n=1)
     hint = f"; did you mean {given.parent / nearest[0]}?" if nearest else ""
     raise RlkitError(f"there is no run folder or checkpoint {path}{hint}")
@@ -121,7 +125,7 @@ def _describe(agent: Agent) -> dict[str, Any]:
         "network": dataclasses.asdict(agent.network_config),
         "observation_space": to_json(agent.observation_space),
         "action_space": to_json(agent.action_space),
-        "env": getattr(agent, "env", None),
+        "env": agent.env,
     }
 
 

@@ -29,7 +29,7 @@ def main() -> None:
     except OSError as error:
         if error.filename is None:
             raise
-        _fail(RlkitError(f"{error.filename}: {error.strerror} (hydra.run.dir=FOLDER puts the run elsewhere)"), error)
+        _fail(RlkitError(f"cannot write {error.filename}: {error.strerror}; hydra.run.dir=… goes elsewhere"), error)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -51,15 +51,18 @@ def _main(arguments: list[str]) -> None:
     from hydra._internal.utils import get_args_parser
     from hydra.core.utils import env_override
 
-    from rlkit.composition import CONF, compose, readable_errors
+    from rlkit.composition import check_choices, compose, readable_errors
+    from rlkit.config_source import CONF
 
     parsed, rest = get_args_parser().parse_known_args(arguments)
     if rest:
         raise RlkitError(f"cannot read '{rest[0]}': expected key=value, and options such as -m before or after these")
     if parsed.overrides == arguments:
         compose(arguments)  # finds mistakes before Hydra makes the run folder
+    else:
+        check_choices(parsed.overrides)
     # With HYDRA_FULL_ERROR, Hydra raises errors instead of printing them in its own words.
-    with env_override({"HYDRA_FULL_ERROR": "1"}), readable_errors(parsed.overrides):
+    with env_override({"HYDRA_FULL_ERROR": "1"}), readable_errors():
         hydra.main(version_base="1.3", config_path=f"pkg://{CONF}", config_name="config")(_train)()
 
 

@@ -24,8 +24,8 @@ from rlkit.loggers import LOGGERS
 
 CONF = "rlkit.conf"
 """The package of the YAML files."""
-GROUPS = ("agent", "env", "logger", "tuned")
-"""The keys that choose a config by its name."""
+GROUPS = ("", "hydra", "agent", "env", "logger", "tuned")
+"""The folders of configs: their names as keys choose a config by name. Hydra's own have subfolders too."""
 
 
 class RlkitSource(ConfigSource):
@@ -45,7 +45,7 @@ class RlkitSource(ConfigSource):
 
     def is_group(self, config_path: str) -> bool:
         """Whether the path is a group of this source."""
-        return config_path in GROUPS
+        return config_path in ("agent", "env", "logger")
 
     def is_config(self, config_path: str) -> bool:
         """Whether the path is a config of this source; raises RlkitError for an unknown environment."""
@@ -60,11 +60,10 @@ class RlkitSource(ConfigSource):
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> List[str]:  # noqa: UP006 (`list` is this)
         """The choices in a group, for error messages and shell completion."""
-        if config_path == "env":
-            import gymnasium
+        import gymnasium
 
-            return sorted(gymnasium.registry)
-        return sorted(VARIANTS) if config_path == "agent" else sorted(LOGGERS) if config_path == "logger" else []
+        groups = {"agent": VARIANTS, "env": gymnasium.registry, "logger": LOGGERS}
+        return sorted(groups.get(config_path, ()))
 
 
 def _lookup(config_path: str) -> tuple[Any, str | None] | None:

@@ -38,9 +38,8 @@ def check_range(
         return
     too_low = value <= low if exclusive else value < low
     if too_low or value > high or value != value:
-        at_least = f"greater than {low:g}" if exclusive else f"at least {low:g}"
-        limits = [at_least] if low > float("-inf") else []
-        limits += [f"at most {high:g}"] if high < float("inf") else []
+        limits = [f"{'greater than' if exclusive else 'at least'} {low:,}"] if low > float("-inf") else []
+        limits += [f"at most {high:,}"] if high < float("inf") else []
         raise RlkitError(f"{name}={value} is out of range: it must be {' and '.join(limits)}")
 
 

@@ -202,7 +202,7 @@ class EvaluateConfig:
     def validate(self) -> None:
         """Raises RlkitError on the first field whose value cannot work."""
         check_range("episodes", self.episodes, 1)
-        check_range("seed", self.seed, 0, 2**31 - 1)
+        check_range("seed", self.seed, 0)
         check_range("video_episodes", self.video_episodes, 1)
         check_choice("device", self.device, DEVICES)
 
@@ -251,6 +251,8 @@ def parse(arguments: Sequence[str]) -> tuple[Path, EvaluateConfig]:
 
     options = [argument for argument in arguments if re.match(r"[\w.]+=", argument)]
     runs = [argument for argument in arguments if argument not in options]
+    if flags := [run for run in runs if run.startswith("-")]:
+        raise RlkitError(f"unknown option '{flags[0]}': options are key=value, and --help")
     if len(runs) != 1:
         given = f"not {' and '.join(runs)}" if runs else "and none was given"
         raise RlkitError(f"expected one run folder, checkpoint or model file, {given} (--help says more)")
@@ -273,7 +275,8 @@ def _evaluate_and_report(run: Path, config: EvaluateConfig) -> None:
     from rlkit.envs import EnvFactory
     from rlkit.files import write_json
 
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "hide")
+    # Without them, pygame greets on stdout, and SDL looks for a display and complains on stderr.
+    os.environ |= {"PYGAME_HIDE_SUPPORT_PROMPT": "hide", "SDL_VIDEODRIVER": "dummy"}
     folder = checkpoint.find(run)
     env: dict[str, Any] = {"id": config.env, "kwargs": {}, "preprocessing": "auto"}
     if config.env is None:

@@ -129,7 +129,7 @@ class WandbLogger:
             console="off",  # wandb would wrap stdout and stderr, and disturb the progress bar
             init_timeout=20,
             finish_timeout=60,
-            x_disable_stats=True,
+            x_disable_stats=True,  # watching the machine takes wandb another process
         )
         try:
             self._run = wandb.init(

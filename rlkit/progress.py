@@ -50,8 +50,8 @@ class Progress:
         elif (share := timesteps / self._total) >= self._next_line:
             self._next_line = int(share * 10) / 10 + 0.1
             left = timedelta(seconds=round(max(0, self._total - timesteps) / speed))
-            parts = [f"{min(share, 1):4.0%}", f"{timesteps:,} / {self._total:,} steps", f"{speed:,.0f} steps/s", f"{left} left"]
-            self.say("  ".join(parts + [self._return] * bool(self._return)))
+            done = f"{min(share, 1):4.0%}  {timesteps:,} / {self._total:,} steps"
+            self.say(f"{done}  {speed:,.0f} steps/s  {left} left  {self._return}".rstrip())
 
     def say(self, line: str) -> None:
         """Prints a line, above the bar if there is one."""

@@ -167,10 +167,10 @@ def _closing_words(summary: Mapping[str, Any], trainer: Trainer) -> str:
         mean, std, count = (summary[f"eval_{key}"] for key in ("return_mean", "return_std", "episodes"))
         lines.append(f"evaluation: {mean:.2f} ± {std:.2f} over {count} episodes")
     path = trainer.folder.path
-    for which in ("last", "best"):
-        if trainer.folder.checkpoint(which).exists():
-            lines.append(f"{which + ' checkpoint:':<17}{trainer.folder.checkpoint(which)}")
+    saved = [which for which in ("last", "best") if trainer.folder.checkpoint(which).exists()]
+    lines += [f"{which + ' checkpoint:':<17}{trainer.folder.checkpoint(which)}" for which in saved]
     lines.append(f"{'metrics:':<17}{path / 'metrics.csv'}")
     lines.append(f"{'summary:':<17}{path / 'summary.json'}")
-    lines.append(f"evaluate, record: python -m rlkit.evaluate {path} video=true")
+    if saved:
+        lines.append(f"evaluate, record: python -m rlkit.evaluate {path} video=true")
     return "\n".join(lines)

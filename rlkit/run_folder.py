@@ -26,10 +26,10 @@ class RunFolder:
 
         Raises RlkitError when `path` is a file, cannot be written to, or holds another run.
         """
-        for name in RUN_FILES:
-            if (path / name).exists():
-                raise _occupied(path, name)
         try:
+            for name in RUN_FILES:
+                if (path / name).exists():
+                    raise _occupied(path, name)
             path.mkdir(parents=True, exist_ok=True)
             # Whoever makes this folder owns the run folder: of two runs that start together, one gets here.
             (path / ".hydra").mkdir()

@@ -66,7 +66,8 @@ class Trainer:
         buffer = self.agent.make_buffer(self.collector.num_envs)
         while (timesteps := self.collector.timesteps) < self.config.total_timesteps:
             episodes = self.collector.collect(self.agent, buffer, self.agent.steps_per_update)
-            metrics = self.agent.update(buffer, timesteps / self.config.total_timesteps)
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # `log` reports what diverges
+                metrics = self.agent.update(buffer, timesteps / self.config.total_timesteps)
             self.log(episodes, metrics)
             if self._evaluation_due(self.collector.timesteps):
                 self.evaluate()
@@ -100,7 +101,7 @@ class Trainer:
             {
                 "eval/return_mean": evaluation.return_mean,
                 "eval/return_std": evaluation.return_std,
-                "eval/episode_length": float(np.mean(evaluation.lengths)),
+                "eval/episode_length": evaluation.length_mean,
             }
         )
         if evaluation.return_mean >= self.best:  # of equals the later one, which has seen more

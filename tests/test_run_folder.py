@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -61,13 +63,38 @@ def test_create_refuses_a_file_and_a_folder_below_a_file(tmp_path: Path) -> None
         RunFolder.create(tmp_path / "run" / "below", {})
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_create_refuses_a_read_only_folder(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    for path in (tmp_path, tmp_path / "run"):
-        with pytest.raises(RlkitError, match="cannot make the run folder"):
-            RunFolder.create(path, {})
-    assert not list(tmp_path.iterdir())
+@pytest.fixture
+def unprivileged() -> Iterator[Path]:
+    """A folder that may be read but not written; root, who may write everywhere, is somebody else for a while."""
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o555)
+        if user == 0:
+            os.seteuid(65534)
+        yield Path(folder)
+        os.seteuid(user)
+        os.chmod(folder, 0o755)
+
+
+def test_create_refuses_a_read_only_folder(unprivileged: Path) -> None:
+    for path in (unprivileged, unprivileged / "run"):
+        with pytest.raises(RlkitError, match=rf"^cannot make the run folder {path}: Permission denied$"):
+            RunFolder.create(path, {"config.yaml": ""})
+    assert not list(unprivileged.iterdir())
+
+
+def test_create_refuses_a_folder_that_may_not_be_entered(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir()
+    user = os.geteuid()
+    try:
+        (tmp_path / "closed").chmod(0)
+        if user == 0:
+            os.seteuid(65534)
+        with pytest.raises(RlkitError, match=r"^cannot make the run folder .*/closed/run: Permission denied$"):
+            RunFolder.create(tmp_path / "closed" / "run", {})
+    finally:
+        os.seteuid(user)
+        (tmp_path / "closed").chmod(0o755)
 
 
 def test_write_summary_replaces_and_is_strict_json(tmp_path: Path) -> None:

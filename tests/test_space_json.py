@@ -22,7 +22,7 @@ SPACES: list[spaces.Space[Any]] = [
     spaces.Box(0, 1, ()),
     spaces.Discrete(3, start=-1),
     spaces.Discrete(2, dtype=np.int32),
-    spaces.MultiDiscrete([[1, 2], [3, 4]], start=[[1, 1], [0, -5]]),
+    spaces.MultiDiscrete(np.array([[1, 2], [3, 4]]), start=np.array([[1, 1], [0, -5]])),
     spaces.MultiDiscrete([2, 3], dtype=np.int32),
     spaces.MultiBinary(4),
     spaces.MultiBinary([2, 3]),

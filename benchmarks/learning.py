@@ -1,0 +1,174 @@
+"""How well rlkit's agents learn with their tuned values, beside RL Zoo's published returns.
+
+    python benchmarks/learning.py [--agent ppo] [--env CartPole-v1] [--seeds 10] [--jobs 2]
+    python benchmarks/learning.py --table
+
+Trains each missing (agent, env, seed) by the ordinary command, `python -m rlkit agent=… env=… seed=…`, and evaluates
+the final policy over 100 episodes. Each finished run is a row of results/learning/<agent>_<env>.csv at once, so the
+command can be stopped, and goes on where it stopped. --table turns the rows into results/learning.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Lock
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+HERE = Path(__file__).resolve().parent
+FINAL_EVAL_EPISODES = 100
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+class Task(NamedTuple):
+    """What is trained by default, and RL Zoo's mean return for the same agent (its benchmark.md; one seed each)."""
+
+    agent: str
+    env: str
+    seeds: int
+    rl_zoo: float
+
+
+SUITE = [
+    Task("ppo", "CartPole-v1", 10, 500.0),
+    Task("ppo", "Acrobot-v1", 3, -73.5),
+    Task("ppo", "MountainCarContinuous-v0", 3, 88.3),
+    Task("ppo", "Pendulum-v1", 3, -172.2),
+    Task("ppo", "LunarLander-v3", 3, 242.1),
+]
+COLUMNS = (
+    "seed",
+    "total_timesteps",
+    "eval_return_mean",
+    "eval_return_std",
+    "eval_episodes",
+    "wall_time_s",
+    "steps_per_second",
+    "compute",
+    "device",
+)
+
+
+def main() -> None:
+    """Trains what is missing, or writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--agent", help="only this agent")
+    parser.add_argument("--env", help="only this environment")
+    parser.add_argument("--seeds", type=int, help="seeds 0, 1, …: how many (default: 10 for CartPole-v1, else 3)")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time (default 1)")
+    parser.add_argument("--table", action="store_true", help="write the table instead of training")
+    parser.add_argument("--results", type=Path, default=HERE / "results", help="folder to write to")
+    parser.add_argument("overrides", nargs="*", help="more arguments for rlkit, such as total_timesteps=1000")
+    given = parser.parse_args()
+    if given.table:
+        text = table(given.results)
+        (given.results / "learning.md").write_text(text)
+        print(text)
+        return
+    tasks = [t for t in SUITE if given.agent in (None, t.agent) and given.env in (None, t.env)]
+    if not tasks:
+        parser.error(f"nothing to train: known are {', '.join(f'{t.agent} on {t.env}' for t in SUITE)}")
+    runs = [(task, seed) for task in tasks for seed in range(given.seeds or task.seeds)]
+    missing = [(task, seed) for task, seed in runs if seed not in finished_seeds(given.results, task)]
+    print(f"{len(missing)} of {len(runs)} runs to do")
+    with ThreadPoolExecutor(given.jobs) as pool:
+        done = list(pool.map(lambda run: train(run[0], run[1], given.overrides, given.results), missing))
+    sys.exit(0 if all(done) else 1)
+
+
+def train(task: Task, seed: int, overrides: list[str], results: Path) -> bool:
+    """One run, written into its CSV file when it has finished; False if it failed."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            *(sys.executable, "-m", "rlkit", f"agent={task.agent}", f"env={task.env}", f"seed={seed}"),
+            *(f"final_eval_episodes={FINAL_EVAL_EPISODES}", f"hydra.run.dir={folder}/run", *overrides),
+        ]
+        process = subprocess.run(command, env=os.environ | ONE_THREAD, capture_output=True, text=True, check=False)
+        if process.returncode != 0:
+            print(f"{task.agent} on {task.env}, seed {seed} failed: {process.stderr.strip()}")
+            return False
+        summary = json.loads((Path(folder) / "run" / "summary.json").read_text())
+    write_row(csv_file(results, task), summary)
+    result = f"{summary['eval_return_mean']:.1f} in {summary['wall_time_s']:.0f} s"
+    print(f"{task.agent} on {task.env}, seed {seed}: {result}", flush=True)
+    return True
+
+
+LOCK = Lock()
+
+
+def write_row(file: Path, summary: dict[str, Any]) -> None:
+    """Adds a row, and the header where it is the first."""
+    with LOCK:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not file.exists()
+        with file.open("a", newline="") as rows:
+            writer = csv.DictWriter(rows, COLUMNS, extrasaction="ignore", lineterminator="\n")
+            if is_new:
+                writer.writeheader()
+            writer.writerow(summary)
+
+
+def csv_file(results: Path, task: Task) -> Path:
+    """The rows of a task; a slash or colon in the id cannot be part of a file's name."""
+    return results / "learning" / f"{task.agent}_{re.sub(r'[/:]', '-', task.env)}.csv"
+
+
+def read_rows(results: Path, task: Task) -> list[dict[str, str]]:
+    """The rows of a task, by seed."""
+    file = csv_file(results, task)
+    if not file.exists():
+        return []
+    with file.open(newline="") as rows:
+        return sorted(csv.DictReader(rows), key=lambda row: int(row["seed"]))
+
+
+def finished_seeds(results: Path, task: Task) -> set[int]:
+    """The seeds that need no training any more."""
+    return {int(row["seed"]) for row in read_rows(results, task)}
+
+
+def interval(returns: list[float]) -> tuple[float, float]:
+    """The bootstrap 95 % interval of the mean over seeds."""
+    if len(returns) == 1:
+        return returns[0], returns[0]
+    result = stats.bootstrap((returns,), np.mean, confidence_level=0.95, method="percentile", rng=0)
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def table(results: Path) -> str:
+    """All that has been trained, in Markdown."""
+    lines = [
+        "Return of the final policy over 100 episodes: mean over seeds, with a bootstrap 95 % interval over seeds, and",
+        "the lowest and highest seed. RL Zoo's values are those of its benchmark.md, of one training run each.",
+        "",
+        "`python benchmarks/learning.py`, then `python benchmarks/learning.py --table`",
+        "",
+        "| agent | environment | timesteps | seeds | return [95 %] | lowest – highest | RL Zoo |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for task in SUITE:
+        if rows := read_rows(results, task):
+            returns = [float(row["eval_return_mean"]) for row in rows]
+            low, high = interval(returns)
+            steps = " / ".join(sorted({f"{int(row['total_timesteps']):,}" for row in rows}))
+            lines.append(
+                f"| {task.agent} | {task.env} | {steps} | {len(rows)} | {np.mean(returns):.1f} [{low:.1f}, {high:.1f}] "
+                f"| {min(returns):.1f} – {max(returns):.1f} | {task.rl_zoo:g} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

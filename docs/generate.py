@@ -1,0 +1,97 @@
+"""Writes docs/configuration.md from the dataclasses that define the configuration; `--check` only compares."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rlkit.agents import VARIANTS
+from rlkit.config import EnvConfig, NetworkConfig, TrainConfig
+from rlkit.evaluate import EvaluateConfig
+from rlkit.help import field_docs
+from rlkit.loggers import LOGGERS
+
+PAGE = Path(__file__).parent / "configuration.md"
+INTRODUCTION = """\
+# Configuration
+
+Every field, with its default. Written by `docs/generate.py` (`make format`) from the dataclasses: change it there.
+
+On the command line a field is `key=value`, with the prefix of its table: `agent.gamma=0.95`. From Python it is a
+keyword, nested or dotted: `rlkit.train(network={"hidden_sizes": [32]}, **{"agent.gamma": 0.95})`. The order of
+precedence is: defaults, then tuned values for the agent and the environment (`conf/tuned/`, dropped by `~tuned`), then
+yours.
+"""
+
+
+def page() -> str:
+    """The text of docs/configuration.md."""
+    sections = [
+        INTRODUCTION,
+        section("The run", "", TrainConfig()),
+        section("The environment", "env.", EnvConfig(), "`env=<id>` chooses it."),
+        section("The network", "network.", NetworkConfig()),
+    ]
+    for config in {variant.config: None for variant in VARIANTS.values()}:
+        sections.append(section(f"agent={config.name}", "agent.", config(), variants(config)))
+    for name, kind in LOGGERS.items():
+        sections.append(section(f"logger={name}", f"logger.{name}.", kind.config()))
+    sections.append(section("python -m rlkit.evaluate RUN", "", EvaluateConfig()))
+    return "\n".join(sections)
+
+
+def section(title: str, prefix: str, config: Any, note: str = "") -> str:
+    """A heading, what the dataclass says of itself, and a table of its fields."""
+    lines = [f"## {title}", "", " ".join(part for part in (type(config).__doc__, note) if part), ""]
+    rows = [
+        " | ".join(
+            (
+                f"| `{prefix}{field.name}`",
+                field.type.replace("|", "or"),
+                f"`{shown(field.default)}`",
+                escaped(field.doc),
+            )
+        )
+        + " |"
+        for field in field_docs(config)
+        if not dataclasses.is_dataclass(field.default) and field.name not in ("agent", "id")
+    ]
+    if rows:
+        lines += ["| field | type | default | |", "|---|---|---|---|", *rows, ""]
+    return "\n".join(lines)
+
+
+def variants(config: type[Any]) -> str:
+    """Which names stand for this agent, and what they set."""
+    named = {
+        name: ", ".join(f"`agent.{key}={value}`" for key, value in variant.fields.items())
+        for name, variant in VARIANTS.items()
+        if variant.config is config and variant.fields
+    }
+    return " ".join(f"`agent={name}` is the same with {fields}." for name, fields in named.items())
+
+
+def shown(value: Any) -> str:
+    """A default as the command line takes it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def escaped(text: str) -> str:
+    """Text for a cell of a table, with code in backquotes left alone."""
+    parts = text.replace("|", "\\|").split("`")
+    return "`".join(part if i % 2 else part.replace("<", "&lt;") for i, part in enumerate(parts))
+
+
+def main() -> None:
+    """Writes the page, or with --check exits with 1 if it is not current."""
+    if "--check" not in sys.argv[1:]:
+        PAGE.write_text(page(), encoding="utf-8")
+    elif PAGE.read_text(encoding="utf-8") != page():
+        sys.exit(f"{PAGE.name} is not current: run python docs/generate.py")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""Whole runs: what they leave behind, that a seed repeats them, and how they end when they are disturbed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from stable_baselines3.common.evaluation import evaluate_policy as sb3_evaluate_policy
+
+import rlkit
+from rlkit.errors import RlkitError
+from rlkit.run import Result
+
+SMALL: dict[str, Any] = {
+    "total_timesteps": 2048,
+    "num_envs": 4,
+    "vectorization": "sync",
+    "eval_episodes": 2,
+    "final_eval_episodes": 3,
+    "agent.num_steps": 32,
+    "agent.minibatch_size": 64,
+}
+MODEL = "checkpoints/last/model.safetensors"
+
+
+def small_run(run_dir: Path, **settings: Any) -> Result:
+    return rlkit.train("ppo", "CartPole-v1", run_dir=run_dir, **{**SMALL, **settings})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    return small_run(tmp_path_factory.mktemp("runs") / "finished", seed=5)
+
+
+def test_the_run_folder_holds_what_it_should(finished: Result) -> None:
+    summary = json.loads((finished.run_dir / "summary.json").read_text())
+    assert summary == finished.summary
+    expected = "agent env seed device total_timesteps episodes wall_time_s steps_per_second eval_return_mean"
+    assert set(f"{expected} eval_return_std eval_episodes versions status".split()) <= set(summary)
+    assert summary["status"] == "finished"
+    assert summary["total_timesteps"] == 2048
+    assert summary["eval_episodes"] == 3
+    assert (summary["agent"], summary["env"], summary["seed"]) == ("ppo", "CartPole-v1", 5)
+    with (finished.run_dir / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert int(rows[-1]["time/total_timesteps"]) == 2048
+    for key in ("rollout/episode_return", "rollout/episode_length", "train/policy_loss", "train/value_loss"):
+        assert np.isfinite(float(rows[0][key] or rows[1][key]))
+    for key in ("train/entropy", "train/approx_kl", "time/steps_per_second"):
+        assert float(rows[0][key]) > 0
+    evaluated = [row for row in rows if row["eval/return_mean"]]
+    assert len(evaluated) == 10  # one in every tenth of the run
+    for name in (".hydra/config.yaml", ".hydra/overrides.yaml", MODEL, "checkpoints/best/agent.json"):
+        assert (finished.run_dir / name).is_file()
+
+
+def test_a_loaded_agent_does_what_the_saved_one_did(finished: Result) -> None:
+    loaded = rlkit.load(finished.run_dir / "checkpoints" / "last")
+    obs = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    np.testing.assert_array_equal(loaded.predict(obs)[0], finished.agent.predict(obs)[0])
+    np.testing.assert_array_equal(loaded.value(obs), finished.agent.value(obs))  # type: ignore[attr-defined]
+
+
+def test_sb3_evaluates_a_loaded_agent_like_us(finished: Result) -> None:
+    import gymnasium as gym
+    from stable_baselines3.common.monitor import Monitor
+
+    loaded = rlkit.load(finished.run_dir)
+    env = Monitor(gym.make("CartPole-v1"))
+    env.reset(seed=0)
+    mean, _ = sb3_evaluate_policy(loaded, env, n_eval_episodes=5)  # type: ignore[arg-type]
+    ours = rlkit.evaluate_policy(loaded, "CartPole-v1", episodes=5)
+    assert isinstance(mean, float)
+    assert 8 < mean <= 500
+    assert 8 < ours.return_mean <= 500
+
+
+def test_a_seed_repeats_a_run_and_another_does_not(finished: Result, tmp_path: Path) -> None:
+    model = load_file(finished.run_dir / MODEL)
+    again = load_file(small_run(tmp_path / "again", seed=5, eval_interval=0, vectorization="async").run_dir / MODEL)
+    other = load_file(small_run(tmp_path / "other", seed=6).run_dir / MODEL)
+    for name, array in model.items():  # evaluations and worker processes change nothing
+        np.testing.assert_array_equal(again[name], array, err_msg=name)
+    assert any((other[name] != array).any() for name, array in model.items())
+
+
+def test_a_run_does_not_overwrite_another(finished: Result) -> None:
+    before = {file: file.stat().st_mtime_ns for file in finished.run_dir.rglob("*")}
+    with pytest.raises(RlkitError, match="already holds a run"):
+        small_run(finished.run_dir)
+    assert {file: file.stat().st_mtime_ns for file in finished.run_dir.rglob("*")} == before
+
+
+def test_a_diverging_run_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(RlkitError, match=r"training diverged after \d+ timesteps: train/\w+ is (nan|inf)"):
+        small_run(
+            tmp_path / "run",
+            checkpoint_interval=128,
+            **{"agent.learning_rate": 1e38, "agent.learning_rate_schedule": "constant"},
+        )
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
+
+
+def test_an_environment_that_breaks_in_training_ends_the_run_in_one_line(tmp_path: Path) -> None:
+    settings = {**SMALL, "env_kwargs": {"fault": "late step"}}
+    with pytest.raises(RlkitError, match=r"environment user_envs:user/Bad-v0 raised in step") as caught:
+        rlkit.train("ppo", "user_envs:user/Bad-v0", run_dir=tmp_path / "run", **settings)
+    assert "\n" not in str(caught.value)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["status"] == "failed"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_an_interrupted_run_leaves_a_usable_checkpoint(
+    number: signal.Signals, vectorization: str, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    command = [sys.executable, "-m", "rlkit", "env=CartPole-v1", "total_timesteps=1000000", "num_envs=2"]
+    command += ["agent.minibatch_size=64", "log_interval=1", f"vectorization={vectorization}", f"hydra.run.dir={run_dir}"]
+    metrics = run_dir / "metrics.csv"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while process.poll() is None and not (metrics.is_file() and metrics.read_text().count("\n") > 1):
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            process.send_signal(number)
+            output, _ = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert str(run_dir / "checkpoints" / "last") in output
+    assert json.loads((run_dir / "summary.json").read_text())["status"] == "interrupted"
+    assert rlkit.load(run_dir).predict(np.zeros(4, np.float32))[0] in (0, 1)
+
+
+def test_ppo_can_be_read_in_one_sitting() -> None:
+    """From the hyperparameters to the loop: five files, under 700 lines."""
+    package = Path(rlkit.__file__).parent
+    files = ["agents/ppo.py", "returns.py", "buffers/rollout.py", "collector.py", "trainer.py"]
+    assert sum(len((package / file).read_text().splitlines()) for file in files) < 700
+
+
+def test_importing_rlkit_does_not_import_torch() -> None:
+    code = "import sys, rlkit, rlkit.agents, rlkit.envs, rlkit.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env=dict(os.environ), check=False).returncode == 0
