@@ -36,7 +36,17 @@ class Step(NamedTuple):
     """A recurrent agent's memory."""
 
 
-class Agent(Protocol):
+class Acting(Protocol):
+    """All that a collector asks of an agent."""
+
+    def act(self, obs: Obs, *, action_mask: Array | None = None, explore: bool = True) -> Step:
+        """Chooses one action per row of `obs`; without `explore`, the policy's most likely action.
+
+        `action_mask` is boolean, True where an action is allowed: (batch, number of actions).
+        """
+
+
+class Agent(Acting, Protocol):
     """Acts, makes the buffer it learns from, and learns from it; never steps, logs or saves by itself.
 
     Subclass it for `predict` and `save`. The constructor of every agent is
@@ -59,12 +69,6 @@ class Agent(Protocol):
 
     def make_buffer(self, num_envs: int) -> Any:
         """The storage that a collector fills and `update` consumes."""
-
-    def act(self, obs: Obs, *, action_mask: Array | None = None, explore: bool = True) -> Step:
-        """Chooses one action per row of `obs`; without `explore`, the policy's most likely action.
-
-        `action_mask` is boolean, True where an action is allowed: (batch, number of actions).
-        """
 
     def update(self, buffer: Any, progress: float) -> dict[str, float]:
         """Learns from the buffer and returns metrics by log key; `progress` is the share of the budget spent."""

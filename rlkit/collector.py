@@ -12,7 +12,7 @@ from rlkit.errors import RlkitError
 from rlkit.spaces import Array, Obs, leaves
 
 if TYPE_CHECKING:
-    from rlkit.agents.base import Agent
+    from rlkit.agents.base import Acting
 
 
 class Episode(NamedTuple):
@@ -45,7 +45,7 @@ class Collector:
         self._obs = self._checked(obs)
         self._mask = _action_mask(info)
 
-    def collect(self, agent: Agent, buffer: Any, num_steps: int) -> list[Episode]:
+    def collect(self, agent: Acting, buffer: Any, num_steps: int) -> list[Episode]:
         """Lets `agent` act for `num_steps` vector steps, adds them to `buffer`, returns the episodes that ended.
 
         Raises RlkitError when the environment raises, or returns something that is not a finite number.

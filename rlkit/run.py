@@ -48,7 +48,7 @@ def run_training(config: TrainConfig, run_dir: Path, *, hydra_files: Mapping[str
     config.validate()
     env_seed, agent_seed, eval_seed, final_seed = np.random.SeedSequence(config.seed).generate_state(4)
     with ExitStack() as stack:
-        env = {"id": config.env.id, "kwargs": config.env_kwargs, "preprocessing": config.env.preprocessing}
+        env: dict[str, Any] = {**asdict(config.env), "kwargs": config.env_kwargs}
         factory = EnvFactory(**env)
         envs, choice = make_vector_env(factory, config.num_envs, config.vectorization)
         stack.callback(envs.close)

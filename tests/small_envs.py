@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 LIMIT = 4
 
 
-class Counting(gym.Env[NDArray[np.float32], int]):
+class Counting(gym.Env[Any, Any]):
     """Observes how many steps the episode has had, is truncated at the fourth, rewards with the step's number."""
-
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
 
     def __init__(self, limit: int = LIMIT, terminate: bool = False) -> None:
         self.limit, self.terminate = limit, terminate

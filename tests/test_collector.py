@@ -12,7 +12,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from small_envs import LIMIT, Counting, NativeCounting
 
-from rlkit.agents.base import Agent, Step
+from rlkit.agents.base import Step
 from rlkit.buffers.rollout import RolloutBuffer
 from rlkit.collector import Collector
 from rlkit.errors import RlkitError
@@ -21,7 +21,7 @@ from rlkit.spaces import Array, Obs
 MODES = list(AutoresetMode)
 
 
-class Still(Agent):
+class Still:
     """Always does the same, and remembers what it saw."""
 
     def __init__(self, action: Any = 0) -> None:
@@ -104,7 +104,7 @@ class Nested(Counting):
     def __init__(self) -> None:
         super().__init__()
         parts = {"b": spaces.Tuple((spaces.Discrete(9), spaces.MultiBinary(2))), "a": spaces.Box(0, 9, (1,))}
-        self.observation_space = spaces.Dict(parts)  # type: ignore[assignment]
+        self.observation_space = spaces.Dict(parts)
 
     def _obs(self) -> Any:
         return {"b": (np.int64(self.steps), np.array([1, 0], np.int8)), "a": np.array([self.steps], np.float32)}
@@ -120,7 +120,7 @@ def test_nested_observations_are_stored_leaf_by_leaf(mode: AutoresetMode) -> Non
     np.testing.assert_array_equal(count[:-1, :, 0], discrete[:-1])
     assert bits.shape == (10, 2, 2)
     if mode != AutoresetMode.NEXT_STEP:
-        assert [(last[0][0], last[1]) for last in buffer.final_obs.values()] == [(4, 4)] * 4
+        assert [[last[0].item(), last[1].item()] for last in buffer.final_obs.values()] == [[4, 4]] * 4
 
 
 class Masking(Counting):

@@ -69,7 +69,7 @@ def make_batch(network: ActorCritic, rows: int, seed: int, mask: bool = False) -
 
 
 def both_engines(action_space: spaces.Space[Any], **config: Any) -> dict[str, Any]:
-    engines = {}
+    engines: dict[str, Any] = {}
     for compute in ("torch", "numpy"):
         network = make_network(action_space, **config)
         engine, chosen = make_engine(network, compute, ppo_loss, ppo_gradient, 0.5, 1e-5)

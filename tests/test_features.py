@@ -1,4 +1,4 @@
-"""Observations to network inputs: one-hot, images with channels first, normalisation, and the networks built on them."""
+"""Observations to network inputs: one-hot, images, normalisation; and the networks built on them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def batch_of(space: spaces.Space[Any], rows: int) -> Any:
     from gymnasium.vector.utils import concatenate, create_empty_array
 
     space.seed(0)
-    return concatenate(space, [space.sample() for _ in range(rows)], create_empty_array(space, rows))
+    out: Any = create_empty_array(space, rows)
+    return concatenate(space, [space.sample() for _ in range(rows)], out)
 
 
 def test_discrete_parts_are_one_hot_from_the_spaces_start() -> None:
@@ -96,7 +97,7 @@ def test_initial_weights_are_orthogonal_and_the_first_policy_nearly_uniform() ->
     network = ActorCritic(
         spaces.Box(-1, 1, (64,)), spaces.Discrete(4), NetworkConfig(), torch.Generator().manual_seed(0)
     )
-    first = network.actor[0].weight
+    first: Any = network.actor[0].weight
     torch.testing.assert_close(first @ first.T, 2 * torch.eye(64), atol=1e-5, rtol=0)
     assert all(not layer.bias.any() for layer in network.actor if isinstance(layer, torch.nn.Linear))
     params, _ = network((torch.randn(100, 64, generator=torch.Generator().manual_seed(1)),))

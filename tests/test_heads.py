@@ -38,7 +38,7 @@ def params_of(head: Head, rows: int, seed: int) -> Array:
 def reference(head: Head, params: torch.Tensor) -> list[torch.distributions.Distribution]:
     """The same distribution in torch.distributions: independent parts whose log-probabilities add up."""
     if isinstance(head, Categorical):
-        return [TorchCategorical(logits=part) for part in params.split(head.sizes, 1)]
+        return [TorchCategorical(logits=part) for part in torch.split(params, head.sizes, 1)]
     if isinstance(head, Bernoulli):
         return [Independent(TorchBernoulli(logits=params), 1)]
     mean, log_std = params.chunk(2, 1)

@@ -22,11 +22,17 @@ from rlkit.engine.numpy_engine import NumpyEngine
 from rlkit.envs import EnvFactory, make_vector_env
 from rlkit.errors import RlkitError
 from rlkit.networks.heads import make_head
+from rlkit.spaces import Array
 
 QUICK = PPOConfig(num_steps=32, minibatch_size=64, num_epochs=8, learning_rate=3e-3, gamma=0.9, ent_coef=0.01)
 COMPUTES = ("torch", "numpy")
 DISCRETE = spaces.Discrete(2)
 VECTOR = spaces.Box(-1, 1, (1,))
+
+
+def sign(number: float) -> Array:
+    """What the probes that show a sign show."""
+    return np.array([number], np.float32)
 
 
 def train(
@@ -149,7 +155,12 @@ def test_target_kl_ends_an_update_early() -> None:
     agent, _ = train("rlkit/ProbeActionObs-v0", updates=0)
     agent.config.target_kl = 1e-4
     original = agent.engine.step
-    agent.engine.step = lambda *args: steps.append(args) or original(*args)  # type: ignore[method-assign,func-returns-value]
+
+    def counting(*args: Any) -> dict[str, float]:
+        steps.append(args)
+        return original(*args)
+
+    agent.engine.step = counting  # type: ignore[method-assign,assignment]
     envs, _ = make_vector_env(EnvFactory("rlkit/ProbeActionObs-v0"), 8, "sync")
     buffer = agent.make_buffer(8)
     Collector(envs, list(range(8))).collect(agent, buffer, 32)
@@ -186,12 +197,13 @@ def test_the_next_value_at_a_time_limit_is_of_the_final_observation() -> None:
     """Observations count up and are cut at 4: of the last transition, the target bootstraps from V(4), not V(0)."""
     envs = NativeCounting(4)
     agent = PPO(replace(QUICK, gae_lambda=0.0, num_steps=20), envs.single_observation_space, DISCRETE, num_envs=4)
+    critic: Any = agent.network.critic
     with torch.no_grad():  # V(s) = 10 s, by hand
-        for parameter in agent.network.critic.parameters():
+        for parameter in critic.parameters():
             parameter.zero_()
-        agent.network.critic[0].weight[0, 0] = 1e-3
-        agent.network.critic[2].weight[0, 0] = 1.0
-        agent.network.critic[4].weight[0, 0] = 1e4
+        critic[0].weight[0, 0] = 1e-3
+        critic[2].weight[0, 0] = 1.0
+        critic[4].weight[0, 0] = 1e4
     collector, buffer = Collector(envs, [0]), agent.make_buffer(4)
     collector.collect(agent, buffer, 20)
     batch, rows = agent._batch(buffer)
@@ -200,13 +212,13 @@ def test_the_next_value_at_a_time_limit_is_of_the_final_observation() -> None:
     np.testing.assert_allclose(batch.returns[rows], (steps + 1) + 0.9 * 10 * (steps + 1), rtol=1e-3)
 
 
-PROBES_OF_THE_OBSERVATION = {
+PROBES_OF_THE_OBSERVATION: dict[str, list[tuple[Any, int]]] = {
     "ProbeActionObs-v0": [([-1.0], 0), ([1.0], 1)],
     "ProbeDiscreteObs-v0": [(3, 0), (4, 1)],
     "ProbeMultiDiscreteObs-v0": [([0, 0], 0), ([0, 1], 1), ([1, 0], 2), ([1, 1], 3)],
     "ProbeMultiBinaryObs-v0": [([0, 0], 0), ([0, 1], 1), ([1, 0], 2), ([1, 1], 3)],
-    "ProbeDictObs-v0": [({"low": np.float32([s]), "more": {"high": h}}, 2 * h + (s > 0)) for h in (0, 1) for s in (-1, 1)],
-    "ProbeTupleObs-v0": [((np.float32([s]), (h,)), 2 * h + (s > 0)) for h in (0, 1) for s in (-1, 1)],
+    "ProbeDictObs-v0": [({"low": sign(s), "more": {"high": h}}, 2 * h + (s > 0)) for h in (0, 1) for s in (-1, 1)],
+    "ProbeTupleObs-v0": [((sign(s), (h,)), 2 * h + (s > 0)) for h in (0, 1) for s in (-1, 1)],
 }
 
 
@@ -233,11 +245,14 @@ def test_images_reach_the_policy(probe: str) -> None:
 @pytest.mark.parametrize("probe", ["MultiDiscrete", "MultiBinary"])
 def test_every_kind_of_discrete_action_reaches_the_environment(probe: str, compute: str) -> None:
     agent, _ = train(f"rlkit/Probe{probe}Action-v0", updates=40, compute=compute)
-    right = {"MultiDiscrete": {-1: (0, 2), 1: (1, 0)}, "MultiBinary": {-1: (0, 1, 1), 1: (1, 0, 1)}}[probe]
-    for sign, action in right.items():
-        sampled = [agent.predict(np.float32([sign]), deterministic=False)[0] for _ in range(50)]
+    rights: dict[str, dict[int, tuple[int, ...]]] = {
+        "MultiDiscrete": {-1: (0, 2), 1: (1, 0)},
+        "MultiBinary": {-1: (0, 1, 1), 1: (1, 0, 1)},
+    }
+    for number, action in rights[probe].items():
+        sampled = [agent.predict(sign(number), deterministic=False)[0] for _ in range(50)]
         assert (np.array(sampled) == action).mean(0).min() > 0.85
-        np.testing.assert_array_equal(agent.predict(np.float32([sign]))[0], action)
+        np.testing.assert_array_equal(agent.predict(sign(number))[0], action)
 
 
 @pytest.mark.parametrize(
@@ -256,8 +271,8 @@ def test_continuous_actions_reach_the_environment(
 ) -> None:
     config = replace(QUICK, noise_correlation=noise_correlation)
     agent, _ = train("rlkit/ProbeBoxAction-v0", config, updates=80, compute=compute, network=network)
-    for sign, right in ((-1, (0.5, 1.5)), (1, (1.5, 0.5))):
-        np.testing.assert_allclose(agent.predict(np.float32([sign]))[0], right, atol=0.2)
+    for number, right in ((-1, (0.5, 1.5)), (1, (1.5, 0.5))):
+        np.testing.assert_allclose(agent.predict(sign(number))[0], np.array(right), atol=0.2)
 
 
 @pytest.mark.parametrize("compute", COMPUTES)
@@ -381,9 +396,7 @@ def test_predict_takes_single_observations_and_batches() -> None:
 
 @pytest.mark.parametrize("objective", ["clip", "kl", "adaptive_kl"])
 def test_it_learns_cartpole(objective: str) -> None:
-    config = PPOConfig(
-        objective=objective, num_steps=32, num_epochs=20, gamma=0.98, gae_lambda=0.8, learning_rate=1e-3
-    )
+    config = PPOConfig(objective=objective, num_steps=32, num_epochs=20, gamma=0.98, gae_lambda=0.8, learning_rate=1e-3)
     agent, episodes = train("CartPole-v1", config, updates=120, seed=1)
     assert isinstance(agent.engine, NumpyEngine)
     assert np.mean([e.episode_return for e in episodes[-20:]]) > 150

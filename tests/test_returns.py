@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rlkit.returns import gae
+from rlkit.returns import Bools, Floats, gae
 
 
 def column(*values: float) -> NDArray[np.float64]:
@@ -26,7 +26,9 @@ def random_rollout(
     return rewards, values, next_values, terminated, truncated
 
 
-def gae_by_definition(rewards, values, next_values, terminated, truncated, gamma, lam):  # type: ignore[no-untyped-def]
+def gae_by_definition(
+    rewards: Floats, values: Floats, next_values: Floats, terminated: Bools, truncated: Bools, gamma: float, lam: float
+) -> Floats:
     """The O(T²) sum of discounted TD errors up to the end of the episode."""
     advantages = np.zeros_like(rewards)
     for env in range(rewards.shape[1]):
@@ -79,5 +81,5 @@ def test_one_state_with_a_time_limit_is_worth_ten(as_termination: bool, fixed_po
     ones = np.ones((20, 1))
     value = fixed_point * ones
     nothing, limit = np.zeros((20, 1), bool), (np.arange(20) % 10 == 9)[:, None]
-    ended = (limit, nothing) if as_termination else (nothing, limit)
-    assert gae(ones, value, value, *ended, 0.9, 0.0).mean() == pytest.approx(0, abs=1e-9)
+    terminated, truncated = (limit, nothing) if as_termination else (nothing, limit)
+    assert gae(ones, value, value, terminated, truncated, 0.9, 0.0).mean() == pytest.approx(0, abs=1e-9)

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 from stable_baselines3.common.evaluation import evaluate_policy as sb3_evaluate_policy
 
 import rlkit
+from rlkit.agents.ppo import PPO
 from rlkit.errors import RlkitError
 from rlkit.run import Result
 
@@ -68,7 +69,9 @@ def test_a_loaded_agent_does_what_the_saved_one_did(finished: Result) -> None:
     loaded = rlkit.load(finished.run_dir / "checkpoints" / "last")
     obs = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
     np.testing.assert_array_equal(loaded.predict(obs)[0], finished.agent.predict(obs)[0])
-    np.testing.assert_array_equal(loaded.value(obs), finished.agent.value(obs))  # type: ignore[attr-defined]
+    assert isinstance(loaded, PPO)
+    assert isinstance(finished.agent, PPO)
+    np.testing.assert_array_equal(loaded.value(obs), finished.agent.value(obs))
 
 
 def test_sb3_evaluates_a_loaded_agent_like_us(finished: Result) -> None:
@@ -78,7 +81,7 @@ def test_sb3_evaluates_a_loaded_agent_like_us(finished: Result) -> None:
     loaded = rlkit.load(finished.run_dir)
     env = Monitor(gym.make("CartPole-v1"))
     env.reset(seed=0)
-    mean, _ = sb3_evaluate_policy(loaded, env, n_eval_episodes=5)  # type: ignore[arg-type]
+    mean, _ = sb3_evaluate_policy(loaded, env, n_eval_episodes=5)
     ours = rlkit.evaluate_policy(loaded, "CartPole-v1", episodes=5)
     assert isinstance(mean, float)
     assert 8 < mean <= 500
@@ -127,7 +130,8 @@ def test_an_interrupted_run_leaves_a_usable_checkpoint(
 ) -> None:
     run_dir = tmp_path / "run"
     command = [sys.executable, "-m", "rlkit", "env=CartPole-v1", "total_timesteps=1000000", "num_envs=2"]
-    command += ["agent.minibatch_size=64", "log_interval=1", f"vectorization={vectorization}", f"hydra.run.dir={run_dir}"]
+    command += ["agent.minibatch_size=64", "log_interval=1"]
+    command += [f"vectorization={vectorization}", f"hydra.run.dir={run_dir}"]
     metrics = run_dir / "metrics.csv"
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.engine.base import AnalyticLoss, Metrics
@@ -146,7 +146,7 @@ def unsupported(network: ActorCritic) -> str | None:
     return None
 
 
-def _gradient(parameter: nn.Parameter) -> Array:
+def _gradient(parameter: Tensor) -> Array:
     assert parameter.grad is not None, "flatten_parameters makes the gradients"
     gradient: Array = parameter.grad.numpy()
     return gradient

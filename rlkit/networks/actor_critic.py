@@ -62,6 +62,6 @@ class ActorCritic(nn.Module):
         if isinstance(self.head, Gaussian):
             if self.log_std is not None:
                 return torch.cat([params, self.log_std.expand(len(params), -1)], 1)
-            mean, log_std = params.split(self.head.num_actions, 1)
+            mean, log_std = torch.split(params, self.head.num_actions, 1)
             return torch.cat([mean, (log_std + self.head.log_std_init).clamp(*LOG_STD_LIMITS)], 1)
         return params

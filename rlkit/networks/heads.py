@@ -59,20 +59,20 @@ class Categorical:
         self.num_params = self.num_outputs = sum(self.sizes)
         self._ends = np.cumsum(self.sizes)[:-1]
         self._start = space.start
-        self._shape = space.shape
+        self._shape = space.shape or ()
         self._dtype = space.dtype
 
     def log_prob(self, params: Tensor, action: Tensor) -> Tensor:
         columns = action.reshape(len(action), -1).unbind(1)
-        parts = zip(params.split(self.sizes, 1), columns, strict=True)
+        parts = zip(torch.split(params, self.sizes, 1), columns, strict=True)
         return torch.stack([F.log_softmax(p, 1).gather(1, a[:, None])[:, 0] for p, a in parts]).sum(0)
 
     def entropy(self, params: Tensor) -> Tensor:
-        logs = [F.log_softmax(part, 1) for part in params.split(self.sizes, 1)]
+        logs = [F.log_softmax(part, 1) for part in torch.split(params, self.sizes, 1)]
         return torch.stack([-(log.exp() * log).sum(1) for log in logs]).sum(0)
 
     def kl(self, old: Tensor, new: Tensor) -> Tensor:
-        pairs = zip(old.split(self.sizes, 1), new.split(self.sizes, 1), strict=True)
+        pairs = zip(torch.split(old, self.sizes, 1), torch.split(new, self.sizes, 1), strict=True)
         logs = [(F.log_softmax(p, 1), F.log_softmax(q, 1)) for p, q in pairs]
         return torch.stack([(p.exp() * (p - q)).sum(1) for p, q in logs]).sum(0)
 
@@ -83,7 +83,8 @@ class Categorical:
 
     def mode(self, params: Array) -> Array:
         if not self.multi:
-            return params.argmax(1)
+            best: Array = params.argmax(1)
+            return best
         return np.stack([part.argmax(1) for part in np.split(params, self._ends, axis=1)], axis=1)
 
     def env_action(self, action: Array) -> Array:
@@ -146,7 +147,7 @@ class Gaussian:
         self._dtype = space.dtype
 
     def log_prob(self, params: Tensor, action: Tensor) -> Tensor:
-        mean, log_std = params.split(self.num_actions, 1)
+        mean, log_std = torch.split(params, self.num_actions, 1)
         scaled = (action - mean) * (-log_std).exp()
         return (-0.5 * scaled.square() - log_std - HALF_LOG_TWO_PI).sum(1)
 
@@ -154,7 +155,7 @@ class Gaussian:
         return (params[:, self.num_actions :] + 0.5 + HALF_LOG_TWO_PI).sum(1)
 
     def kl(self, old: Tensor, new: Tensor) -> Tensor:
-        (m1, s1), (m2, s2) = old.split(self.num_actions, 1), new.split(self.num_actions, 1)
+        (m1, s1), (m2, s2) = torch.split(old, self.num_actions, 1), torch.split(new, self.num_actions, 1)
         spread = (2 * s1).exp() + (m1 - m2).square()
         return (s2 - s1 + 0.5 * spread * (-2 * s2).exp() - 0.5).sum(1)
 
