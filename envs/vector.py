@@ -14,13 +14,13 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.async_vector_env import AsyncState, _async_worker
 from gymnasium.vector.utils import iterate
 
 from rlkit.envs.wrappers import WorkerEnv
 from rlkit.errors import RlkitError
+from rlkit.spaces import stacked
 
 Env = gym.Env[Any, Any]
 Transitions = tuple[Any, Any, Any, Any, dict[str, Any]]
@@ -33,7 +33,7 @@ class SyncVectorEnv(gym.vector.SyncVectorEnv[Any, Any]):
     """Steps environments one after the other in this process.
 
     The data are those of Gymnasium's SyncVectorEnv in SAME_STEP mode. Between the environments' own steps it does
-    less, which is worth a third of the time on CartPole, and it hands out new arrays at every step.
+    less, which is worth a quarter more CartPole steps per second, and it hands out new arrays at every step.
     """
 
     def __init__(self, env_fns: Sequence[Callable[[], Env]]) -> None:
@@ -57,21 +57,12 @@ class SyncVectorEnv(gym.vector.SyncVectorEnv[Any, Any]):
             truncations.append(truncated)
         self._env_obs = all_obs  # for a reset of some environments only, by options["reset_mask"]
         return (
-            _batch(self.single_observation_space, all_obs),
+            stacked(self.single_observation_space, all_obs),
             np.array(rewards, dtype=np.float64),
             np.array(terminations, dtype=np.bool_),
             np.array(truncations, dtype=np.bool_),
             infos,
         )
-
-
-def _batch(space: spaces.Space[Any], items: Sequence[Any]) -> Any:
-    """What gymnasium.vector.utils.concatenate gives, in new arrays and a quarter of the time for small ones."""
-    if isinstance(space, spaces.Dict):
-        return {key: _batch(part, [item[key] for item in items]) for key, part in space.spaces.items()}
-    if isinstance(space, spaces.Tuple):
-        return tuple(_batch(part, [item[i] for item in items]) for i, part in enumerate(space.spaces))
-    return np.array(items, dtype=space.dtype)
 
 
 class AsyncVectorEnv(gym.vector.AsyncVectorEnv[Any, Any]):
@@ -83,7 +74,8 @@ class AsyncVectorEnv(gym.vector.AsyncVectorEnv[Any, Any]):
 
     def __init__(self, env_fns: Sequence[Callable[[], Env]], name: str) -> None:
         self._name = name
-        with self._dead_workers_reported(), _interrupts_deferred():
+        hint = "a script needs `if __name__ == '__main__':` around what it does, or vectorization=sync"
+        with self._dead_workers_reported(hint), _interrupts_deferred():
             super().__init__(env_fns, context="spawn", worker=_worker, autoreset_mode=AutoresetMode.SAME_STEP)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -116,17 +108,17 @@ class AsyncVectorEnv(gym.vector.AsyncVectorEnv[Any, Any]):
             raise errors[0][2]
 
     @contextlib.contextmanager
-    def _dead_workers_reported(self) -> Iterator[None]:
+    def _dead_workers_reported(self, hint: str = "vectorization=sync does without them") -> Iterator[None]:
         try:
             yield
         except (EOFError, ConnectionError) as error:
-            connection.wait([process.sentinel for process in self.processes], timeout=1)
-            codes = sorted({process.exitcode for process in self.processes if process.exitcode is not None})
+            ended = connection.wait([process.sentinel for process in self.processes], timeout=1)
+            dead = [process for process in self.processes if process.sentinel in ended]
+            for process in dead:
+                process.join(timeout=1)
+            codes = ", ".join(sorted({str(process.exitcode) for process in dead}))
             self.close(terminate=True)
-            raise RlkitError(
-                f"env {self._name}: a worker process died (exit code {', '.join(map(str, codes))}); "
-                "vectorization=sync does without, and a script needs `if __name__ == '__main__':` around its call"
-            ) from error
+            raise RlkitError(f"env {self._name}: a worker process died (exit code {codes}); {hint}") from error
 
 
 @contextlib.contextmanager

@@ -104,6 +104,8 @@ class Collector:
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         try:
             return getattr(self.envs, method)(*args, **kwargs)
+        except RlkitError:
+            raise
         except Exception as error:
             where = f"after {self.timesteps} timesteps: {type(error).__name__}: {error}"
             raise RlkitError(f"{self.name} raised in {method} {where}".replace("\n", " ")) from error

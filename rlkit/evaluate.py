@@ -104,9 +104,9 @@ def evaluate_policy(
 def _play(agent: Predictor, envs: Sequence[Env], episodes: int, seed: int, deterministic: bool) -> Evaluation:
     """Plays episode i on environment i modulo their number."""
     import numpy as np
-    from gymnasium.vector.utils import concatenate, create_empty_array
 
     from rlkit.envs.check import env_errors
+    from rlkit.spaces import stacked
 
     space, num_envs = envs[0].observation_space, len(envs)
     name = envs[0].spec.id if envs[0].spec else type(envs[0].unwrapped).__name__
@@ -117,14 +117,13 @@ def _play(agent: Predictor, envs: Sequence[Env], episodes: int, seed: int, deter
         starts = [env.reset(seed=seed + i) for i, env in enumerate(envs)]
     observations = [obs for obs, _ in starts]
     masks = [info.get("action_mask") for _, info in starts]
-    batch: Any = create_empty_array(space, num_envs)
     episode_start = np.ones(num_envs, dtype=bool)
     state = None
     while min(playing) < episodes:
         # Environments that are done stay in the batch, with their last observation: a recurrent agent's memory has
         # one row per environment.
         masked = {} if masks[0] is None else {"action_masks": np.array(masks)}
-        obs = concatenate(space, observations, batch)
+        obs = stacked(space, observations)
         actions, state = agent.predict(
             obs, state=state, episode_start=episode_start, deterministic=deterministic, **masked
         )

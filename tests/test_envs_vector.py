@@ -171,6 +171,22 @@ def test_a_worker_that_dies_is_an_error_of_one_line() -> None:
     envs.close()
 
 
+def test_a_script_without_a_main_guard_is_told_what_it_needs(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from rlkit.envs import EnvFactory, make_vector_env\nmake_vector_env(EnvFactory('CartPole-v1'), 2, 'async')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "a worker process died (exit code 1); a script needs `if __name__ == '__main__':`" in done.stderr
+
+
 SCRIPT = """
 import sys, time
 from rlkit.envs import EnvFactory, make_vector_env

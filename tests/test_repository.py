@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import gymnasium
@@ -23,6 +23,7 @@ import rlkit.envs  # registers the probes
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+EXTRAS = PROJECT["project"]["optional-dependencies"]
 LINKED = ("agents", "conf", "envs")
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
 
@@ -73,8 +74,8 @@ def test_link_is_committed_as_a_relative_link(name: str) -> None:
 def test_direct_dependencies_are_constrained_to_a_version_they_allow() -> None:
     pins = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if line[:1] not in "#"]
     versions = {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pins}
-    extras = PROJECT["project"]["optional-dependencies"].values()
-    direct = [Requirement(line) for group in (PROJECT["project"]["dependencies"], *extras) for line in group]
+    groups = (PROJECT["project"]["dependencies"], *EXTRAS.values())
+    direct = [Requirement(line) for group in groups for line in group]
     for requirement in direct:
         name = canonicalize_name(requirement.name)
         if name != PROJECT["project"]["name"]:
@@ -83,18 +84,32 @@ def test_direct_dependencies_are_constrained_to_a_version_they_allow() -> None:
 
 
 def test_dependencies_are_what_the_package_imports() -> None:
-    distributions = importlib.metadata.packages_distributions()
-    own = {*sys.stdlib_module_names, "rlkit"}
-    modules = {name.split(".")[0] for file in SOURCES.values() for name in imports(file)} - own
-    imported = {canonicalize_name(distributions[module][0]) for module in modules}
-    required, optional = (
-        {canonicalize_name(Requirement(line).name) for line in lines}
-        for lines in (PROJECT["project"]["dependencies"], PROJECT["project"]["optional-dependencies"]["atari"])
-    )
+    imported = imported_distributions(SOURCES.values())
+    required, optional = names(PROJECT["project"]["dependencies"]), names(EXTRAS["atari"])
     # Not imported by name: Gymnasium renders with pygame, torch writes TensorBoard's events with tensorboard, and
     # Stable-Baselines3 is what the examples and benchmarks compare with.
     assert required - imported == {"pygame-ce", "tensorboard", "stable-baselines3"}
     assert imported <= required | optional
+
+
+def test_dependencies_of_tests_and_benchmarks_are_in_an_extra() -> None:
+    files = [file for folder in ("benchmarks", "docs", "examples", "tests") for file in (ROOT / folder).glob("*.py")]
+    imported = imported_distributions(files)
+    assert imported <= names([*PROJECT["project"]["dependencies"], *EXTRAS["atari"], *EXTRAS["dev"]])
+
+
+def names(requirements: list[str]) -> set[str]:
+    """The distributions that requirements name."""
+    return {canonicalize_name(Requirement(line).name) for line in requirements}
+
+
+def imported_distributions(files: Iterable[Path]) -> set[str]:
+    """The distributions that the modules come from which the files import, our own aside."""
+    files = list(files)
+    own = {*sys.stdlib_module_names, "rlkit", *(file.stem for file in files)}
+    modules = {name.split(".")[0] for file in files for name in imports(file)} - own
+    distributions = importlib.metadata.packages_distributions()
+    return {canonicalize_name(distributions[module][0]) for module in modules}
 
 
 def test_version_is_the_same_everywhere() -> None:
