@@ -32,39 +32,43 @@ class AnalyticHead(Protocol):
 
 
 class AnalyticCategorical:
-    """A softmax over the logits of each action dimension."""
+    """A softmax over the logits of each action dimension.
+
+    Works on (choices, rows) arrays: with few choices, NumPy is several times faster along that axis.
+    """
 
     def __init__(self, head: Categorical) -> None:
         ends = np.cumsum(head.sizes)
         self._parts = [slice(int(end) - size, int(end)) for end, size in zip(ends, head.sizes, strict=True)]
 
     def evaluate(self, params: Array, action: Array, old: Array | None = None) -> Evaluated:
+        logs = _log_softmax(params, self._parts)
         self._rows = np.arange(len(params))
         self._columns = action.reshape(len(action), -1).T
-        logs = [_log_softmax(params[:, part]) for part in self._parts]
         self._probs = [np.exp(log) for log in logs]
-        self._centred = [log - (p * log).sum(1, keepdims=True) for log, p in zip(logs, self._probs, strict=True)]
-        log_prob = sum(log[self._rows, a] for log, a in zip(logs, self._columns, strict=True))
-        entropy = -sum((p * log).sum(1) for log, p in zip(logs, self._probs, strict=True))
+        negative_entropies = [(p * log).sum(0) for p, log in zip(self._probs, logs, strict=True)]
+        self._centred = [log - negative for log, negative in zip(logs, negative_entropies, strict=True)]
+        log_prob = sum(log[a, self._rows] for log, a in zip(logs, self._columns, strict=True))
+        entropy = -sum(negative_entropies)
         if old is None:
             return Evaluated(np.asarray(log_prob), np.asarray(entropy), None)
-        old_logs = [_log_softmax(old[:, part]) for part in self._parts]
+        old_logs = _log_softmax(old, self._parts)
         self._old_probs = [np.exp(log) for log in old_logs]
         terms = zip(self._old_probs, old_logs, logs, strict=True)
-        kl = sum((p * (before - after)).sum(1) for p, before, after in terms)
+        kl = sum((p * (before - after)).sum(0) for p, before, after in terms)
         return Evaluated(np.asarray(log_prob), np.asarray(entropy), np.asarray(kl))
 
     def gradient(self, d_log_prob: Array, d_entropy: float, d_kl: float) -> Array:
-        parts = []
+        gradient = np.empty((len(self._rows), self._parts[-1].stop), d_log_prob.dtype)
         for i, (p, column) in enumerate(zip(self._probs, self._columns, strict=True)):
-            d = p * -d_log_prob[:, None]
-            d[self._rows, column] += d_log_prob
+            d = p * -d_log_prob
+            d[column, self._rows] += d_log_prob
             if d_entropy:
                 d -= d_entropy * p * self._centred[i]
             if d_kl:
                 d += d_kl * (p - self._old_probs[i])
-            parts.append(d)
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+            gradient[:, self._parts[i]] = d.T
+        return gradient
 
 
 class AnalyticBernoulli:
@@ -135,7 +139,11 @@ def analytic_head(head: Head) -> AnalyticHead:
     return AnalyticBernoulli(head)
 
 
-def _log_softmax(logits: Array) -> Array:
-    shifted = logits - logits.max(1, keepdims=True)
-    logs: Array = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+def _log_softmax(params: Array, parts: list[slice]) -> list[Array]:
+    """For each part of the parameters' columns, its log-softmax: (choices, rows)."""
+    transposed = np.ascontiguousarray(params.T)
+    logs = []
+    for part in parts:
+        shifted = transposed[part] - transposed[part].max(0)
+        logs.append(shifted - np.log(np.exp(shifted).sum(0)))
     return logs
