@@ -17,6 +17,8 @@ from rlkit.errors import RlkitError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from rlkit.composition import Job
+
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
@@ -51,23 +53,30 @@ def _main(arguments: list[str]) -> None:
     from hydra._internal.utils import get_args_parser
     from hydra.core.utils import env_override
 
-    from rlkit.composition import check_choices, compose, readable_errors
+    from rlkit.composition import check_choices, compose_job, readable_errors
     from rlkit.config_source import CONF
 
     parsed, rest = get_args_parser().parse_known_args(arguments)
     if rest:
         raise RlkitError(f"cannot read '{rest[0]}': expected key=value, and options such as -m before or after these")
-    if parsed.overrides == arguments:
-        compose(arguments)  # finds mistakes before Hydra makes the run folder
-    else:
-        check_choices(parsed.overrides)
+    for_hydra = [argument for argument in arguments if argument.lstrip("+~").startswith("hydra")]
+    if parsed.overrides == arguments and all(argument.startswith("hydra.run.dir=") for argument in for_hydra):
+        _train(compose_job(arguments))  # one run like most, which Hydra's launcher would compose three times over
+        return
+    check_choices(parsed.overrides)
     # With HYDRA_FULL_ERROR, Hydra raises errors instead of printing them in its own words.
     with env_override({"HYDRA_FULL_ERROR": "1"}), readable_errors():
-        hydra.main(version_base="1.3", config_path=f"pkg://{CONF}", config_name="config")(_train)()
+        hydra.main(version_base="1.3", config_path=f"pkg://{CONF}", config_name="config")(_hydra_task)()
 
 
-def _train(composed: DictConfig) -> None:
-    """Hydra's task: one training run, in the folder that Hydra has made for it."""
+def _train(job: Job) -> None:
+    from rlkit.run import run_training  # imports torch: not for a mistake in the settings
+
+    run_training(job.config, job.run_dir, hydra_files=job.hydra_files)
+
+
+def _hydra_task(composed: DictConfig) -> None:
+    """One of Hydra's jobs: a training run in the folder that Hydra has made for it."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
@@ -76,10 +85,7 @@ def _train(composed: DictConfig) -> None:
     hydra_config: Any = HydraConfig.instance().cfg
     run_dir = Path(hydra_config.hydra.runtime.output_dir)
     try:
-        job = make_job(composed, hydra_config, run_dir)
-        from rlkit.run import run_training
-
-        run_training(job.config, job.run_dir, hydra_files=job.hydra_files)
+        _train(make_job(composed, hydra_config, run_dir))
     except RlkitError as error:
         if hydra_config.hydra.mode == RunMode.MULTIRUN:
             raise  # Hydra goes on with the other jobs, and raises it at the end

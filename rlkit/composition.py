@@ -44,6 +44,7 @@ def compose_job(overrides: Sequence[str]) -> Job:
         with readable_errors(), hydra.initialize_config_module(CONF, "rlkit", version_base="1.3"):
             composed = hydra.compose("config", list(overrides), return_hydra_config=True)
             run_dir = Path(composed.hydra.run.dir).absolute()
+            composed.hydra.runtime.output_dir = str(run_dir)
     finally:
         GlobalHydra.instance().hydra = outer
     hydra_config = OmegaConf.masked_copy(composed, "hydra")

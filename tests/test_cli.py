@@ -30,11 +30,16 @@ class Runs(list[tuple[TrainConfig, Path]]):
     failure: BaseException | None = None
     failing_seeds: tuple[int, ...] = ()
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.working_dirs: list[Path] = []
+
     def run_training(self, config: TrainConfig, run_dir: Path, *, hydra_files: Mapping[str, str]) -> str:
         if self.failure and (not self.failing_seeds or config.seed in self.failing_seeds):
             raise self.failure
         RunFolder.create(run_dir, hydra_files)
         self.append((config, run_dir))
+        self.working_dirs.append(Path.cwd())
         return "result"
 
 
@@ -131,6 +136,7 @@ def test_a_failing_job_of_a_sweep_does_not_stop_the_others(
         ["-m", "agent.learning_rat=1,2"],
         ["-m", "logger=null"],
         ["--cfg", "job", "num_env=3"],
+        ["hydra.job.chdir=true", "num_envs=0"],
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(
@@ -150,12 +156,17 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     assert not left
 
 
+@pytest.mark.parametrize("options", [[], ["--run"]], ids=["plain", "by Hydra's launcher"])
 def test_an_error_of_training_is_one_line_and_leaves_no_empty_folder(
-    monkeypatch: pytest.MonkeyPatch, runs: Runs, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
+    runs: Runs,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    options: list[str],
 ) -> None:
     (tmp_path / "kept").mkdir()
     runs.failure = RlkitError("env X: step raised ValueError: two\nlines")
-    assert command(monkeypatch) == 2
+    assert command(monkeypatch, *options) == 2
     assert capsys.readouterr().err == "error: env X: step raised ValueError: two lines\n"
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
@@ -170,15 +181,24 @@ def test_a_folder_that_holds_a_run_is_left_as_it_is(
     assert Path("mine/.hydra/config.yaml").read_text() == before
 
 
+@pytest.mark.parametrize("options", [[], ["--run"]], ids=["plain", "by Hydra's launcher"])
 def test_a_run_folder_that_cannot_be_made_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, runs: Runs, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, runs: Runs, capsys: pytest.CaptureFixture[str], options: list[str]
 ) -> None:
     Path("file").touch()
-    assert command(monkeypatch, "hydra.run.dir=file/run") == 2
+    assert command(monkeypatch, *options, "hydra.run.dir=file/run") == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: cannot write file/run: Not a directory")
+    assert error.startswith("error: cannot ")
+    assert "file/run: Not a directory" in error
     assert error.count("\n") == 1
     assert not runs
+
+
+def test_hydras_own_settings_are_kept(monkeypatch: pytest.MonkeyPatch, runs: Runs, tmp_path: Path) -> None:
+    assert command(monkeypatch, "hydra.run.dir=mine", "hydra.job.chdir=true") == 0
+    ((_, run_dir),) = runs
+    assert run_dir == tmp_path / "mine"
+    assert runs.working_dirs == [run_dir]
 
 
 def test_ctrl_c_is_exit_code_130(
