@@ -10,12 +10,12 @@ from rlkit.errors import RlkitError
 if TYPE_CHECKING:
     from rlkit.api import train
     from rlkit.checkpoint import load
-    from rlkit.evaluate import evaluate_policy
+    from rlkit.episodes import evaluate_policy
 
 __version__ = "0.1.0"
 __all__ = ["RlkitError", "__version__", "evaluate_policy", "load", "train"]
 
-_MODULES = {"train": "rlkit.api", "load": "rlkit.checkpoint", "evaluate_policy": "rlkit.evaluate"}
+_MODULES = {"train": "rlkit.api", "load": "rlkit.checkpoint", "evaluate_policy": "rlkit.episodes"}
 
 
 def __getattr__(name: str) -> Any:

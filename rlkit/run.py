@@ -24,7 +24,7 @@ from rlkit.agents.base import Agent
 from rlkit.collector import Collector
 from rlkit.config import TrainConfig
 from rlkit.envs import EnvFactory, make_vector_env
-from rlkit.evaluate import Evaluation, evaluate_policy
+from rlkit.episodes import Evaluation, evaluate_policy
 from rlkit.loggers import make_loggers
 from rlkit.progress import Progress
 from rlkit.run_folder import RunFolder

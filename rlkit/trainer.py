@@ -15,8 +15,8 @@ from rlkit import checkpoint
 from rlkit.agents.base import Agent
 from rlkit.collector import Collector, Episode
 from rlkit.config import TrainConfig
+from rlkit.episodes import Evaluation
 from rlkit.errors import RlkitError
-from rlkit.evaluate import Evaluation
 from rlkit.loggers import Logger
 from rlkit.progress import Progress
 from rlkit.run_folder import RunFolder

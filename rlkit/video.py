@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 import gymnasium as gym
 import numpy as np
 
+from rlkit.episodes import Predictor, evaluate_policy
 from rlkit.errors import RlkitError
-from rlkit.evaluate import Predictor, evaluate_policy
 from rlkit.files import atomic, make_folder
 
 if TYPE_CHECKING:

@@ -12,12 +12,13 @@ import pytest
 from gymnasium import spaces
 
 import rlkit
-from rlkit import checkpoint, evaluate
+from rlkit import checkpoint, episodes
 from rlkit.agents import make_agent
 from rlkit.agents.ppo import PPOConfig
 from rlkit.config import NetworkConfig
+from rlkit.episodes import Evaluation, evaluate_policy
 from rlkit.errors import RlkitError
-from rlkit.evaluate import EvaluateConfig, Evaluation, evaluate_policy, help_text, main, parse
+from rlkit.evaluate import EvaluateConfig, help_text, main, parse
 
 
 class Lottery(gym.Env[Any, Any]):
@@ -159,7 +160,7 @@ def test_by_id_equals_by_environment() -> None:
 
 
 def test_an_episode_that_never_ends_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "MAX_EPISODE_STEPS", 50)
+    monkeypatch.setattr(episodes, "MAX_EPISODE_STEPS", 50)
 
     class Endless(Lottery):
         length = 10**9
