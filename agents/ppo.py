@@ -77,7 +77,7 @@ class PPOConfig:
     adam_eps: float = 1e-5
     """Adam's ε."""
     noise_correlation: float = 0.0
-    """Box actions: correlation ρ of the exploration noise between successive steps of an episode (an AR(1)
+    """Box actions: correlation ρ of the exploration noise between an environment's successive steps (an AR(1)
     process of unit variance); 0 is white noise. Smooth noise explores where single pushes cancel out."""
 
     def validate(self, num_envs: int) -> None:

@@ -38,10 +38,10 @@ def main() -> None:
 
 def _main(arguments: list[str]) -> None:
     if "--help" in arguments or "-h" in arguments:
-        from rlkit.help import help_text
+        from rlkit.help import help_text, show
 
         agents = [argument.removeprefix("agent=") for argument in arguments if argument.startswith("agent=")]
-        print(help_text(agents[-1] if agents else "ppo"))
+        show(help_text(agents[-1] if agents else "ppo"))
         return
     if "--version" in arguments:
         from rlkit import __version__

@@ -137,7 +137,8 @@ def _readable(error: Exception) -> RlkitError:
             root.pop("hydra", None)
         return RlkitError(f"{unknown('key', cause.full_key, _dotted_keys(root))} (--help lists the keys)")
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
-        return RlkitError(f"{cause.full_key}: {str(cause).splitlines()[0]}")
+        hint = ": expected a whole number, such as 1_000_000" if "converted to Integer" in str(cause) else ""
+        return RlkitError(f"{cause.full_key}: {str(cause).splitlines()[0]}{hint}")
     return RlkitError(" ".join(str(error).split()))
 
 

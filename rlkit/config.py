@@ -91,8 +91,6 @@ class TrainConfig:
     """Timesteps between writes of checkpoints/last; null: a tenth of the run; 0: only at the end."""
     log_interval: int | None = None
     """Timesteps between rows of metrics.csv; null: a two-hundredth of the run, at least one update."""
-    run_dir: str | None = None
-    """Where the run folder goes when training from Python; the command line has `hydra.run.dir`."""
 
     @property
     def most_eval_episodes(self) -> int:

@@ -68,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0, 2 for a mistake of the user's, 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if {"-h", "--help"} & set(arguments):
-        print(help_text())
+        from rlkit.help import show
+
+        show(help_text())
         return 0
     try:
         run, config = parse(arguments)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import os
 import shutil
+import sys
 import textwrap
 from typing import Any, NamedTuple
 
@@ -89,3 +91,11 @@ def _as_override(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return "null" if value is None else str(value)
+
+
+def show(text: str) -> None:
+    """Prints a help text; ends quietly when `head` or a pager has read enough of it."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would flush again, and complain

@@ -145,6 +145,16 @@ def test_masked_actions_have_no_probability_and_no_gradient() -> None:
     assert (params[~mask] == MASKED_LOGIT).all()
 
 
+def test_a_draw_of_zero_does_not_choose_a_masked_action() -> None:
+    class Zero(np.random.Generator):
+        def standard_exponential(self, size: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
+            return np.array([[1.0, 0.0]], np.float32)
+
+    head = head_for(spaces.Discrete(2))
+    params = masked(np.zeros((1, 2), np.float32), np.array([[True, False]]))
+    assert head.sample(params, Zero(np.random.PCG64(0))) == [0]
+
+
 def test_actions_come_out_in_the_spaces_own_terms() -> None:
     shifted = head_for(spaces.Discrete(3, start=-1))
     np.testing.assert_array_equal(shifted.env_action(np.array([0, 2])), [-1, 1])
