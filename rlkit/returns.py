@@ -32,3 +32,18 @@ def gae(
         following = td_errors[t] + decay[t] * following
         advantages[t] = following
     return advantages
+
+
+def explained_variance(values: Floats, returns: Floats) -> float:
+    """1 - Var[returns - values] / Var[returns]: 1 is a perfect critic, 0 one that knows no more than the mean."""
+    variance = returns.var()
+    return float(1 - (returns - values).var() / variance) if variance > 0 else 0.0
+
+
+def td_targets(rewards: Floats, next_values: Floats, terminated: Bools, gamma: float) -> Floats:
+    """What one step says a value is: r + γ · next value, and r alone where the episode terminated.
+
+    `next_values` are of the observation that each step led to, however an agent values it.
+    """
+    targets: Floats = rewards + gamma * next_values * ~terminated
+    return targets

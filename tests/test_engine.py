@@ -108,7 +108,7 @@ def gradients_by(compute: str, network: ActorCritic, batch: PolicyBatch, c: PPOC
     engine, _ = make_engine(network, compute, ppo_loss, ppo_gradient, None, 1e-5)
     seen = []
     if compute == "numpy":
-        engine._adam.step = lambda flat, gradient, lr: seen.append(gradient.copy())  # type: ignore[attr-defined]
+        engine._optimizer.step = lambda flat, gradient, lr: seen.append(gradient.copy())  # type: ignore[attr-defined]
     engine.load(batch)
     engine.step(np.arange(len(batch.returns)), c, 0.0)
     if seen:

@@ -53,15 +53,18 @@ def make_engine(
     torch_loss: TorchLoss,
     analytic_loss: AnalyticLoss,
     max_grad_norm: float | None,
-    adam_eps: float,
+    eps: float,
+    optimizer: str = "adam",
 ) -> tuple[Engine, str]:
     """The engine for a network that is already on its device, and what `compute=auto` became.
 
-    Raises RlkitError where `compute=numpy` cannot handle the network.
+    `optimizer` is `adam` or `rmsprop`, `eps` its ε. Raises RlkitError where `compute=numpy` cannot handle the network.
     """
     reason = unsupported(network)
     if compute == "numpy" and reason:
         raise RlkitError(f"compute=numpy cannot be used because {reason}; compute=auto or compute=torch would work")
     if compute == "torch" or reason:
-        return TorchEngine(network, torch_loss, max_grad_norm=max_grad_norm, adam_eps=adam_eps), "torch"
-    return NumpyEngine(network, analytic_loss, max_grad_norm=max_grad_norm, adam_eps=adam_eps), "numpy"
+        torch_engine = TorchEngine(network, torch_loss, max_grad_norm=max_grad_norm, optimizer=optimizer, eps=eps)
+        return torch_engine, "torch"
+    numpy_engine = NumpyEngine(network, analytic_loss, max_grad_norm=max_grad_norm, optimizer=optimizer, eps=eps)
+    return numpy_engine, "numpy"

@@ -15,7 +15,7 @@ from rlkit.buffers.batch import PolicyBatch
 from rlkit.engine.base import AnalyticLoss, Metrics
 from rlkit.engine.flat import flatten_parameters
 from rlkit.engine.heads import analytic_head
-from rlkit.engine.optim import Adam, clip_global_norm
+from rlkit.engine.optim import clip_global_norm, make_optimizer
 from rlkit.networks.actor_critic import ActorCritic
 from rlkit.networks.heads import Gaussian
 from rlkit.spaces import Array, masked
@@ -74,10 +74,10 @@ class MLP:
 
 
 class NumpyEngine:
-    """Adam on a loss whose derivatives are written out; see `Engine`."""
+    """Gradient steps on a loss whose derivatives are written out; see `Engine`."""
 
     def __init__(
-        self, network: ActorCritic, loss: AnalyticLoss, *, max_grad_norm: float | None, adam_eps: float
+        self, network: ActorCritic, loss: AnalyticLoss, *, max_grad_norm: float | None, optimizer: str, eps: float
     ) -> None:
         if reason := unsupported(network):
             raise ValueError(reason)
@@ -87,7 +87,7 @@ class NumpyEngine:
         self._log_std = None if network.log_std is None else network.log_std.detach().numpy()
         self._log_std_gradient = None if network.log_std is None else _gradient(network.log_std)
         self._head, self._loss, self._max_grad_norm = analytic_head(network.head), loss, max_grad_norm
-        self._adam = Adam(len(self._flat), adam_eps)
+        self._optimizer, self._moments = make_optimizer(optimizer, len(self._flat), eps)
         self._batch: PolicyBatch | None = None
 
     def policy(self, features: tuple[Array, ...]) -> Array:
@@ -117,17 +117,17 @@ class NumpyEngine:
         self._actor.backward(d_params)
         self._critic.backward(d_values[:, None])
         metrics["grad_norm"] = clip_global_norm(self._gradients, self._max_grad_norm)
-        self._adam.step(self._flat, self._gradients, learning_rate)
+        self._optimizer.step(self._flat, self._gradients, learning_rate)
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
-        adam = self._adam
-        return {"exp_avg": adam.exp_avg.copy(), "exp_avg_sq": adam.exp_avg_sq.copy(), "steps": adam.steps}
+        moments = {name: array.copy() for name, array in self._moments.items()}
+        return {**moments, "steps": self._optimizer.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._adam.exp_avg[:] = state["exp_avg"]
-        self._adam.exp_avg_sq[:] = state["exp_avg_sq"]
-        self._adam.steps = int(state["steps"])
+        for name, array in self._moments.items():
+            array[:] = state[name]
+        self._optimizer.steps = int(state["steps"])
 
     def _params(self, outputs: Array) -> Array:
         if self._log_std is None:

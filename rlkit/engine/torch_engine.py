@@ -11,6 +11,7 @@ from torch import Tensor
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.engine.base import Metrics, TorchLoss
 from rlkit.engine.flat import flatten_parameters
+from rlkit.engine.optim import MOMENTS
 from rlkit.networks.actor_critic import ActorCritic
 from rlkit.spaces import MASKED_LOGIT, Array
 
@@ -19,15 +20,22 @@ CHUNK = 1024
 
 
 class TorchEngine:
-    """Adam on a loss written with torch; see `Engine`."""
+    """Gradient steps on a loss written with torch; see `Engine`."""
 
-    def __init__(self, network: ActorCritic, loss: TorchLoss, *, max_grad_norm: float | None, adam_eps: float) -> None:
+    def __init__(
+        self, network: ActorCritic, loss: TorchLoss, *, max_grad_norm: float | None, optimizer: str, eps: float
+    ) -> None:
         flat, gradients = flatten_parameters(network)
         self.device = flat.device
         self._network, self._loss, self._max_grad_norm = network, loss, max_grad_norm
         self._flat = torch.nn.Parameter(flat)
         self._flat.grad = gradients
-        self._optimizer = torch.optim.Adam([self._flat], eps=adam_eps, fused=True)
+        self._moments = MOMENTS[optimizer]
+        self._optimizer: torch.optim.Optimizer = (
+            torch.optim.Adam([self._flat], eps=eps, fused=True)
+            if optimizer == "adam"
+            else torch.optim.RMSprop([self._flat], eps=eps)
+        )
         self._batch: PolicyBatch | None = None
 
     def policy(self, features: tuple[Array, ...]) -> Array:
@@ -69,16 +77,15 @@ class TorchEngine:
     def state_dict(self) -> dict[str, Any]:
         state = self._optimizer.state.get(self._flat)
         if not state:
-            zeros = np.zeros(self._flat.numel(), np.float32)
-            return {"exp_avg": zeros, "exp_avg_sq": zeros.copy(), "steps": 0}
-        moments = {name: _array(state[name]).copy() for name in ("exp_avg", "exp_avg_sq")}
+            return {**{name: np.zeros(self._flat.numel(), np.float32) for name in self._moments}, "steps": 0}
+        moments = {name: _array(state[name]).copy() for name in self._moments}
         return {**moments, "steps": int(state["step"].item())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         def tensor(value: Any) -> Tensor:
             return torch.as_tensor(value, dtype=torch.float32, device=self.device).clone()
 
-        moments = {name: tensor(state[name]) for name in ("exp_avg", "exp_avg_sq")}
+        moments = {name: tensor(state[name]) for name in self._moments}
         self._optimizer.state[self._flat] = {"step": tensor(float(state["steps"])), **moments}
 
     def _tensors(self, features: tuple[Array, ...]) -> tuple[Tensor, ...]:
