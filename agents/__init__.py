@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from gymnasium import spaces
 
+from rlkit.agents.a2c import A2C, A2CConfig
 from rlkit.agents.base import Agent, AgentConfig
 from rlkit.agents.ppo import PPO, PPOConfig
 from rlkit.errors import RlkitError
@@ -20,6 +21,7 @@ class Variant(NamedTuple):
 
 
 VARIANTS: dict[str, Variant] = {
+    "a2c": Variant(A2C, A2CConfig, {}),
     "ppo": Variant(PPO, PPOConfig, {}),
     "ppo2": Variant(PPO, PPOConfig, {"objective": "clip"}),
     "ppo_kl": Variant(PPO, PPOConfig, {"objective": "kl"}),
