@@ -40,10 +40,25 @@ def explained_variance(values: Floats, returns: Floats) -> float:
     return float(1 - (returns - values).var() / variance) if variance > 0 else 0.0
 
 
-def td_targets(rewards: Floats, next_values: Floats, terminated: Bools, gamma: float) -> Floats:
+def td_targets(rewards: Floats, next_values: Floats, terminated: Bools, gamma: float | Floats) -> Floats:
     """What one step says a value is: r + γ · next value, and r alone where the episode terminated.
 
-    `next_values` are of the observation that each step led to, however an agent values it.
+    `next_values` are of the observation that each step led to, however an agent values it. For n-step returns, γ is
+    an array: discounts to the power of the steps taken.
     """
     targets: Floats = rewards + gamma * next_values * ~terminated
     return targets
+
+
+def n_step_returns(rewards: Floats, ended: Bools, gammas: Floats) -> tuple[Floats, NDArray[np.intp]]:
+    """The discounted sums of rewards up to each row's first end, and how many steps they are of: (rows,) both.
+
+    `rewards` and `ended` are (rows, n), n steps along one environment's path, `gammas` the powers of γ from 0 on.
+    Where none of the n steps ends anything, all of them count.
+    """
+    ended = ended.copy()
+    ended[:, -1] = True
+    lengths = ended.argmax(1) + 1
+    n = rewards.shape[1]
+    counted = np.arange(n) < lengths[:, None]
+    return (rewards * gammas[:n] * counted).sum(1), lengths
