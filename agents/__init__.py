@@ -9,6 +9,9 @@ from gymnasium import spaces
 from rlkit.agents.a2c import A2C, A2CConfig
 from rlkit.agents.base import Agent, AgentConfig
 from rlkit.agents.ppo import PPO, PPOConfig
+from rlkit.agents.q_learning import QLearning, QLearningConfig
+from rlkit.agents.reinforce import Reinforce, ReinforceConfig
+from rlkit.agents.sarsa import SARSA, SARSAConfig
 from rlkit.errors import RlkitError
 
 
@@ -21,11 +24,16 @@ class Variant(NamedTuple):
 
 
 VARIANTS: dict[str, Variant] = {
+    "reinforce": Variant(Reinforce, ReinforceConfig, {}),
+    "reinforce_baseline": Variant(Reinforce, ReinforceConfig, {"baseline": "value"}),
     "a2c": Variant(A2C, A2CConfig, {}),
     "ppo": Variant(PPO, PPOConfig, {}),
     "ppo2": Variant(PPO, PPOConfig, {"objective": "clip"}),
     "ppo_kl": Variant(PPO, PPOConfig, {"objective": "kl"}),
     "ppo_adaptive_kl": Variant(PPO, PPOConfig, {"objective": "adaptive_kl"}),
+    "sarsa": Variant(SARSA, SARSAConfig, {}),
+    "expected_sarsa": Variant(SARSA, SARSAConfig, {"expected": True}),
+    "q_learning": Variant(QLearning, QLearningConfig, {}),
 }
 """Every `agent=` choice. A config's `name` is the agent's own name, under which its tuned values are found."""
 
