@@ -10,7 +10,7 @@ from rlkit.agents.a2c import A2C, A2CConfig
 from rlkit.agents.base import Agent, AgentConfig
 from rlkit.agents.ppo import PPO, PPOConfig
 from rlkit.agents.q_learning import QLearning, QLearningConfig
-from rlkit.agents.reinforce import Reinforce, ReinforceConfig
+from rlkit.agents.reinforce import REINFORCE, REINFORCEConfig
 from rlkit.agents.sarsa import SARSA, SARSAConfig
 from rlkit.errors import RlkitError
 
@@ -24,8 +24,8 @@ class Variant(NamedTuple):
 
 
 VARIANTS: dict[str, Variant] = {
-    "reinforce": Variant(Reinforce, ReinforceConfig, {}),
-    "reinforce_baseline": Variant(Reinforce, ReinforceConfig, {"baseline": "value"}),
+    "reinforce": Variant(REINFORCE, REINFORCEConfig, {}),
+    "reinforce_baseline": Variant(REINFORCE, REINFORCEConfig, {"baseline": "value"}),
     "a2c": Variant(A2C, A2CConfig, {}),
     "ppo": Variant(PPO, PPOConfig, {}),
     "ppo2": Variant(PPO, PPOConfig, {"objective": "clip"}),

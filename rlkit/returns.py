@@ -9,6 +9,17 @@ Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
 
 
+def discounted_returns(rewards: Floats, gamma: float) -> Floats:
+    """The rewards to go, R_t = r_t + γ R_{t+1}, down the columns of (num_steps, num_episodes) whole episodes.
+
+    Zeros follow an episode's end.
+    """
+    returns = rewards.copy()
+    for t in reversed(range(len(returns) - 1)):
+        returns[t] += gamma * returns[t + 1]
+    return returns
+
+
 def gae(
     rewards: Floats,
     values: Floats,

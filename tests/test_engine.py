@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 
 from rlkit.agents.a2c import A2CCoefficients, a2c_loss
 from rlkit.agents.ppo import OBJECTIVES, PPOCoefficients, ppo_loss
+from rlkit.agents.reinforce import REINFORCECoefficients, reinforce_loss
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.config import NetworkConfig
 from rlkit.engine.flat import flatten_parameters
 from rlkit.engine.heads import analytic_head
 from rlkit.engine.make import make_actor_critic, make_engine
 from rlkit.engine.optim import clip_global_norm, make_optimizer
-from rlkit.engine.policy_gradient import a2c_gradient, ppo_gradient
+from rlkit.engine.policy_gradient import a2c_gradient, ppo_gradient, reinforce_gradient
 from rlkit.errors import RlkitError
 from rlkit.networks.actor_critic import ActorCritic
 
@@ -106,6 +107,7 @@ def test_both_engines_reach_the_same_parameters_and_metrics(action_space: spaces
 
 PPO_LOSS = (ppo_loss, ppo_gradient)
 A2C_LOSS = (a2c_loss, a2c_gradient)
+REINFORCE_LOSS = (reinforce_loss, reinforce_gradient)
 
 
 def gradients_by(
@@ -162,19 +164,21 @@ def test_gradients_agree_on_random_networks(
 
 @settings(max_examples=20, deadline=None)
 @given(
+    losses=st.sampled_from([A2C_LOSS, REINFORCE_LOSS]),
     action_space=st.sampled_from(ACTION_SPACES),
     hidden=st.lists(st.integers(1, 20), max_size=2),
     rows=st.integers(1, 50),
     normalize=st.booleans(),
     seed=st.integers(0, 1000),
 )
-def test_gradients_of_a2c_agree_on_random_networks(
-    action_space: spaces.Space[Any], hidden: list[int], rows: int, normalize: bool, seed: int
+def test_gradients_of_a2c_and_reinforce_agree_on_random_networks(
+    losses: Any, action_space: spaces.Space[Any], hidden: list[int], rows: int, normalize: bool, seed: int
 ) -> None:
     batch = make_batch(make_network(action_space, hidden_sizes=hidden), rows, seed)
-    coefficients = A2CCoefficients(0.05, 0.5, normalize)
+    a2c, reinforce = A2CCoefficients(0.05, 0.5, normalize), REINFORCECoefficients(7, 0.05, 0.5, normalize)
+    coefficients = a2c if losses is A2C_LOSS else reinforce
     plain, fast = (
-        gradients_by(compute, make_network(action_space, hidden_sizes=hidden), batch, coefficients, A2C_LOSS)
+        gradients_by(compute, make_network(action_space, hidden_sizes=hidden), batch, coefficients, losses)
         for compute in ("torch", "numpy")
     )
     scale = max(1.0, float(plain.abs().max()))

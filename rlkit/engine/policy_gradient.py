@@ -14,6 +14,7 @@ from rlkit.spaces import Array
 if TYPE_CHECKING:
     from rlkit.agents.a2c import A2CCoefficients
     from rlkit.agents.ppo import PPOCoefficients
+    from rlkit.agents.reinforce import REINFORCECoefficients
 
 
 def ppo_gradient(
@@ -64,13 +65,32 @@ def a2c_gradient(
     head: AnalyticHead, params: Array, values: Array, batch: PolicyBatch, c: A2CCoefficients
 ) -> tuple[Array, Array, Metrics]:
     """The derivatives of `rlkit.agents.a2c.a2c_loss` by the head's parameters and by the values."""
+    return _gradient(head, params, values, batch, c, len(values))
+
+
+def reinforce_gradient(
+    head: AnalyticHead, params: Array, values: Array, batch: PolicyBatch, c: REINFORCECoefficients
+) -> tuple[Array, Array, Metrics]:
+    """The derivatives of `rlkit.agents.reinforce.reinforce_loss` by the head's parameters and by the values."""
+    return _gradient(head, params, values, batch, c, c.num_episodes)
+
+
+def _gradient(
+    head: AnalyticHead,
+    params: Array,
+    values: Array,
+    batch: PolicyBatch,
+    c: A2CCoefficients | REINFORCECoefficients,
+    count: int,
+) -> tuple[Array, Array, Metrics]:
+    """Of the policy's and the entropy's sums over all rows, divided by `count`, and of the values' mean square."""
     rows = len(values)
     log_prob, entropy, _ = head.evaluate(params, batch.action)
     advantages = _whitened(batch.advantages) if c.normalize_advantages else batch.advantages
-    d_params = head.gradient(advantages / -rows, -c.ent_coef / rows, 0.0)
+    d_params = head.gradient(advantages / -count, -c.ent_coef / count, 0.0)
     errors = values - batch.returns
     metrics = {
-        "policy_loss": float(log_prob @ advantages) / -rows,
+        "policy_loss": float(log_prob @ advantages) / -count,
         "value_loss": float(errors @ errors) / rows,
         "entropy": float(entropy.mean()),
     }
