@@ -8,6 +8,7 @@ from gymnasium import spaces
 
 from rlkit.agents.a2c import A2C, A2CConfig
 from rlkit.agents.base import Agent, AgentConfig
+from rlkit.agents.dqn import DQN, DQNConfig
 from rlkit.agents.ppo import PPO, PPOConfig
 from rlkit.agents.q_learning import QLearning, QLearningConfig
 from rlkit.agents.reinforce import REINFORCE, REINFORCEConfig
@@ -34,6 +35,9 @@ VARIANTS: dict[str, Variant] = {
     "sarsa": Variant(SARSA, SARSAConfig, {}),
     "expected_sarsa": Variant(SARSA, SARSAConfig, {"expected": True}),
     "q_learning": Variant(QLearning, QLearningConfig, {}),
+    "dqn": Variant(DQN, DQNConfig, {}),
+    "double_dqn": Variant(DQN, DQNConfig, {"double": True}),
+    "dueling_dqn": Variant(DQN, DQNConfig, {"dueling": True}),
 }
 """Every `agent=` choice. A config's `name` is the agent's own name, under which its tuned values are found."""
 

@@ -65,6 +65,8 @@ class QLearningConfig:
 class QLearning(Agent):
     """Explores ε-greedily, and learns from every step as it comes."""
 
+    action_spaces = (spaces.Discrete,)
+
     def __init__(
         self,
         config: QLearningConfig,

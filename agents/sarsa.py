@@ -71,6 +71,8 @@ class SARSA(Agent):
     At an episode's end there is none: the value of a truncated episode's last observation is the policy's mean.
     """
 
+    action_spaces = (spaces.Discrete,)
+
     def __init__(
         self,
         config: SARSAConfig,

@@ -7,6 +7,7 @@ and the tuned values that an agent's variants inherit. Importing this module tel
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from importlib import resources
 from typing import Any, List  # noqa: UP035
 
@@ -62,7 +63,7 @@ class RlkitSource(ConfigSource):
         """The choices in a group, for error messages and shell completion."""
         import gymnasium
 
-        groups = {"agent": VARIANTS, "env": gymnasium.registry, "logger": LOGGERS}
+        groups: dict[str, Iterable[str]] = {"agent": VARIANTS, "env": gymnasium.registry, "logger": LOGGERS}
         return sorted(groups.get(config_path, ()))
 
 

@@ -34,6 +34,19 @@ def make_actor_critic(
     return network, place(network, device)
 
 
+def make_q_network(
+    observation_space: spaces.Space[Any],
+    num_actions: int,
+    config: NetworkConfig,
+    seed: np.random.SeedSequence,
+    device: str,
+    dueling: str,
+) -> tuple[QNetwork, str]:
+    """The same for a Q-network."""
+    network = QNetwork(observation_space, num_actions, config, seeded_generator(seed), dueling)
+    return network, place(network, device)
+
+
 def place(network: ActorCritic | QNetwork, device: str) -> str:
     """Moves the network to its device, and says what `device=auto` became; raises RlkitError if there is no GPU."""
     if device == "auto":

@@ -83,7 +83,7 @@ class TorchQEngine:
         norm = self._descent.step(value, learning_rate)
         # One transfer for all.
         value_, norm_, mean, *errors = torch.cat([torch.stack([value, norm, q_values.mean()]), td_errors]).tolist()
-        return np.array(errors, np.float32), {"loss": value_, "grad_norm": norm_, "q_value": mean}
+        return np.array(errors, np.float32), {"value_loss": value_, "grad_norm": norm_, "q_value": mean}
 
     def update_target(self, tau: float) -> None:
         with torch.no_grad():
@@ -133,7 +133,7 @@ class NumpyQEngine:
         mean = float(q_values.mean())
         self._online.backward(_d_outputs(d_q_values, self._dueling))
         norm = self._descent.step(learning_rate)
-        return td_errors, {"loss": value, "grad_norm": norm, "q_value": mean}
+        return td_errors, {"value_loss": value, "grad_norm": norm, "q_value": mean}
 
     def update_target(self, tau: float) -> None:
         # Written so that a share of 1 is a copy, without rounding.
