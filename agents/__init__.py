@@ -6,8 +6,13 @@ from typing import Any, NamedTuple
 
 from gymnasium import spaces
 
+from rlkit.agents.a2c import A2C, A2CConfig
 from rlkit.agents.base import Agent, AgentConfig
+from rlkit.agents.dqn import DQN, DQNConfig
 from rlkit.agents.ppo import PPO, PPOConfig
+from rlkit.agents.q_learning import QLearning, QLearningConfig
+from rlkit.agents.reinforce import REINFORCE, REINFORCEConfig
+from rlkit.agents.sarsa import SARSA, SARSAConfig
 from rlkit.errors import RlkitError
 
 
@@ -20,10 +25,19 @@ class Variant(NamedTuple):
 
 
 VARIANTS: dict[str, Variant] = {
+    "reinforce": Variant(REINFORCE, REINFORCEConfig, {}),
+    "reinforce_baseline": Variant(REINFORCE, REINFORCEConfig, {"baseline": "value"}),
+    "a2c": Variant(A2C, A2CConfig, {}),
     "ppo": Variant(PPO, PPOConfig, {}),
     "ppo2": Variant(PPO, PPOConfig, {"objective": "clip"}),
     "ppo_kl": Variant(PPO, PPOConfig, {"objective": "kl"}),
     "ppo_adaptive_kl": Variant(PPO, PPOConfig, {"objective": "adaptive_kl"}),
+    "sarsa": Variant(SARSA, SARSAConfig, {}),
+    "expected_sarsa": Variant(SARSA, SARSAConfig, {"expected": True}),
+    "q_learning": Variant(QLearning, QLearningConfig, {}),
+    "dqn": Variant(DQN, DQNConfig, {}),
+    "double_dqn": Variant(DQN, DQNConfig, {"double": True}),
+    "dueling_dqn": Variant(DQN, DQNConfig, {"dueling": True}),
 }
 """Every `agent=` choice. A config's `name` is the agent's own name, under which its tuned values are found."""
 

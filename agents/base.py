@@ -53,6 +53,13 @@ class Agent(Acting, Protocol):
     `(config, observation_space, action_space, *, network, num_envs, seed, device, compute)`.
     """
 
+    action_spaces: ClassVar[tuple[type[spaces.Space[Any]], ...]] = (
+        spaces.Box,
+        spaces.Discrete,
+        spaces.MultiDiscrete,
+        spaces.MultiBinary,
+    )
+    """The kinds of action space that it can handle."""
     config: Any
     network_config: NetworkConfig
     observation_space: spaces.Space[Any]
@@ -101,6 +108,20 @@ class Agent(Acting, Protocol):
         from rlkit import checkpoint
 
         return checkpoint.save(self, path)
+
+
+def discrete_actions(name: str, space: spaces.Space[Any]) -> spaces.Discrete[Any]:
+    """The action space, if it is Discrete.
+
+    Raises RlkitError otherwise, saying which agents can do what the agent `name` cannot.
+    """
+    from rlkit.agents import VARIANTS  # which imports this module
+
+    if isinstance(space, spaces.Discrete):
+        return space
+    able = [key for key, variant in VARIANTS.items() if isinstance(space, variant.agent.action_spaces)]
+    agents = ", ".join(key for key in able if key == VARIANTS[key].config.name)
+    raise RlkitError(f"agent={name} needs Discrete actions, not {space}; agents that can handle them: {agents}")
 
 
 def as_batch(space: spaces.Space[Any], obs: Any) -> tuple[Obs, bool]:

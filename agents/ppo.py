@@ -14,10 +14,10 @@ from gymnasium import spaces
 
 from rlkit.agents.base import Agent, Step, as_batch
 from rlkit.buffers.batch import PolicyBatch
-from rlkit.buffers.rollout import RolloutBuffer
+from rlkit.buffers.rollout import RolloutBuffer, policy_batch
 from rlkit.config import NetworkConfig
 from rlkit.errors import RlkitError, check_choice, check_fields
-from rlkit.returns import gae
+from rlkit.returns import explained_variance
 from rlkit.schedules import SCHEDULES, scheduled
 from rlkit.spaces import Array, Obs, masked
 
@@ -173,7 +173,7 @@ class PPO(Agent):
         compute: str = "auto",
     ) -> None:
         # Imported here so that reading PPOConfig, as the command line does for --help, does not import torch.
-        from rlkit.engine.make import make_actor_critic, make_engine, make_model
+        from rlkit.engine.make import make_actor_critic, make_engine
         from rlkit.engine.policy_gradient import ppo_gradient
         from rlkit.networks.normalization import RewardNormalizer
         from rlkit.policy import ActorCriticPolicy
@@ -188,9 +188,9 @@ class PPO(Agent):
         self.engine, self.compute = make_engine(
             self.network, compute, ppo_loss, ppo_gradient, config.max_grad_norm, config.adam_eps
         )
-        self.policy = ActorCriticPolicy(self.network, self.engine, act_seed, config.noise_correlation)
-        self.rewards = RewardNormalizer(config.gamma, num_envs) if config.normalize_rewards else None
-        self.model = make_model(network=self.network, rewards=self.rewards)
+        rewards = RewardNormalizer(config.gamma, num_envs) if config.normalize_rewards else None
+        self.policy = ActorCriticPolicy(self.network, self.engine, act_seed, config.noise_correlation, rewards)
+        self.model = self.policy.model
         self.kl_coef = config.kl_coef
         self._rng = np.random.default_rng(update_seed)
 
@@ -203,7 +203,9 @@ class PPO(Agent):
 
     def update(self, buffer: RolloutBuffer, progress: float) -> dict[str, float]:
         config = self.config
-        batch, rows = self._batch(buffer)
+        batch, rows = policy_batch(
+            buffer, self.policy, config.gamma, config.gae_lambda, old_params=config.objective != "clip"
+        )
         learning_rate = scheduled(config.learning_rate_schedule, config.learning_rate, progress)
         coefficients = PPOCoefficients(
             config.objective,
@@ -224,47 +226,16 @@ class PPO(Agent):
             if config.target_kl is not None and history[-1]["approx_kl"] > 1.5 * config.target_kl:
                 break
         metrics = {f"train/{name}": float(np.mean([step[name] for step in history])) for name in history[0]}
-        metrics["train/explained_variance"] = _explained_variance(batch.values[rows], batch.returns[rows])
+        metrics["train/explained_variance"] = explained_variance(batch.values[rows], batch.returns[rows])
         metrics["train/learning_rate"] = learning_rate
         if config.objective == "adaptive_kl":
             metrics["train/kl"] = self._mean_kl(batch, rows)
             metrics["train/kl_coef"] = self.kl_coef
             self.kl_coef = adapted_kl_coef(self.kl_coef, metrics["train/kl"], config.kl_target)
         # Only now, so that the old and the new policy saw observations through the same statistics.
-        self.network.features.update(tuple(part[:-1].reshape(-1, *part.shape[2:])[rows] for part in buffer.obs))
+        self.network.features.update(buffer.obs_of(rows))
         buffer.clear()
         return metrics
-
-    def _batch(self, buffer: RolloutBuffer) -> tuple[PolicyBatch, Array]:
-        """The rollout as one row per transition, and the indices of the rows that are experience."""
-        config, (steps, envs) = self.config, buffer.rewards.shape
-        features = self.network.features(buffer.flat_obs())
-        params, flat_values = self.engine.evaluate(features)
-        values = flat_values.reshape(steps + 1, envs)
-        next_values = values[1:].copy()
-        if buffer.final_obs:
-            at_steps, at_envs, last_obs = buffer.final_batch()
-            next_values[at_steps, at_envs] = self.policy.values(last_obs)
-        rewards, ended = buffer.rewards, (buffer.terminated, buffer.truncated)
-        if self.rewards is not None:
-            rewards = self.rewards.normalize(rewards, buffer.terminated | buffer.truncated, buffer.valid)
-        advantages = gae(rewards, values[:-1], next_values, *ended, config.gamma, config.gae_lambda)
-
-        transitions = steps * envs
-        action = buffer.actions.reshape(transitions, *buffer.actions.shape[2:])
-        mask = None if buffer.action_masks is None else buffer.action_masks.reshape(transitions, -1)
-        params = masked(params[:transitions], mask)
-        batch = PolicyBatch(
-            features=tuple(part[:transitions] for part in features),
-            action=action,
-            log_prob=self.policy.analytic_head.evaluate(params, action).log_prob,
-            advantages=advantages.reshape(transitions),
-            returns=(advantages + values[:-1]).reshape(transitions),
-            values=flat_values[:transitions],
-            action_mask=mask,
-            old_params=None if config.objective == "clip" else params,
-        )
-        return batch, np.flatnonzero(buffer.valid)
 
     def _mean_kl(self, batch: PolicyBatch, rows: Array) -> float:
         """KL(old || new) over the rollout, after the update."""
@@ -282,33 +253,16 @@ class PPO(Agent):
 
         Raises RlkitError unless the action space is Discrete.
         """
-        if not isinstance(self.action_space, spaces.Discrete):
-            raise RlkitError(f"action_probabilities needs a Discrete action space, not {self.action_space}")
         return self.policy.probabilities(as_batch(self.observation_space, obs)[0], action_masks)
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "model": {name: tensor.cpu().numpy().copy() for name, tensor in self.model.state_dict().items()},
-            "optimizer": self.engine.state_dict(),
             "policy": self.policy.state_dict(),
             "rng": self._rng.bit_generator.state,
             "kl_coef": self.kl_coef,
-            "running_rewards": None if self.rewards is None else self.rewards.running.copy(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        import torch
-
-        self.model.load_state_dict({name: torch.as_tensor(array) for name, array in state["model"].items()})
-        self.engine.load_state_dict(state["optimizer"])
         self.policy.load_state_dict(state["policy"])
         self._rng.bit_generator.state = state["rng"]
         self.kl_coef = state["kl_coef"]
-        if self.rewards is not None:
-            self.rewards.running = state["running_rewards"].copy()
-
-
-def _explained_variance(values: Array, returns: Array) -> float:
-    """1 - Var[returns - values] / Var[returns]: 1 is a perfect critic, 0 one that knows no more than the mean."""
-    variance = returns.var()
-    return float(1 - (returns - values).var() / variance) if variance > 0 else 0.0

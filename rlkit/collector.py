@@ -58,6 +58,7 @@ class Collector:
             final_obs: dict[int, Obs] = {}
             if any_done := done.any():
                 next_obs, info, final_obs = self._after_done(next_obs, info, done)
+            next_mask = _action_mask(info)
             transition = Transition(
                 self._obs,
                 step.action,
@@ -68,10 +69,11 @@ class Collector:
                 final_obs,
                 self._valid,
                 self._mask,
+                next_mask,
             )
             buffer.add(transition)
             self._count(transition, done if any_done else None, episodes)
-            self._obs, self._mask = transition.next_obs, _action_mask(info)
+            self._obs, self._mask = transition.next_obs, next_mask
         return episodes
 
     def _after_done(self, obs: Any, info: dict[str, Any], done: Array) -> tuple[Any, dict[str, Any], dict[int, Obs]]:

@@ -1,30 +1,40 @@
-"""Acting: samples actions from an actor-critic network's policy, and answers questions about it."""
+"""A policy with its critic: acts, answers questions, and hands over all the state that training has given it."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+import torch
 
 from rlkit.engine.base import Engine
 from rlkit.engine.heads import analytic_head
+from rlkit.engine.make import make_model
 from rlkit.errors import RlkitError
 from rlkit.networks.actor_critic import ActorCritic
 from rlkit.networks.heads import Categorical, Gaussian
+from rlkit.networks.normalization import RewardNormalizer
 from rlkit.spaces import Array, Obs, masked
 
 
 class ActorCriticPolicy:
     """Draws actions with a generator of its own, whichever engine computes their distribution.
 
+    `model` is all that is saved of it: the network, and the statistics that `rewards` are normalised by, if they are.
     `noise_correlation` ρ makes a Gaussian's noise an AR(1) process along each environment's steps (Korenkevych et
     al. 2019): its variance stays one, so each action's own probability is still the policy's.
     """
 
     def __init__(
-        self, network: ActorCritic, engine: Engine, seed: np.random.SeedSequence, noise_correlation: float = 0.0
+        self,
+        network: ActorCritic,
+        engine: Engine,
+        seed: np.random.SeedSequence,
+        noise_correlation: float = 0.0,
+        rewards: RewardNormalizer | None = None,
     ) -> None:
-        self.network, self.engine = network, engine
+        self.network, self.engine, self.rewards = network, engine, rewards
+        self.model = make_model(network=network, rewards=rewards)
         self.analytic_head = analytic_head(network.head)
         self._rng = np.random.default_rng(seed)
         self._rho = noise_correlation if isinstance(network.head, Gaussian) else 0.0
@@ -57,20 +67,35 @@ class ActorCriticPolicy:
         return self.engine.evaluate(self.network.features(obs))[1]
 
     def probabilities(self, obs: Obs, action_mask: Array | None) -> Array:
-        """The softmax of a Categorical policy's parameters."""
+        """The probability of each action: (batch, number of actions).
+
+        Raises RlkitError unless the action space is Discrete.
+        """
+        if not isinstance(self.network.head, Categorical) or self.network.head.multi:
+            raise RlkitError("action_probabilities needs a Discrete action space")
         logits = self.params(obs, action_mask)
         weights = np.exp(logits - logits.max(1, keepdims=True))
         probabilities: Array = weights / weights.sum(1, keepdims=True)
         return probabilities
 
     def state_dict(self) -> dict[str, Any]:
-        """The generator's state and the noise it goes on from."""
-        return {"rng": self._rng.bit_generator.state, "noise": None if self._noise is None else self._noise.copy()}
+        """Weights, statistics, the optimiser's moments, the generator, and the noise it goes on from."""
+        return {
+            "model": {name: tensor.cpu().numpy().copy() for name, tensor in self.model.state_dict().items()},
+            "optimizer": self.engine.state_dict(),
+            "rng": self._rng.bit_generator.state,
+            "noise": None if self._noise is None else self._noise.copy(),
+            "running_rewards": None if self.rewards is None else self.rewards.running.copy(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes back what `state_dict` gave."""
+        self.model.load_state_dict({name: torch.as_tensor(array) for name, array in state["model"].items()})
+        self.engine.load_state_dict(state["optimizer"])
         self._rng.bit_generator.state = state["rng"]
         self._noise = state["noise"]
+        if self.rewards is not None:
+            self.rewards.running = state["running_rewards"].copy()
 
     def _correlated_noise(self, rows: int) -> Array:
         assert isinstance(self.network.head, Gaussian)

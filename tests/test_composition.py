@@ -134,7 +134,7 @@ MISTAKES = {
     "hydra.run.dirr=x": "unknown key 'hydra.run.dirr'; did you mean 'hydra.run.dir'?",
     "+nonsense=3": "unknown key 'nonsense'",
     "++agent.gama=3": "unknown key 'agent.gama'; did you mean 'agent.gamma'?",
-    "agent=ppp": "unknown agent 'ppp'; did you mean 'ppo'? (known: ppo, ppo2, ppo_adaptive_kl, ppo_kl)",
+    "agent=ppp": "unknown agent 'ppp'; did you mean 'ppo'? (known: ",
     "agent=null": "agent=null: expected a name",
     "~agent": "a run has one agent and one env",
     "agent=[ppo,ppo2]": "a run has one agent and one env",

@@ -11,14 +11,16 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlkit.agents.a2c import A2CCoefficients, a2c_loss
 from rlkit.agents.ppo import OBJECTIVES, PPOCoefficients, ppo_loss
+from rlkit.agents.reinforce import REINFORCECoefficients, reinforce_loss
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.config import NetworkConfig
 from rlkit.engine.flat import flatten_parameters
 from rlkit.engine.heads import analytic_head
 from rlkit.engine.make import make_actor_critic, make_engine
-from rlkit.engine.optim import Adam, clip_global_norm
-from rlkit.engine.policy_gradient import ppo_gradient
+from rlkit.engine.optim import clip_global_norm, make_optimizer
+from rlkit.engine.policy_gradient import a2c_gradient, ppo_gradient, reinforce_gradient
 from rlkit.errors import RlkitError
 from rlkit.networks.actor_critic import ActorCritic
 
@@ -68,11 +70,11 @@ def make_batch(network: ActorCritic, rows: int, seed: int, mask: bool = False) -
     )
 
 
-def both_engines(action_space: spaces.Space[Any], **config: Any) -> dict[str, Any]:
+def both_engines(action_space: spaces.Space[Any], optimizer: str = "adam", **config: Any) -> dict[str, Any]:
     engines: dict[str, Any] = {}
     for compute in ("torch", "numpy"):
         network = make_network(action_space, **config)
-        engine, chosen = make_engine(network, compute, ppo_loss, ppo_gradient, 0.5, 1e-5)
+        engine, chosen = make_engine(network, compute, ppo_loss, ppo_gradient, 0.5, 1e-5, optimizer)
         assert chosen == compute
         engines[compute] = (network, engine)
     return engines
@@ -103,12 +105,19 @@ def test_both_engines_reach_the_same_parameters_and_metrics(action_space: spaces
     assert (parameters_of(plain_network) - start).abs().max() > 5e-3
 
 
-def gradients_by(compute: str, network: ActorCritic, batch: PolicyBatch, c: PPOCoefficients) -> torch.Tensor:
+PPO_LOSS = (ppo_loss, ppo_gradient)
+A2C_LOSS = (a2c_loss, a2c_gradient)
+REINFORCE_LOSS = (reinforce_loss, reinforce_gradient)
+
+
+def gradients_by(
+    compute: str, network: ActorCritic, batch: PolicyBatch, c: Any, losses: Any = PPO_LOSS
+) -> torch.Tensor:
     """The gradient before clipping: a step with a learning rate of zero leaves it behind, scaled by no norm."""
-    engine, _ = make_engine(network, compute, ppo_loss, ppo_gradient, None, 1e-5)
+    engine, _ = make_engine(network, compute, losses[0], losses[1], None, 1e-5)
     seen = []
     if compute == "numpy":
-        engine._adam.step = lambda flat, gradient, lr: seen.append(gradient.copy())  # type: ignore[attr-defined]
+        engine._descent.optimizer.step = lambda flat, gradient, lr: seen.append(gradient.copy())  # type: ignore[attr-defined]
     engine.load(batch)
     engine.step(np.arange(len(batch.returns)), c, 0.0)
     if seen:
@@ -153,25 +162,54 @@ def test_gradients_agree_on_random_networks(
     torch.testing.assert_close(fast / scale, plain / scale, atol=1e-5, rtol=1e-4)
 
 
-def test_the_optimisers_are_torchs() -> None:
+@settings(max_examples=20, deadline=None)
+@given(
+    losses=st.sampled_from([A2C_LOSS, REINFORCE_LOSS]),
+    action_space=st.sampled_from(ACTION_SPACES),
+    hidden=st.lists(st.integers(1, 20), max_size=2),
+    rows=st.integers(1, 50),
+    normalize=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_gradients_of_a2c_and_reinforce_agree_on_random_networks(
+    losses: Any, action_space: spaces.Space[Any], hidden: list[int], rows: int, normalize: bool, seed: int
+) -> None:
+    batch = make_batch(make_network(action_space, hidden_sizes=hidden), rows, seed)
+    a2c, reinforce = A2CCoefficients(0.05, 0.5, normalize), REINFORCECoefficients(7, 0.05, 0.5, normalize)
+    coefficients = a2c if losses is A2C_LOSS else reinforce
+    plain, fast = (
+        gradients_by(compute, make_network(action_space, hidden_sizes=hidden), batch, coefficients, losses)
+        for compute in ("torch", "numpy")
+    )
+    scale = max(1.0, float(plain.abs().max()))
+    torch.testing.assert_close(fast / scale, plain / scale, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["adam", "rmsprop"])
+def test_the_optimisers_are_torchs(name: str) -> None:
     rng = np.random.default_rng(0)
     start, gradients = rng.normal(size=30).astype(np.float32), rng.normal(size=(50, 30)).astype(np.float32)
     parameter = torch.nn.Parameter(torch.from_numpy(start.copy()))
-    reference = torch.optim.Adam([parameter], lr=0.01, eps=1e-5)
-    ours, adam = start.copy(), Adam(30, 1e-5)
+    reference: torch.optim.Optimizer = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}[name](
+        [parameter], lr=0.01, eps=1e-5
+    )
+    ours, (optimizer, moments) = start.copy(), make_optimizer(name, 30, 1e-5)
     for gradient in gradients:
         parameter.grad = torch.from_numpy(gradient.copy())
         norm = torch.nn.utils.clip_grad_norm_([parameter], 3.0)
         reference.step()
         own = gradient.copy()
         assert clip_global_norm(own, 3.0) == pytest.approx(norm.item(), rel=1e-5)
-        adam.step(ours, own, 0.01)
-    np.testing.assert_allclose(ours, parameter.detach(), atol=1e-6)
+        optimizer.step(ours, own, 0.01)
+    np.testing.assert_allclose(ours, parameter.detach(), atol=2e-6)
+    for moment, array in moments.items():
+        np.testing.assert_allclose(array, reference.state[parameter][moment], atol=1e-6, err_msg=moment)
 
 
 @pytest.mark.parametrize(("before", "after"), [("torch", "numpy"), ("numpy", "torch")])
-def test_either_engine_goes_on_from_the_others_state(before: str, after: str) -> None:
-    engines = both_engines(spaces.Discrete(3))
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_either_engine_goes_on_from_the_others_state(before: str, after: str, optimizer: str) -> None:
+    engines = both_engines(spaces.Discrete(3), optimizer)
     batch = make_batch(engines["torch"][0], 32, seed=0)._replace(old_params=None)
     rows = np.arange(32)
     for _, engine in engines.values():

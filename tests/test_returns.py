@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rlkit.returns import Bools, Floats, gae
+from rlkit.returns import Bools, Floats, discounted_returns, gae, td_targets
 
 
 def column(*values: float) -> NDArray[np.float64]:
@@ -83,3 +83,15 @@ def test_one_state_with_a_time_limit_is_worth_ten(as_termination: bool, fixed_po
     nothing, limit = np.zeros((20, 1), bool), (np.arange(20) % 10 == 9)[:, None]
     terminated, truncated = (limit, nothing) if as_termination else (nothing, limit)
     assert gae(ones, value, value, terminated, truncated, 0.9, 0.0).mean() == pytest.approx(0, abs=1e-9)
+
+
+def test_td_targets_bootstrap_unless_the_episode_terminated() -> None:
+    rewards, next_values = np.array([1.0, 1.0, -2.0]), np.array([10.0, 100.0, 1000.0])
+    terminated = np.array([False, True, False])  # whether an episode was truncated makes no difference
+    np.testing.assert_allclose(td_targets(rewards, next_values, terminated, 0.9), [10.0, 1.0, 898.0])
+
+
+def test_rewards_to_go_of_two_episodes_of_different_length() -> None:
+    rewards = np.array([[1.0, 4.0], [2.0, 8.0], [4.0, 0.0]])
+    np.testing.assert_array_equal(discounted_returns(rewards, 0.5), [[3.0, 8.0], [4.0, 8.0], [4.0, 0.0]])
+    assert rewards[0, 0] == 1.0

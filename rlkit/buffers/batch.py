@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from rlkit.spaces import Array, Obs
+
 
 class PolicyBatch(NamedTuple):
     """Transitions for a policy-gradient loss. Fields hold arrays or tensors alike; a loss names those it needs."""
@@ -26,3 +28,23 @@ class PolicyBatch(NamedTuple):
         """The batch with `function` applied to every array that is there."""
         features = tuple(function(part) for part in self.features)
         return PolicyBatch(features, *(None if part is None else function(part) for part in self[1:]))
+
+
+class ReplayBatch(NamedTuple):
+    """Transitions for a TD loss, of one step or of several: arrays of one row per transition."""
+
+    obs: Obs
+    action: Array
+    reward: Array
+    """The discounted sum of the rewards on the way to `next_obs`."""
+    next_obs: Obs
+    """What was reached; anything where the episode terminated on the way."""
+    next_action_mask: Array | None
+    """Which actions `next_obs` allows; None: all."""
+    terminated: Array
+    gamma: Array
+    """The discount of what comes after `next_obs`: to the power of the steps on the way."""
+    rows: Array
+    """Where the transitions are in the buffer."""
+    weights: Array | None = None
+    """What each one counts in the loss; None: all the same."""

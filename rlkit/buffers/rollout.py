@@ -1,11 +1,18 @@
-"""The rollout buffer: what an on-policy agent learns from once, and then overwrites."""
+"""The rollout buffer: what an on-policy agent learns from once, and then overwrites; and what it is worth."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
+from rlkit.buffers.batch import PolicyBatch
 from rlkit.buffers.transition import Transition
-from rlkit.spaces import Array, Obs
+from rlkit.returns import gae
+from rlkit.spaces import Array, Obs, masked
+
+if TYPE_CHECKING:
+    from rlkit.policy import ActorCriticPolicy
 
 
 class RolloutBuffer:
@@ -62,6 +69,10 @@ class RolloutBuffer:
         """All observations as one batch of (num_steps + 1) * num_envs rows, step by step."""
         return tuple(leaf.reshape(-1, *leaf.shape[2:]) for leaf in self.obs)
 
+    def obs_of(self, rows: Array) -> Obs:
+        """The observations that the transitions of these rows, counted step by step, began with."""
+        return tuple(leaf[rows] for leaf in self.flat_obs())
+
     def final_batch(self) -> tuple[Array, Array, Obs]:
         """The steps, the environments and the batched observations of `final_obs`; at least one must be there."""
         steps, envs = np.array(list(self.final_obs)).T
@@ -78,3 +89,41 @@ class RolloutBuffer:
         if step.action_mask is not None:
             self.action_masks = np.zeros((size[0], *step.action_mask.shape), np.bool_)
         self._allocated = True
+
+
+def policy_batch(
+    buffer: RolloutBuffer, policy: ActorCriticPolicy, gamma: float, gae_lambda: float, *, old_params: bool = False
+) -> tuple[PolicyBatch, Array]:
+    """The rollout as one row per transition with its advantage, and the indices of the rows that are experience.
+
+    Values, log-probabilities and, if asked for, the distributions' `old_params` are those of the policy as it is.
+    """
+    steps, envs = buffer.rewards.shape
+    transitions = steps * envs
+    features = policy.network.features(buffer.flat_obs())
+    params, flat_values = policy.engine.evaluate(features)
+    values = flat_values.reshape(steps + 1, envs)
+    next_values = values[1:]
+    if buffer.final_obs:
+        at_steps, at_envs, last_obs = buffer.final_batch()
+        next_values = next_values.copy()
+        next_values[at_steps, at_envs] = policy.values(last_obs)
+    rewards, terminated, truncated = buffer.rewards, buffer.terminated, buffer.truncated
+    if policy.rewards is not None:
+        rewards = policy.rewards.normalize(rewards, terminated | truncated, buffer.valid)
+    advantages = gae(rewards, values[:-1], next_values, terminated, truncated, gamma, gae_lambda)
+
+    action = buffer.actions.reshape(transitions, *buffer.actions.shape[2:])
+    mask = None if buffer.action_masks is None else buffer.action_masks.reshape(transitions, -1)
+    params = masked(params[:transitions], mask)
+    batch = PolicyBatch(
+        features=tuple(part[:transitions] for part in features),
+        action=action,
+        log_prob=policy.analytic_head.evaluate(params, action).log_prob,
+        advantages=advantages.reshape(transitions),
+        returns=(advantages + values[:-1]).reshape(transitions),
+        values=flat_values[:transitions],
+        action_mask=mask,
+        old_params=params if old_params else None,
+    )
+    return batch, np.flatnonzero(buffer.valid)

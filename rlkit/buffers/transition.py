@@ -24,3 +24,15 @@ class Transition(NamedTuple):
     valid: Array
     """False where the environment only reset itself: such a row is no experience."""
     action_mask: Array | None
+    next_action_mask: Array | None = None
+    """Which actions `next_obs` allows."""
+
+    def reached(self) -> Obs:
+        """The observation that each action led to: an ended episode's own last one, not the next one's first."""
+        if not self.final_obs:
+            return self.next_obs
+        batch = tuple(leaf.copy() for leaf in self.next_obs)
+        for env, last in self.final_obs.items():
+            for leaf, part in zip(batch, last, strict=True):
+                leaf[env] = part
+        return batch

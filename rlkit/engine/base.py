@@ -35,7 +35,7 @@ class Engine(Protocol):
         """One gradient step on these rows of the batch; returns the loss's metrics."""
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimiser's state, the same for every engine: exp_avg, exp_avg_sq and steps."""
+        """The optimiser's state, the same for every engine: its moments by name (`optim.MOMENTS`), and steps."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes back what `state_dict` gave."""

@@ -12,9 +12,11 @@ from torch import nn
 from rlkit.config import NetworkConfig
 from rlkit.engine.base import AnalyticLoss, Engine, TorchLoss
 from rlkit.engine.numpy_engine import NumpyEngine, unsupported
+from rlkit.engine.q_engine import AnalyticTDLoss, NumpyQEngine, QEngine, TorchQEngine, TorchTDLoss, q_unsupported
 from rlkit.engine.torch_engine import TorchEngine
 from rlkit.errors import RlkitError
 from rlkit.networks.actor_critic import ActorCritic
+from rlkit.networks.q_network import QNetwork
 
 
 def make_actor_critic(
@@ -29,12 +31,30 @@ def make_actor_critic(
     Raises RlkitError for spaces that no network can handle, and for a GPU that is not there.
     """
     network = ActorCritic(observation_space, action_space, config, seeded_generator(seed))
+    return network, place(network, device)
+
+
+def make_q_network(
+    observation_space: spaces.Space[Any],
+    num_actions: int,
+    config: NetworkConfig,
+    seed: np.random.SeedSequence,
+    device: str,
+    dueling: str,
+) -> tuple[QNetwork, str]:
+    """The same for a Q-network."""
+    network = QNetwork(observation_space, num_actions, config, seeded_generator(seed), dueling)
+    return network, place(network, device)
+
+
+def place(network: ActorCritic | QNetwork, device: str) -> str:
+    """Moves the network to its device, and says what `device=auto` became; raises RlkitError if there is no GPU."""
     if device == "auto":
         device = "cuda" if len(network.cnns) and torch.cuda.is_available() else "cpu"
     elif device == "cuda" and not torch.cuda.is_available():
         raise RlkitError("device=cuda, but torch finds no CUDA device here; device=auto or device=cpu would work")
     network.to(device).features.cpu()  # observations are normalised before they go to the device
-    return network, device
+    return device
 
 
 def seeded_generator(seed: np.random.SeedSequence) -> torch.Generator:
@@ -53,15 +73,31 @@ def make_engine(
     torch_loss: TorchLoss,
     analytic_loss: AnalyticLoss,
     max_grad_norm: float | None,
-    adam_eps: float,
+    eps: float,
+    optimizer: str = "adam",
 ) -> tuple[Engine, str]:
     """The engine for a network that is already on its device, and what `compute=auto` became.
 
-    Raises RlkitError where `compute=numpy` cannot handle the network.
+    `optimizer` is `adam` or `rmsprop`, `eps` its ε. Raises RlkitError where `compute=numpy` cannot handle the network.
     """
-    reason = unsupported(network)
+    if chosen(compute, unsupported(network)) == "torch":
+        torch_engine = TorchEngine(network, torch_loss, max_grad_norm=max_grad_norm, optimizer=optimizer, eps=eps)
+        return torch_engine, "torch"
+    numpy_engine = NumpyEngine(network, analytic_loss, max_grad_norm=max_grad_norm, optimizer=optimizer, eps=eps)
+    return numpy_engine, "numpy"
+
+
+def make_q_engine(
+    network: QNetwork, compute: str, torch_loss: TorchTDLoss, analytic_loss: AnalyticTDLoss, **descent: Any
+) -> tuple[QEngine, str]:
+    """The same for a Q-network; `descent` is what its gradient steps take: max_grad_norm, optimizer, eps."""
+    if chosen(compute, q_unsupported(network)) == "torch":
+        return TorchQEngine(network, torch_loss, **descent), "torch"
+    return NumpyQEngine(network, analytic_loss, **descent), "numpy"
+
+
+def chosen(compute: str, reason: str | None) -> str:
+    """What `compute` becomes where NumPy cannot be used for a reason; raises RlkitError if it was asked for."""
     if compute == "numpy" and reason:
         raise RlkitError(f"compute=numpy cannot be used because {reason}; compute=auto or compute=torch would work")
-    if compute == "torch" or reason:
-        return TorchEngine(network, torch_loss, max_grad_norm=max_grad_norm, adam_eps=adam_eps), "torch"
-    return NumpyEngine(network, analytic_loss, max_grad_norm=max_grad_norm, adam_eps=adam_eps), "numpy"
+    return "torch" if compute == "torch" or reason else "numpy"

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.engine.base import AnalyticLoss, Metrics
-from rlkit.engine.flat import flatten_parameters
+from rlkit.engine.descent import NumpyDescent
 from rlkit.engine.heads import analytic_head
-from rlkit.engine.optim import Adam, clip_global_norm
 from rlkit.networks.actor_critic import ActorCritic
 from rlkit.networks.heads import Gaussian
 from rlkit.spaces import Array, masked
@@ -74,20 +73,18 @@ class MLP:
 
 
 class NumpyEngine:
-    """Adam on a loss whose derivatives are written out; see `Engine`."""
+    """Gradient steps on a loss whose derivatives are written out; see `Engine`."""
 
     def __init__(
-        self, network: ActorCritic, loss: AnalyticLoss, *, max_grad_norm: float | None, adam_eps: float
+        self, network: ActorCritic, loss: AnalyticLoss, *, max_grad_norm: float | None, optimizer: str, eps: float
     ) -> None:
         if reason := unsupported(network):
             raise ValueError(reason)
-        flat, gradients = flatten_parameters(network)
-        self._flat, self._gradients = flat.numpy(), gradients.numpy()
+        self._descent = NumpyDescent(network, max_grad_norm=max_grad_norm, optimizer=optimizer, eps=eps)
         self._actor, self._critic = MLP(network.actor), MLP(network.critic)
         self._log_std = None if network.log_std is None else network.log_std.detach().numpy()
         self._log_std_gradient = None if network.log_std is None else _gradient(network.log_std)
-        self._head, self._loss, self._max_grad_norm = analytic_head(network.head), loss, max_grad_norm
-        self._adam = Adam(len(self._flat), adam_eps)
+        self._head, self._loss = analytic_head(network.head), loss
         self._batch: PolicyBatch | None = None
 
     def policy(self, features: tuple[Array, ...]) -> Array:
@@ -116,18 +113,14 @@ class NumpyEngine:
             d_params = np.ascontiguousarray(d_mean)
         self._actor.backward(d_params)
         self._critic.backward(d_values[:, None])
-        metrics["grad_norm"] = clip_global_norm(self._gradients, self._max_grad_norm)
-        self._adam.step(self._flat, self._gradients, learning_rate)
+        metrics["grad_norm"] = self._descent.step(learning_rate)
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
-        adam = self._adam
-        return {"exp_avg": adam.exp_avg.copy(), "exp_avg_sq": adam.exp_avg_sq.copy(), "steps": adam.steps}
+        return self._descent.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._adam.exp_avg[:] = state["exp_avg"]
-        self._adam.exp_avg_sq[:] = state["exp_avg_sq"]
-        self._adam.steps = int(state["steps"])
+        self._descent.load_state_dict(state)
 
     def _params(self, outputs: Array) -> Array:
         if self._log_std is None:

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 
 from rlkit.spaces import Array
+
+MOMENTS = {"adam": ("exp_avg", "exp_avg_sq"), "rmsprop": ("square_avg",)}
+"""The optimisers by name, with torch's names for what each remembers of the gradients."""
+
+
+class Optimizer(Protocol):
+    """Moves flat parameters against a flat gradient."""
+
+    steps: int
+
+    def step(self, parameters: Array, gradient: Array, learning_rate: float) -> None:
+        """Moves `parameters` in place; `gradient` is used as working memory."""
 
 
 def clip_global_norm(gradient: Array, max_norm: float | None) -> float:
@@ -26,7 +40,6 @@ class Adam:
         self._buffer = np.empty(size, np.float32)
 
     def step(self, parameters: Array, gradient: Array, learning_rate: float) -> None:
-        """Moves `parameters` in place; `gradient` is used as working memory."""
         beta1, beta2 = self._betas
         self.steps += 1
         buffer = self._buffer
@@ -43,3 +56,32 @@ class Adam:
         np.divide(self.exp_avg, buffer, out=buffer)
         buffer *= learning_rate / (1 - beta1**self.steps)
         parameters -= buffer
+
+
+class RMSprop:
+    """RMSProp (Tieleman & Hinton 2012) as torch.optim.RMSprop computes it: ε is added to the root, not below it."""
+
+    def __init__(self, size: int, eps: float, alpha: float = 0.99) -> None:
+        self.square_avg = np.zeros(size, np.float32)
+        self.steps = 0
+        self._alpha, self._eps = alpha, eps
+        self._buffer = np.empty(size, np.float32)
+
+    def step(self, parameters: Array, gradient: Array, learning_rate: float) -> None:
+        self.steps += 1
+        buffer = self._buffer
+        np.multiply(gradient, gradient, out=buffer)
+        buffer -= self.square_avg
+        buffer *= 1 - self._alpha
+        self.square_avg += buffer
+        np.sqrt(self.square_avg, out=buffer)
+        buffer += self._eps
+        np.divide(gradient, buffer, out=buffer)
+        buffer *= learning_rate
+        parameters -= buffer
+
+
+def make_optimizer(name: str, size: int, eps: float) -> tuple[Optimizer, dict[str, Array]]:
+    """The optimiser of that name, and the arrays it remembers: its state, by the names in `MOMENTS`."""
+    optimizer = {"adam": Adam, "rmsprop": RMSprop}[name](size, eps)
+    return optimizer, {moment: getattr(optimizer, moment) for moment in MOMENTS[name]}

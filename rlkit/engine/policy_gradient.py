@@ -12,7 +12,9 @@ from rlkit.engine.heads import AnalyticHead
 from rlkit.spaces import Array
 
 if TYPE_CHECKING:
+    from rlkit.agents.a2c import A2CCoefficients
     from rlkit.agents.ppo import PPOCoefficients
+    from rlkit.agents.reinforce import REINFORCECoefficients
 
 
 def ppo_gradient(
@@ -21,9 +23,7 @@ def ppo_gradient(
     """The derivatives of `rlkit.agents.ppo.ppo_loss` by the head's parameters and by the values."""
     rows = len(values)
     log_prob, entropy, kl = head.evaluate(params, batch.action, batch.old_params)
-    advantages = batch.advantages
-    if c.normalize_advantages and rows > 1:
-        advantages = (advantages - advantages.mean()) / (advantages.std(ddof=1) + 1e-8)
+    advantages = _whitened(batch.advantages) if c.normalize_advantages else batch.advantages
 
     log_ratio = log_prob - batch.log_prob
     ratio = np.exp(log_ratio)
@@ -59,3 +59,46 @@ def ppo_gradient(
         "clip_fraction": np.count_nonzero(outside) / rows,
     }
     return d_params, d_values.astype(np.float32, copy=False), metrics
+
+
+def a2c_gradient(
+    head: AnalyticHead, params: Array, values: Array, batch: PolicyBatch, c: A2CCoefficients
+) -> tuple[Array, Array, Metrics]:
+    """The derivatives of `rlkit.agents.a2c.a2c_loss` by the head's parameters and by the values."""
+    return _gradient(head, params, values, batch, c, len(values))
+
+
+def reinforce_gradient(
+    head: AnalyticHead, params: Array, values: Array, batch: PolicyBatch, c: REINFORCECoefficients
+) -> tuple[Array, Array, Metrics]:
+    """The derivatives of `rlkit.agents.reinforce.reinforce_loss` by the head's parameters and by the values."""
+    return _gradient(head, params, values, batch, c, c.num_episodes)
+
+
+def _gradient(
+    head: AnalyticHead,
+    params: Array,
+    values: Array,
+    batch: PolicyBatch,
+    c: A2CCoefficients | REINFORCECoefficients,
+    count: int,
+) -> tuple[Array, Array, Metrics]:
+    """Of the policy's and the entropy's sums over all rows, divided by `count`, and of the values' mean square."""
+    rows = len(values)
+    log_prob, entropy, _ = head.evaluate(params, batch.action)
+    advantages = _whitened(batch.advantages) if c.normalize_advantages else batch.advantages
+    d_params = head.gradient(advantages / -count, -c.ent_coef / count, 0.0)
+    errors = values - batch.returns
+    metrics = {
+        "policy_loss": float(log_prob @ advantages) / -count,
+        "value_loss": float(errors @ errors) / rows,
+        "entropy": float(entropy.mean()),
+    }
+    return d_params, errors * (2 * c.vf_coef / rows), metrics
+
+
+def _whitened(advantages: Array) -> Array:
+    if len(advantages) < 2:
+        return advantages
+    whitened: Array = (advantages - advantages.mean()) / (advantages.std(ddof=1) + 1e-8)
+    return whitened

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.engine.base import Metrics, TorchLoss
-from rlkit.engine.flat import flatten_parameters
+from rlkit.engine.descent import TorchDescent
 from rlkit.networks.actor_critic import ActorCritic
 from rlkit.spaces import MASKED_LOGIT, Array
 
@@ -19,15 +19,14 @@ CHUNK = 1024
 
 
 class TorchEngine:
-    """Adam on a loss written with torch; see `Engine`."""
+    """Gradient steps on a loss written with torch; see `Engine`."""
 
-    def __init__(self, network: ActorCritic, loss: TorchLoss, *, max_grad_norm: float | None, adam_eps: float) -> None:
-        flat, gradients = flatten_parameters(network)
-        self.device = flat.device
-        self._network, self._loss, self._max_grad_norm = network, loss, max_grad_norm
-        self._flat = torch.nn.Parameter(flat)
-        self._flat.grad = gradients
-        self._optimizer = torch.optim.Adam([self._flat], eps=adam_eps, fused=True)
+    def __init__(
+        self, network: ActorCritic, loss: TorchLoss, *, max_grad_norm: float | None, optimizer: str, eps: float
+    ) -> None:
+        self._network, self._loss = network, loss
+        self._descent = TorchDescent(network, max_grad_norm=max_grad_norm, optimizer=optimizer, eps=eps)
+        self.device = self._descent.device
         self._batch: PolicyBatch | None = None
 
     def policy(self, features: tuple[Array, ...]) -> Array:
@@ -54,32 +53,15 @@ class TorchEngine:
         if batch.action_mask is not None:
             params = params.masked_fill(~batch.action_mask, float(MASKED_LOGIT))
         loss, metrics = self._loss(self._network.head, params, values, batch, coefficients)
-        assert self._flat.grad is not None
-        self._flat.grad.zero_()
-        torch.autograd.backward(loss)
-        norm = self._flat.grad.norm()
-        if self._max_grad_norm is not None:
-            self._flat.grad.mul_((self._max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
-        self._optimizer.param_groups[0]["lr"] = learning_rate
-        self._optimizer.step()
-        metrics["grad_norm"] = norm
+        metrics["grad_norm"] = self._descent.step(loss, learning_rate)
         numbers = torch.stack([value.detach() for value in metrics.values()]).tolist()  # one transfer for all
         return dict(zip(metrics, numbers, strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        state = self._optimizer.state.get(self._flat)
-        if not state:
-            zeros = np.zeros(self._flat.numel(), np.float32)
-            return {"exp_avg": zeros, "exp_avg_sq": zeros.copy(), "steps": 0}
-        moments = {name: _array(state[name]).copy() for name in ("exp_avg", "exp_avg_sq")}
-        return {**moments, "steps": int(state["step"].item())}
+        return self._descent.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        def tensor(value: Any) -> Tensor:
-            return torch.as_tensor(value, dtype=torch.float32, device=self.device).clone()
-
-        moments = {name: tensor(state[name]) for name in ("exp_avg", "exp_avg_sq")}
-        self._optimizer.state[self._flat] = {"step": tensor(float(state["steps"])), **moments}
+        self._descent.load_state_dict(state)
 
     def _tensors(self, features: tuple[Array, ...]) -> tuple[Tensor, ...]:
         return tuple(torch.as_tensor(part, device=self.device) for part in features)

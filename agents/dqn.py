@@ -1,0 +1,330 @@
+"""Deep Q-learning (Mnih et al. 2015) with what became usual since: double, dueling, prioritized, and n-step.
+
+Read top to bottom: the hyperparameters, the loss and the targets, the agent. The replay buffers are in
+`rlkit/buffers/`, the ε-greedy policy in `rlkit.exploration`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from gymnasium import spaces
+
+from rlkit.agents.base import Agent, Step, as_batch, discrete_actions
+from rlkit.buffers.batch import ReplayBatch
+from rlkit.buffers.prioritized import PrioritizedReplayBuffer
+from rlkit.buffers.replay import ReplayBuffer
+from rlkit.config import NetworkConfig
+from rlkit.errors import RlkitError, check_choice, check_fields
+from rlkit.exploration import epsilon_greedy, sample
+from rlkit.returns import td_targets
+from rlkit.schedules import ANNEALINGS, SCHEDULES, annealed, scheduled
+from rlkit.spaces import Array, Obs, masked
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rlkit.engine.q_engine import TDBatch
+
+LOSSES = ("huber", "mse")
+DUELINGS = ("mean", "sum")
+BLOCK = 8192
+"""Transitions drawn from the buffer at once, whose next values the target network finds together."""
+PRIORITY_EPS = 1e-6
+"""Added to TD errors, so that none is never drawn again."""
+
+
+@dataclass
+class DQNConfig:
+    """DQN's hyperparameters; for Discrete actions."""
+
+    name: ClassVar[str] = "dqn"
+
+    double: bool = False
+    """Double DQN (van Hasselt et al. 2016): the online network chooses the next action that the target network
+    values. The target network's own maximum is biased upwards by its noise."""
+    dueling: bool = False
+    """The network's outputs are the state's value and the actions' advantages (Wang et al. 2016)."""
+    dueling_advantage: str = "mean"
+    """`dueling` only: `mean` subtracts the mean advantage, which leaves one way to divide Q into V and A; `sum` adds
+    the advantages as they are."""
+    n_step: int = 1
+    """Rewards in each target before the next value. More than one see further, and are off-policy."""
+    prioritized: bool = False
+    """Draw transitions by their last TD error instead of evenly (Schaul et al. 2016)."""
+    priority_alpha: float = 0.6
+    """`prioritized` only: how far; 0 is evenly, 1 in proportion to the error."""
+    priority_beta: float = 0.4
+    """`prioritized` only: how far the loss's weights undo that, at the start; it rises to 1 over the run."""
+    learning_rate: float = 1e-4
+    """Adam's step size."""
+    learning_rate_schedule: str = "constant"
+    """`linear` to zero over the run, or `constant`."""
+    buffer_size: int = 100_000
+    """Transitions in the replay buffer, over all environments."""
+    learning_starts: int = 1000
+    """Transitions to collect before the first gradient step; at most buffer_size."""
+    num_steps: int = 4
+    """Steps per environment between updates."""
+    gradient_steps: int = 8
+    """Gradient steps in each update."""
+    minibatch_size: int = 64
+    """Transitions per gradient step."""
+    target_update_interval: int = 250
+    """Gradient steps between updates of the target network."""
+    tau: float = 1.0
+    """How far such an update moves it towards the online network: 1 copies; small values, with an interval of 1, make
+    it a moving average."""
+    gamma: float = 0.99
+    """Discount factor."""
+    epsilon_start: float = 1.0
+    """The probability of a random action at the start."""
+    epsilon_end: float = 0.05
+    """The same after `exploration_fraction` of the run."""
+    epsilon_schedule: str = "linear"
+    """`linear`: it falls by equal steps; `exponential`: by equal factors."""
+    exploration_fraction: float = 0.1
+    """The share of the run in which ε falls."""
+    epsilon_episodes: int | None = None
+    """Let ε fall over this many episodes instead; null: over `exploration_fraction`."""
+    loss: str = "huber"
+    """`huber`: half the squared TD error up to 1, linear beyond; `mse`: the squared TD error."""
+    reward_scale: float = 1.0
+    """Rewards are learned from as multiples of this."""
+    max_grad_norm: float | None = 10.0
+    """Gradients are scaled down to this global norm; null: not at all."""
+    adam_eps: float = 1e-8
+    """Adam's ε."""
+
+    def validate(self, num_envs: int) -> None:
+        """Raises RlkitError on the first field whose value cannot work."""
+        check_choice("agent.dueling_advantage", self.dueling_advantage, DUELINGS)
+        check_choice("agent.loss", self.loss, LOSSES)
+        check_choice("agent.learning_rate_schedule", self.learning_rate_schedule, SCHEDULES)
+        check_choice("agent.epsilon_schedule", self.epsilon_schedule, ANNEALINGS)
+        exponential_epsilon = ("epsilon_start", "epsilon_end") if self.epsilon_schedule == "exponential" else ()
+        check_fields(
+            self,
+            "agent",
+            counts=(
+                *("n_step", "buffer_size", "learning_starts", "num_steps", "gradient_steps", "minibatch_size"),
+                *("target_update_interval", "epsilon_episodes"),
+            ),
+            positive=(
+                *("learning_rate", "tau", "exploration_fraction", "max_grad_norm", "reward_scale"),
+                *exponential_epsilon,
+            ),
+            not_negative=("adam_eps",),
+            shares=(
+                *("gamma", "tau", "epsilon_start", "epsilon_end", "exploration_fraction"),
+                *("priority_alpha", "priority_beta"),
+            ),
+        )
+        if self.buffer_size < (least := max(self.learning_starts, 2 * num_envs)):
+            raise RlkitError(
+                f"agent.buffer_size={self.buffer_size} is too small for agent.learning_starts={self.learning_starts} "
+                f"and num_envs={num_envs}: it must be at least {least}"
+            )
+
+
+def dqn_loss(q_values: Tensor, batch: TDBatch, loss: str) -> tuple[Tensor, Tensor]:
+    """The loss on a minibatch, and the TD errors; `q_values`, (rows, actions), are the network's now.
+
+    The analytic engine computes this function's derivatives in `rlkit.engine.q_engine`.
+    """
+    td_errors = batch.targets - q_values.gather(1, batch.action[:, None])[:, 0]
+    sizes = td_errors.abs()
+    losses = (0.5 * sizes.square()).where(sizes < 1, sizes - 0.5) if loss == "huber" else td_errors.square()
+    if batch.weights is not None:
+        losses = losses * batch.weights
+    return losses.mean(), td_errors.detach()
+
+
+def next_values(choosing: Array, valuing: Array, action_mask: Array | None) -> Array:
+    """What `valuing` says of the actions that are best by `choosing` among those allowed: (rows,).
+
+    Both are action values, (rows, actions): of the target network, or, for double DQN, `choosing` of the online one.
+    """
+    best = masked(choosing, action_mask).argmax(1)
+    values: Array = valuing[np.arange(len(best)), best]
+    return values
+
+
+class DQN(Agent):
+    """Acts ε-greedily by its action values, and learns them from all that it remembers."""
+
+    action_spaces = (spaces.Discrete,)
+
+    def __init__(
+        self,
+        config: DQNConfig,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        *,
+        network: NetworkConfig | None = None,
+        num_envs: int = 1,
+        seed: int = 0,
+        device: str = "auto",
+        compute: str = "auto",
+    ) -> None:
+        # Imported here so that reading DQNConfig, as the command line does for --help, does not import torch.
+        import torch
+
+        from rlkit.engine.make import make_model, make_q_engine, make_q_network
+        from rlkit.engine.q_engine import dqn_gradient
+
+        self.config, self.network_config = config, network or NetworkConfig()
+        self.observation_space, self.action_space = observation_space, action_space
+        self._actions = discrete_actions(config.name, action_space)
+        self.steps_per_update = config.num_steps
+        init_seed, act_seed, sample_seed = np.random.SeedSequence(seed).spawn(3)
+        dueling = config.dueling_advantage if config.dueling else "none"
+        self.network, self.device = make_q_network(
+            observation_space, int(self._actions.n), self.network_config, init_seed, device, dueling
+        )
+        self.engine, self.compute = make_q_engine(
+            self.network,
+            compute,
+            dqn_loss,
+            dqn_gradient,
+            max_grad_norm=config.max_grad_norm,
+            optimizer="adam",
+            eps=config.adam_eps,
+        )
+        self.model = make_model(network=self.network)
+        epsilon = torch.tensor(config.epsilon_start, dtype=torch.float64)
+        self.model.register_buffer("epsilon", epsilon)  # saved, so that a loaded agent explores as it did
+        self._epsilon: Array = epsilon.numpy()
+        self._act_rng, self._sample_rng = (np.random.default_rng(part) for part in (act_seed, sample_seed))
+        self._gradient_steps = 0
+
+    @property
+    def epsilon(self) -> float:
+        """The probability of a random action."""
+        return float(self._epsilon)
+
+    def make_buffer(self, num_envs: int) -> ReplayBuffer:
+        config = self.config
+        sizes = (config.buffer_size, num_envs, self.observation_space, self._actions)
+        if config.prioritized:
+            return PrioritizedReplayBuffer(
+                *sizes, n_step=config.n_step, gamma=config.gamma, alpha=config.priority_alpha
+            )
+        return ReplayBuffer(*sizes, n_step=config.n_step, gamma=config.gamma)
+
+    def act(self, obs: Obs, *, action_mask: Array | None = None, explore: bool = True) -> Step:
+        q_values = self.engine.q_values(self.network.features(obs))
+        if action_mask is not None and action_mask.shape != q_values.shape:
+            raise RlkitError(
+                f"an action mask of shape {action_mask.shape} does not fit the action space: expected {q_values.shape}"
+            )
+        if explore:
+            action = sample(epsilon_greedy(q_values, self.epsilon, action_mask), self._act_rng)
+        else:
+            action = masked(q_values, action_mask).argmax(1)
+        return Step(action, (action + self._actions.start).astype(self._actions.dtype, copy=False))
+
+    def update(self, buffer: ReplayBuffer, progress: float) -> dict[str, float]:
+        config = self.config
+        self._anneal_epsilon(progress, buffer.episodes)
+        self.network.features.update(buffer.recent_obs(config.num_steps))
+        metrics = {"train/epsilon": self.epsilon}
+        if buffer.added < config.learning_starts:
+            return metrics
+        learning_rate = scheduled(config.learning_rate_schedule, config.learning_rate, progress)
+        history: list[dict[str, float]] = []
+        while (left := config.gradient_steps - len(history)) > 0:
+            steps_since_target = self._gradient_steps % config.target_update_interval
+            if steps_since_target == 0:
+                self.engine.update_target(config.tau if self._gradient_steps else 1.0)
+            block = min(left, config.target_update_interval - steps_since_target, self._largest_block)
+            history += self._learn(buffer, block, learning_rate, progress)
+            self._gradient_steps += block
+        metrics |= {f"train/{name}": float(np.mean([step[name] for step in history])) for name in history[0]}
+        metrics["train/learning_rate"] = learning_rate
+        return metrics
+
+    @property
+    def _largest_block(self) -> int:
+        """Gradient steps whose transitions can be drawn together: one where priorities change, or images are large."""
+        single = self.config.prioritized or len(self.network.cnns) > 0
+        return 1 if single else max(1, BLOCK // self.config.minibatch_size)
+
+    def _learn(self, buffer: ReplayBuffer, steps: int, learning_rate: float, progress: float) -> list[dict[str, float]]:
+        """Gradient steps during which the target network stands still; returns their metrics."""
+        from rlkit.engine.q_engine import TDBatch
+
+        config, size = self.config, self.config.minibatch_size
+        batch = self._sampled(buffer, steps * size, progress)
+        features, next_features = self.network.features(batch.obs), self.network.features(batch.next_obs)
+        target_q_values = self.engine.target_q_values(next_features)
+        history = []
+        for start in range(0, steps * size, size):
+            rows = slice(start, start + size)
+            valuing = choosing = target_q_values[rows]
+            if config.double:
+                choosing = self.engine.q_values(tuple(part[rows] for part in next_features))
+            mask = None if batch.next_action_mask is None else batch.next_action_mask[rows]
+            values = next_values(choosing, valuing, mask)
+            rewards = batch.reward[rows] * config.reward_scale
+            targets = td_targets(rewards, values, batch.terminated[rows], batch.gamma[rows])
+            minibatch = TDBatch(
+                tuple(part[rows] for part in features),
+                batch.action[rows],
+                targets.astype(np.float32, copy=False),
+                None if batch.weights is None else batch.weights[rows],
+            )
+            td_errors, metrics = self.engine.step(minibatch, config.loss, learning_rate)
+            sizes = np.abs(td_errors)
+            metrics["td_error"] = float(sizes.mean())
+            history.append(metrics)
+            if isinstance(buffer, PrioritizedReplayBuffer):
+                buffer.set_priorities(batch.rows[rows], sizes + PRIORITY_EPS)
+        return history
+
+    def _sampled(self, buffer: ReplayBuffer, count: int, progress: float) -> ReplayBatch:
+        if isinstance(buffer, PrioritizedReplayBuffer):
+            beta = annealed("linear", self.config.priority_beta, 1.0, progress)
+            return buffer.sample(count, self._sample_rng, beta)
+        return buffer.sample(count, self._sample_rng)
+
+    def _anneal_epsilon(self, progress: float, episodes: int) -> None:
+        config = self.config
+        if config.epsilon_episodes is None:
+            share = progress / config.exploration_fraction
+        else:
+            share = episodes / config.epsilon_episodes
+        self._epsilon[()] = annealed(config.epsilon_schedule, config.epsilon_start, config.epsilon_end, share)
+
+    def q_values(self, obs: Any) -> Array:
+        """The values of all actions for a batch of observations: (batch, number of actions)."""
+        return self.engine.q_values(self.network.features(as_batch(self.observation_space, obs)[0])).copy()
+
+    def value(self, obs: Any) -> Array:
+        """The values of the best actions for a batch of observations: (batch,)."""
+        best: Array = self.q_values(obs).max(1)
+        return best
+
+    def action_probabilities(self, obs: Any, action_masks: Array | None = None) -> Array:
+        """Of the ε-greedy policy, for a batch of observations: (batch, number of actions)."""
+        return epsilon_greedy(self.q_values(obs), self.epsilon, action_masks)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "model": {name: tensor.cpu().numpy().copy() for name, tensor in self.model.state_dict().items()},
+            "engine": self.engine.state_dict(),
+            "act_rng": self._act_rng.bit_generator.state,
+            "sample_rng": self._sample_rng.bit_generator.state,
+            "gradient_steps": self._gradient_steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        import torch
+
+        self.model.load_state_dict({name: torch.as_tensor(array) for name, array in state["model"].items()})
+        self.engine.load_state_dict(state["engine"])
+        self._act_rng.bit_generator.state = state["act_rng"]
+        self._sample_rng.bit_generator.state = state["sample_rng"]
+        self._gradient_steps = state["gradient_steps"]

@@ -1,0 +1,227 @@
+"""REINFORCE (Williams 1992): the Monte-Carlo policy gradient of whole episodes, with the choice of a baseline.
+
+Read top to bottom: the hyperparameters, what an action was worth, the loss, the agent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+from gymnasium import spaces
+
+from rlkit.agents.base import Agent, Step, as_batch
+from rlkit.buffers.batch import PolicyBatch
+from rlkit.buffers.episodes import EpisodeBuffer, Episodes
+from rlkit.config import NetworkConfig
+from rlkit.errors import RlkitError, check_choice, check_fields
+from rlkit.returns import discounted_returns, explained_variance
+from rlkit.schedules import SCHEDULES, scheduled
+from rlkit.spaces import Array, Obs
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rlkit.networks.heads import Head
+
+BASELINES = ("none", "mean", "time_step", "value")
+ADAM_EPS = 1e-8
+
+
+@dataclass
+class REINFORCEConfig:
+    """REINFORCE's hyperparameters."""
+
+    name: ClassVar[str] = "reinforce"
+
+    baseline: str = "none"
+    """What is subtracted from the returns. `none`; `mean`: the mean return of the update's other episodes;
+    `time_step`: the mean of their rewards to go from the same time step on; `value`: a learned value network."""
+    reward_to_go: bool = True
+    """Weigh each action by the rewards that follow it; false: by the return of the whole episode."""
+    episodes_per_update: int = 8
+    """N, the whole episodes that an update needs at least: it takes all that have ended by then."""
+    num_steps: int = 16
+    """Steps per environment between two looks at how many episodes have ended. The textbook's algorithm, in which
+    every episode is played by one policy from its start to its end, is num_envs=1 with 1 here."""
+    learning_rate: float = 3e-3
+    """Adam's step size."""
+    learning_rate_schedule: str = "linear"
+    """`linear` to zero over the run, or `constant`."""
+    gamma: float = 0.99
+    """Discount factor."""
+    ent_coef: float = 0.0
+    """Weight of the entropy bonus."""
+    vf_coef: float = 0.5
+    """`value` only: the weight of the value loss (the mean squared error)."""
+    max_grad_norm: float | None = None
+    """Gradients are scaled down to this global norm; null: not at all."""
+    normalize_advantages: bool = False
+    """Whiten what weighs the actions of an update, whatever the baseline."""
+
+    def validate(self, num_envs: int) -> None:
+        """Raises RlkitError on the first field whose value cannot work."""
+        check_choice("agent.baseline", self.baseline, BASELINES)
+        check_choice("agent.learning_rate_schedule", self.learning_rate_schedule, SCHEDULES)
+        check_fields(
+            self,
+            "agent",
+            counts=("episodes_per_update", "num_steps"),
+            positive=("learning_rate", "max_grad_norm"),
+            not_negative=("ent_coef", "vf_coef"),
+            shares=("gamma",),
+        )
+        if self.baseline in ("mean", "time_step") and self.episodes_per_update < 2:
+            raise RlkitError(
+                f"agent.baseline={self.baseline} compares episodes with each other: agent.episodes_per_update="
+                f"{self.episodes_per_update} must be at least 2, or agent.baseline one of none, value"
+            )
+
+
+def episode_baseline(kind: str, rewards_to_go: Array) -> Array:
+    """The `mean` or `time_step` baseline of each step of each episode: (longest episode, episodes).
+
+    `rewards_to_go` has that shape, and zeros after an episode's end. Each episode is compared with the mean of the
+    others: its own return depends on its actions, and would shrink the expected gradient by 1 - 1/N.
+    """
+    table = rewards_to_go if kind == "time_step" else np.broadcast_to(rewards_to_go[0], rewards_to_go.shape)
+    others: Array = (table.sum(1, keepdims=True) - table) / (table.shape[1] - 1)
+    return others
+
+
+class REINFORCECoefficients(NamedTuple):
+    """What the loss takes from the hyperparameters and from the update's episodes."""
+
+    num_episodes: int
+    ent_coef: float
+    vf_coef: float
+    normalize_advantages: bool
+
+
+def reinforce_loss(
+    head: Head, params: Tensor, values: Tensor, batch: PolicyBatch, c: REINFORCECoefficients
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss whose gradient is the policy gradient's estimate -(1/N) Σ_n Σ_t ∇log π(a|s) A, and its parts.
+
+    `params` (rows, num_params) and `values` (rows,) are the network's outputs for the steps of all N episodes. The
+    analytic engine computes this function's derivatives in `rlkit.engine.policy_gradient`.
+    """
+    advantages = batch.advantages
+    if c.normalize_advantages and len(advantages) > 1:
+        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    policy_loss = -(head.log_prob(params, batch.action) * advantages).sum() / c.num_episodes
+    entropy = head.entropy(params)
+    value_loss = (values - batch.returns).square().mean()
+    loss = policy_loss - c.ent_coef * entropy.sum() / c.num_episodes + c.vf_coef * value_loss
+    return loss, {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy.mean()}
+
+
+class REINFORCE(Agent):
+    """Acts by sampling from its policy, and makes actions more likely the more reward came of them."""
+
+    def __init__(
+        self,
+        config: REINFORCEConfig,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        *,
+        network: NetworkConfig | None = None,
+        num_envs: int = 1,
+        seed: int = 0,
+        device: str = "auto",
+        compute: str = "auto",
+    ) -> None:
+        # Imported here so that reading REINFORCEConfig, as the command line does for --help, does not import torch.
+        from rlkit.engine.make import make_actor_critic, make_engine
+        from rlkit.engine.policy_gradient import reinforce_gradient
+        from rlkit.policy import ActorCriticPolicy
+
+        self.config, self.network_config = config, network or NetworkConfig()
+        self.observation_space, self.action_space = observation_space, action_space
+        self.steps_per_update = config.num_steps
+        init_seed, act_seed = np.random.SeedSequence(seed).spawn(2)
+        self.network, self.device = make_actor_critic(
+            observation_space, action_space, self.network_config, init_seed, device
+        )
+        self.engine, self.compute = make_engine(
+            self.network, compute, reinforce_loss, reinforce_gradient, config.max_grad_norm, ADAM_EPS
+        )
+        self.policy = ActorCriticPolicy(self.network, self.engine, act_seed)
+        self.model = self.policy.model
+
+    def make_buffer(self, num_envs: int) -> EpisodeBuffer:
+        return EpisodeBuffer(num_envs)
+
+    def act(self, obs: Obs, *, action_mask: Array | None = None, explore: bool = True) -> Step:
+        action = self.policy.act(obs, action_mask, explore)
+        return Step(action, self.network.head.env_action(action))
+
+    def update(self, buffer: EpisodeBuffer, progress: float) -> dict[str, float]:
+        config = self.config
+        if len(buffer) < config.episodes_per_update:
+            return {}
+        episodes = buffer.take()
+        batch = self._batch(episodes)
+        coefficients = REINFORCECoefficients(
+            len(episodes.lengths),
+            config.ent_coef,
+            config.vf_coef if config.baseline == "value" else 0.0,
+            config.normalize_advantages,
+        )
+        learning_rate = scheduled(config.learning_rate_schedule, config.learning_rate, progress)
+        self.engine.load(batch)
+        step = self.engine.step(np.arange(len(batch.returns)), coefficients, learning_rate)
+        metrics = {f"train/{name}": value for name, value in step.items()}
+        metrics["train/learning_rate"] = learning_rate
+        if config.baseline == "value":
+            metrics["train/explained_variance"] = explained_variance(batch.values, batch.returns)
+        else:
+            del metrics["train/value_loss"]
+        self.network.features.update(episodes.obs)
+        return metrics
+
+    def _batch(self, episodes: Episodes) -> PolicyBatch:
+        """The steps of all episodes with what weighs them."""
+        config = self.config
+        features = self.network.features(episodes.obs)
+        rewards = episodes.rewards.copy()
+        values = np.zeros_like(rewards)
+        if config.baseline == "value":
+            values = self.engine.evaluate(features)[1]
+            # Of an episode that was cut short, the value of its final observation stands for what it still had to
+            # come; the other baselines know of no value, and such an episode counts as far as it went.
+            ends = np.cumsum(episodes.lengths) - 1
+            rewards[ends] += config.gamma * self.policy.values(episodes.final_obs) * ~episodes.terminated
+        rewards_to_go = discounted_returns(episodes.by_time_step(rewards), config.gamma)
+        weights = rewards_to_go if config.reward_to_go else np.broadcast_to(rewards_to_go[0], rewards_to_go.shape)
+        if config.baseline in ("mean", "time_step"):
+            weights = weights - episode_baseline(config.baseline, rewards_to_go)
+        return PolicyBatch(
+            features=features,
+            action=episodes.actions,
+            log_prob=None,
+            advantages=episodes.by_row(weights) - values,
+            returns=episodes.by_row(rewards_to_go),
+            values=values,
+            action_mask=episodes.action_masks,
+        )
+
+    def value(self, obs: Any) -> Array:
+        """The values of a batch of observations: (batch,); raises RlkitError unless `baseline=value` learns them."""
+        if self.config.baseline != "value":
+            raise RlkitError(f"agent.baseline={self.config.baseline} learns no values: agent.baseline=value does")
+        return self.policy.values(as_batch(self.observation_space, obs)[0])
+
+    def action_probabilities(self, obs: Any, action_masks: Array | None = None) -> Array:
+        """The probability of each action for a batch of observations: (batch, number of actions).
+
+        Raises RlkitError unless the action space is Discrete.
+        """
+        return self.policy.probabilities(as_batch(self.observation_space, obs)[0], action_masks)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.policy.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.policy.load_state_dict(state)

@@ -1,0 +1,132 @@
+"""Where a replay buffer keeps observations: each once, in a ring, and the last ones of cut-off episodes aside."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium import spaces
+
+from rlkit.spaces import Array, Obs
+
+
+class Kind(NamedTuple):
+    """What one leaf of an observation is like."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def nbytes(self) -> int:
+        """Of one observation."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+    @classmethod
+    def of(cls, space: spaces.Space[Any]) -> Kind:
+        """How a leaf is stored: in no more bytes than networks can tell apart."""
+        dtype = np.dtype(space.dtype)
+        if isinstance(space, spaces.Discrete):
+            dtype = np.result_type(np.min_scalar_type(space.start), np.min_scalar_type(space.start + space.n - 1))
+        return cls(space.shape or (), np.dtype(np.float32) if dtype == np.float64 else dtype)
+
+
+class Leaf:
+    """Storage for one leaf of the observations."""
+
+    def __init__(self, rows: int, kind: Kind) -> None:
+        self._ring = np.zeros((rows, *kind.shape), kind.dtype)
+        self._aside = np.zeros((0, *kind.shape), kind.dtype)
+
+    def write(self, rows: slice, batch: Array) -> None:
+        """Stores a batch."""
+        self._ring[rows] = batch
+
+    def read(self, rows: Array) -> Array:
+        """The observations in these rows."""
+        return self._ring.take(rows, 0)
+
+    def set_aside(self, place: int, value: Array) -> None:
+        """Stores one observation outside of the ring; `place` is at most the number of places so far."""
+        self._aside = with_room(self._aside, place)
+        self._aside[place] = value
+
+    def read_aside(self, places: Array) -> Array:
+        """The observations that were set aside there."""
+        return self._aside.take(places, 0)
+
+
+class ObservationRing:
+    """Observations by row; the one that follows in the same environment is `stride` rows on.
+
+    Where that one is of the next episode, an episode's own last observation is set aside, in storage that grows with
+    the number of such episodes and is used again when their rows are.
+    """
+
+    def __init__(self, rows: int, stride: int, leaves: list[Leaf]) -> None:
+        self._rows, self._stride = rows, stride
+        self.leaves = leaves
+        self._place = np.full(rows, -1, np.int32)
+        """Where the observation after a row was set aside; -1: nowhere, it is in the ring."""
+        self._places = 0
+        self._free: list[int] = []
+
+    def write(self, rows: slice, obs: Obs) -> None:
+        """Stores a batch of observations in rows that may have been used before."""
+        for leaf, batch in zip(self.leaves, obs, strict=True):
+            leaf.write(rows, batch)
+        if self._places > len(self._free):
+            places = self._place[rows]
+            self._free += places[places >= 0].tolist()
+            self._place[rows] = -1
+
+    def set_aside(self, row: int, obs: Obs) -> None:
+        """Stores what the transition in `row` led to, in place of what is `stride` rows on."""
+        if not self._free:
+            self._free.append(self._places)
+            self._places += 1
+        self._place[row] = place = self._free.pop()
+        for leaf, value in zip(self.leaves, obs, strict=True):
+            leaf.set_aside(place, value)
+
+    def is_aside(self, row: int) -> bool:
+        """Whether what the transition in `row` led to was set aside."""
+        return bool(self._place[row] >= 0)
+
+    def read(self, rows: Array) -> list[Array]:
+        """The observations in these rows, leaf by leaf."""
+        return [leaf.read(rows) for leaf in self.leaves]
+
+    def read_next(self, rows: Array) -> list[Array]:
+        """What the transitions in these rows led to; where the episode terminated it may be anything."""
+        found = self.read((rows + self._stride) % self._rows)
+        places = self._place[rows]
+        aside = np.flatnonzero(places >= 0)
+        if len(aside):
+            for leaf, batch in zip(self.leaves, found, strict=True):
+                batch[aside] = leaf.read_aside(places[aside])
+        return found
+
+    @property
+    def nbytes(self) -> int:
+        """Of all storage."""
+        return int(self._place.nbytes + sum(array.nbytes for leaf in self.leaves for array in vars(leaf).values()))
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that is stored, as copies."""
+        leaves = [{name: array.copy() for name, array in vars(leaf).items()} for leaf in self.leaves]
+        return {"leaves": leaves, "place": self._place.copy(), "places": self._places, "free": list(self._free)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes back what `state_dict` gave."""
+        self._place, self._places, self._free = state["place"].copy(), state["places"], list(state["free"])
+        for leaf, arrays in zip(self.leaves, state["leaves"], strict=True):
+            for name, array in arrays.items():
+                setattr(leaf, name, array.copy())
+
+
+def with_room(array: Array, place: int) -> Array:
+    """The array, or a larger copy of it where it has no row `place`."""
+    if place < len(array):
+        return array
+    more = np.zeros((max(16, len(array)), *array.shape[1:]), array.dtype)
+    return np.concatenate([array, more])

@@ -1,0 +1,124 @@
+"""Prioritized replay (Schaul et al. 2016): transitions are drawn by how wrong their values were when last learned."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from gymnasium import spaces
+
+from rlkit.buffers.batch import ReplayBatch
+from rlkit.buffers.replay import ReplayBuffer
+from rlkit.buffers.transition import Transition
+from rlkit.spaces import Array
+
+
+class SumTree:
+    """Numbers >= 0 and the sums over all binary subdivisions of their indices, to draw an index in proportion.
+
+    Node 1 is the root, the children of node i are 2i and 2i + 1. All operations take arrays and work level by level.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.depth = max(1, int(size - 1).bit_length())
+        self.first_leaf = 2**self.depth
+        self.nodes = np.zeros(2 * self.first_leaf)
+
+    @property
+    def total(self) -> float:
+        """The sum of all numbers."""
+        return float(self.nodes[1])
+
+    def __getitem__(self, indices: Array) -> Array:
+        values: Array = self.nodes[self.first_leaf + indices]
+        return values
+
+    def __setitem__(self, indices: Array, values: Any) -> None:
+        nodes = self.first_leaf + indices
+        self.nodes[nodes] = values
+        for _ in range(self.depth):
+            nodes = nodes >> 1
+            self.nodes[nodes] = self.nodes[2 * nodes] + self.nodes[2 * nodes + 1]
+
+    def find(self, sums: Array) -> Array:
+        """For each of `sums` in [0, total): the index at which the running sum of the numbers passes it."""
+        nodes, sums = np.ones(len(sums), np.int64), sums.copy()
+        for _ in range(self.depth):
+            nodes = 2 * nodes
+            left = self.nodes[nodes]
+            # Rounding may take a sum past the end: never to where there is nothing.
+            right = (sums >= left) & (self.nodes[nodes + 1] > 0)
+            sums -= left * right
+            nodes += right
+        found: Array = nodes - self.first_leaf
+        return found
+
+
+class PrioritizedReplayBuffer(ReplayBuffer):
+    """Draws transitions in proportion to priority^alpha; new ones have the highest priority so far."""
+
+    bytes_per_row: ClassVar[int] = ReplayBuffer.bytes_per_row + 4 * 8
+    """The tree has at most four numbers for each transition."""
+
+    def __init__(
+        self,
+        size: int,
+        num_envs: int,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Discrete[Any],
+        *,
+        n_step: int = 1,
+        gamma: float = 0.99,
+        alpha: float = 0.6,
+    ) -> None:
+        super().__init__(size, num_envs, observation_space, action_space, n_step=n_step, gamma=gamma)
+        self._alpha = alpha
+        self._tree = SumTree(self._rows)
+        self._highest = 1.0
+        self._unknown = 0
+        """Newest vector steps that the tree does not know yet."""
+
+    @property
+    def nbytes(self) -> int:
+        return super().nbytes + self._tree.nodes.nbytes
+
+    def add(self, step: Transition) -> None:
+        super().add(step)
+        self._unknown = min(self._unknown + 1, self._slots - 1)
+
+    def sample(self, count: int, rng: np.random.Generator, beta: float = 1.0) -> ReplayBatch:
+        """`count` transitions, one from each of as many equal parts of the priorities' sum, with their weights.
+
+        A weight is (stored transitions x probability)^-beta: at a beta of 1 it undoes the uneven draw. The largest
+        of the batch is 1.
+        """
+        self._let_in_new_steps()
+        parts = (np.arange(count) + rng.random(count)) / count
+        rows = self._tree.find(parts * self._tree.total)
+        probabilities = self._tree[rows] / self._tree.total
+        weights = (probabilities / probabilities.min()) ** -beta  # the number of transitions cancels out
+        return self._batch(rows)._replace(weights=weights.astype(np.float32))
+
+    def set_priorities(self, rows: Array, priorities: Array) -> None:
+        """What the transitions in these rows will be drawn by: numbers > 0, the sizes of their TD errors."""
+        self._highest = max(self._highest, float(priorities.max()))
+        self._tree[rows] = priorities**self._alpha
+
+    def state_dict(self) -> dict[str, Any]:
+        tree = {"tree": self._tree.nodes.copy(), "highest": self._highest, "unknown": self._unknown}
+        return {**super().state_dict(), **tree}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._tree.nodes[:] = state["tree"]
+        self._highest, self._unknown = state["highest"], state["unknown"]
+
+    def _let_in_new_steps(self) -> None:
+        """All at once, since it takes the tree as many operations as for one."""
+        if self._unknown:
+            start = (self._head - self._unknown) * self.num_envs
+            rows = np.arange(start, (self._head + 1) * self.num_envs) % self._rows
+            priorities = np.where(self._valid[rows], self._highest**self._alpha, 0.0)
+            priorities[-self.num_envs :] = 0.0  # the head is no transition
+            self._tree[rows] = priorities
+            self._unknown = 0

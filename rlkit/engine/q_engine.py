@@ -1,0 +1,190 @@
+"""How a Q-network and its target network are evaluated and improved: by autograd, or in NumPy for plain MLPs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlkit.engine.base import Metrics
+from rlkit.engine.descent import NumpyDescent, TorchDescent
+from rlkit.engine.flat import flatten_parameters
+from rlkit.engine.numpy_engine import MLP
+from rlkit.networks.q_network import QNetwork, action_values
+from rlkit.spaces import Array
+
+CHUNK = 1024
+"""Rows evaluated at once: what comes in between stays in the cache, and images fit in memory."""
+
+
+class TDBatch(NamedTuple):
+    """What a gradient step learns from: arrays, or tensors, of one row per transition."""
+
+    features: tuple[Any, ...]
+    action: Any
+    targets: Any
+    """What the values of the actions should have been."""
+    weights: Any = None
+    """What each row counts; None: all the same."""
+
+
+TorchTDLoss = Callable[[Tensor, TDBatch, str], tuple[Tensor, Tensor]]
+"""(action values, batch, kind of loss) -> the loss to differentiate, and the TD errors."""
+AnalyticTDLoss = Callable[[Array, TDBatch, str], tuple[Array, float, Array]]
+"""(action values, batch, kind of loss) -> d loss / d action values, the loss, and the TD errors."""
+
+
+class QEngine(Protocol):
+    """A Q-network and its target network; in and out go NumPy arrays."""
+
+    def q_values(self, features: tuple[Array, ...]) -> Array:
+        """Of all actions: (batch, num_actions). May be overwritten by the next call."""
+
+    def target_q_values(self, features: tuple[Array, ...]) -> Array:
+        """The same by the target network."""
+
+    def step(self, batch: TDBatch, loss: str, learning_rate: float) -> tuple[Array, Metrics]:
+        """One gradient step; returns the TD errors, targets less values, as they were before it."""
+
+    def update_target(self, tau: float) -> None:
+        """Moves the target network's parameters towards the online ones: a share `tau` of the way."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimiser's state and the target network's parameters, the same for every engine."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes back what `state_dict` gave."""
+
+
+class TorchQEngine:
+    """The reference, for every network and device; see `QEngine`."""
+
+    def __init__(self, network: QNetwork, loss: TorchTDLoss, **descent: Any) -> None:
+        self._network, self._target = network, copy.deepcopy(network)
+        self._target_flat, _ = flatten_parameters(self._target)
+        self._descent = TorchDescent(network, **descent)
+        self._loss = loss
+
+    def q_values(self, features: tuple[Array, ...]) -> Array:
+        return self._evaluate(self._network, features)
+
+    def target_q_values(self, features: tuple[Array, ...]) -> Array:
+        return self._evaluate(self._target, features)
+
+    def step(self, batch: TDBatch, loss: str, learning_rate: float) -> tuple[Array, Metrics]:
+        features = tuple(self._tensor(part) for part in batch.features)
+        tensors = TDBatch(features, *(None if part is None else self._tensor(part) for part in batch[1:]))
+        q_values = self._network(features)
+        value, td_errors = self._loss(q_values, tensors, loss)
+        norm = self._descent.step(value, learning_rate)
+        # One transfer for all.
+        value_, norm_, mean, *errors = torch.cat([torch.stack([value, norm, q_values.mean()]), td_errors]).tolist()
+        return np.array(errors, np.float32), {"value_loss": value_, "grad_norm": norm_, "q_value": mean}
+
+    def update_target(self, tau: float) -> None:
+        with torch.no_grad():
+            self._target_flat.lerp_(self._descent.flat, tau)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**self._descent.state_dict(), "target": self._target_flat.cpu().numpy().copy()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._descent.load_state_dict(state)
+        self._target_flat.copy_(torch.as_tensor(state["target"]))
+
+    def _evaluate(self, network: QNetwork, features: tuple[Array, ...]) -> Array:
+        with torch.no_grad():
+            chunks = [
+                network(tuple(self._tensor(part[start : start + CHUNK]) for part in features)).cpu()
+                for start in range(0, len(features[0]), CHUNK)
+            ]
+        q_values: Array = torch.cat(chunks).numpy()
+        return q_values
+
+    def _tensor(self, array: Array) -> Tensor:
+        return torch.as_tensor(array, device=self._descent.device)
+
+
+class NumpyQEngine:
+    """Analytic gradients on the torch modules' own memory, for MLPs on the CPU; see `QEngine`."""
+
+    def __init__(self, network: QNetwork, loss: AnalyticTDLoss, **descent: Any) -> None:
+        if reason := q_unsupported(network):
+            raise ValueError(reason)
+        target = copy.deepcopy(network)
+        self._target_flat: Array = flatten_parameters(target)[0].numpy()
+        self._descent = NumpyDescent(network, **descent)
+        self._online, self._target = MLP(network.body), MLP(target.body)
+        self._dueling, self._loss = network.dueling, loss
+
+    def q_values(self, features: tuple[Array, ...]) -> Array:
+        return self._evaluate(self._online, features[0])
+
+    def target_q_values(self, features: tuple[Array, ...]) -> Array:
+        return self._evaluate(self._target, features[0])
+
+    def step(self, batch: TDBatch, loss: str, learning_rate: float) -> tuple[Array, Metrics]:
+        q_values = action_values(self._online.forward(batch.features[0]), self._dueling)
+        d_q_values, value, td_errors = self._loss(q_values, batch, loss)
+        mean = float(q_values.mean())
+        self._online.backward(_d_outputs(d_q_values, self._dueling))
+        norm = self._descent.step(learning_rate)
+        return td_errors, {"value_loss": value, "grad_norm": norm, "q_value": mean}
+
+    def update_target(self, tau: float) -> None:
+        # Written so that a share of 1 is a copy, without rounding.
+        self._target_flat[:] = self._descent.flat - (self._descent.flat - self._target_flat) * np.float32(1 - tau)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**self._descent.state_dict(), "target": self._target_flat.copy()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._descent.load_state_dict(state)
+        self._target_flat[:] = state["target"]
+
+    def _evaluate(self, body: MLP, vector: Array) -> Array:
+        if len(vector) <= CHUNK:
+            outputs = body.forward(vector)
+        else:
+            starts = range(0, len(vector), CHUNK)
+            outputs = np.concatenate([body.forward(vector[start : start + CHUNK]).copy() for start in starts])
+        q_values: Array = action_values(outputs, self._dueling)
+        return q_values
+
+
+def dqn_gradient(q_values: Array, batch: TDBatch, loss: str) -> tuple[Array, float, Array]:
+    """The derivatives of `rlkit.agents.dqn.dqn_loss` by the action values, the loss, and the TD errors."""
+    rows = np.arange(len(q_values))
+    td_errors: Array = batch.targets - q_values[rows, batch.action]
+    if loss == "huber":
+        slopes = np.clip(td_errors, -1, 1)
+        losses = slopes * (td_errors - 0.5 * slopes)
+    else:
+        slopes, losses = 2 * td_errors, td_errors * td_errors
+    if batch.weights is not None:
+        slopes, losses = slopes * batch.weights, losses * batch.weights
+    d_q_values = np.zeros_like(q_values)
+    d_q_values[rows, batch.action] = slopes / -len(rows)
+    return d_q_values, float(losses.mean()), td_errors
+
+
+def _d_outputs(d_q_values: Array, dueling: str) -> Array:
+    """The derivatives by the network's outputs: what `action_values` does, backwards."""
+    if dueling == "none":
+        return d_q_values
+    d_value = d_q_values.sum(1, keepdims=True)
+    d_advantages = d_q_values - d_value / d_q_values.shape[1] if dueling == "mean" else d_q_values
+    return np.concatenate([d_value, d_advantages], axis=1)
+
+
+def q_unsupported(network: QNetwork) -> str | None:
+    """Why NumPy cannot compute a Q-network, or None where it can."""
+    if len(network.cnns):
+        return "the network has convolutions"
+    if next(network.parameters()).is_cuda:
+        return "the network is on a GPU"
+    return None
