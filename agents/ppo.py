@@ -14,7 +14,7 @@ from gymnasium import spaces
 
 from rlkit.agents.base import Agent, Step, as_batch
 from rlkit.buffers.batch import PolicyBatch
-from rlkit.buffers.rollout import RolloutBuffer, policy_batch
+from rlkit.buffers.rollout import RolloutBuffer
 from rlkit.config import NetworkConfig
 from rlkit.errors import check_choice, check_fields, check_minibatch
 from rlkit.losses import surrogate, whitened
@@ -196,9 +196,8 @@ class PPO(Agent):
 
     def update(self, buffer: RolloutBuffer, progress: float) -> dict[str, float]:
         config = self.config
-        batch, rows = policy_batch(
-            buffer, self.policy, config.gamma, config.gae_lambda, old_params=config.objective != "clip"
-        )
+        keep_params = config.objective != "clip"
+        batch, rows = self.policy.batch(buffer, config.gamma, config.gae_lambda, old_params=keep_params)
         learning_rate = scheduled(config.learning_rate_schedule, config.learning_rate, progress)
         coefficients = PPOCoefficients(
             config.objective,

@@ -16,7 +16,6 @@ from training import COMPUTES, assert_goes_on_from_its_state, assert_same_parame
 import rlkit
 from rlkit.agents.trpo import TRPO, TRPOConfig
 from rlkit.buffers.batch import PolicyBatch
-from rlkit.buffers.rollout import policy_batch
 from rlkit.collector import Collector
 from rlkit.config import NetworkConfig
 from rlkit.envs import EnvFactory, make_vector_env
@@ -31,7 +30,7 @@ def rollout(agent: TRPO, env: str) -> tuple[Any, PolicyBatch, Any]:
     buffer = agent.make_buffer(8)
     Collector(envs, list(range(8))).collect(agent, buffer, agent.steps_per_update)
     envs.close()
-    return (buffer, *policy_batch(buffer, agent.policy, 0.9, 0.95, old_params=True))
+    return (buffer, *agent.policy.batch(buffer, 0.9, 0.95, old_params=True))
 
 
 @pytest.mark.parametrize("compute", COMPUTES)
