@@ -220,6 +220,7 @@ def test_every_file_and_key_of_a_run_is_documented(tmp_path: Path) -> None:
         "q_learning": {"env": "FrozenLake-v1"},
         "dqn": {"env": "CartPole-v1", "agent.learning_starts": 100},
         "ppo_adaptive_kl": {"env": "CartPole-v1"},
+        "trpo": {"env": "CartPole-v1", "agent.num_steps": 64, "agent.minibatch_size": 64},
     }
     for agent, fields in runs.items():
         result = rlkit.train(agent=agent, run_dir=tmp_path / agent, **quick, **fields)

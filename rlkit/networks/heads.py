@@ -19,6 +19,7 @@ from rlkit.config import NetworkConfig
 from rlkit.errors import RlkitError
 from rlkit.spaces import Array
 
+TINY = np.finfo(np.float32).tiny
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 LOG_STD_LIMITS = (-20.0, 2.0)
 
@@ -77,8 +78,10 @@ class Categorical:
         return torch.stack([(p.exp() * (p - q)).sum(1) for p, q in logs]).sum(0)
 
     def sample(self, params: Array, rng: np.random.Generator, noise: Array | None = None) -> Array:
-        # Gumbel-max: the argmax of logits plus Gumbel noise is a draw from their softmax.
-        gumbel = -np.log(rng.standard_exponential(params.shape, dtype=np.float32))
+        # Gumbel-max: the argmax of logits plus Gumbel noise is a draw from their softmax. A float32 exponential is
+        # exactly zero now and then, whose infinite noise would take forbidden actions.
+        exponential = rng.standard_exponential(params.shape, dtype=np.float32)
+        gumbel = -np.log(np.maximum(exponential, TINY))
         return self.mode(params + gumbel)
 
     def mode(self, params: Array) -> Array:
