@@ -13,6 +13,7 @@ from rlkit.agents.ppo import PPO, PPOConfig
 from rlkit.agents.q_learning import QLearning, QLearningConfig
 from rlkit.agents.reinforce import REINFORCE, REINFORCEConfig
 from rlkit.agents.sarsa import SARSA, SARSAConfig
+from rlkit.agents.trpo import TRPO, TRPOConfig
 from rlkit.errors import RlkitError
 
 
@@ -32,6 +33,7 @@ VARIANTS: dict[str, Variant] = {
     "ppo2": Variant(PPO, PPOConfig, {"objective": "clip"}),
     "ppo_kl": Variant(PPO, PPOConfig, {"objective": "kl"}),
     "ppo_adaptive_kl": Variant(PPO, PPOConfig, {"objective": "adaptive_kl"}),
+    "trpo": Variant(TRPO, TRPOConfig, {}),
     "sarsa": Variant(SARSA, SARSAConfig, {}),
     "expected_sarsa": Variant(SARSA, SARSAConfig, {"expected": True}),
     "q_learning": Variant(QLearning, QLearningConfig, {}),

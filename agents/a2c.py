@@ -14,9 +14,10 @@ from gymnasium import spaces
 
 from rlkit.agents.base import Agent, Step, as_batch
 from rlkit.buffers.batch import PolicyBatch
-from rlkit.buffers.rollout import RolloutBuffer, policy_batch
+from rlkit.buffers.rollout import RolloutBuffer
 from rlkit.config import NetworkConfig
 from rlkit.errors import check_choice, check_fields
+from rlkit.losses import whitened
 from rlkit.returns import explained_variance
 from rlkit.schedules import SCHEDULES, scheduled
 from rlkit.spaces import Array, Obs
@@ -93,9 +94,7 @@ def a2c_loss(
     advantages and the returns, which are numbers in `batch`. The analytic engine computes this function's
     derivatives in `rlkit.engine.policy_gradient`.
     """
-    advantages = batch.advantages
-    if c.normalize_advantages and len(advantages) > 1:
-        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    advantages = whitened(batch.advantages) if c.normalize_advantages else batch.advantages
     policy_loss = -(head.log_prob(params, batch.action) * advantages).mean()
     value_loss = (values - batch.returns).square().mean()
     entropy = head.entropy(params).mean()
@@ -147,7 +146,7 @@ class A2C(Agent):
 
     def update(self, buffer: RolloutBuffer, progress: float) -> dict[str, float]:
         config = self.config
-        batch, rows = policy_batch(buffer, self.policy, config.gamma, config.gae_lambda)
+        batch, rows = self.policy.batch(buffer, config.gamma, config.gae_lambda)
         learning_rate = scheduled(config.learning_rate_schedule, config.learning_rate, progress)
         coefficients = A2CCoefficients(config.ent_coef, config.vf_coef, config.normalize_advantages)
         self.engine.load(batch)

@@ -14,9 +14,10 @@ from gymnasium import spaces
 
 from rlkit.agents.base import Agent, Step, as_batch
 from rlkit.buffers.batch import PolicyBatch
-from rlkit.buffers.rollout import RolloutBuffer, policy_batch
+from rlkit.buffers.rollout import RolloutBuffer
 from rlkit.config import NetworkConfig
-from rlkit.errors import RlkitError, check_choice, check_fields
+from rlkit.errors import check_choice, check_fields, check_minibatch
+from rlkit.losses import surrogate, whitened
 from rlkit.returns import explained_variance
 from rlkit.schedules import SCHEDULES, scheduled
 from rlkit.spaces import Array, Obs, masked
@@ -93,11 +94,7 @@ class PPOConfig:
             not_negative=("kl_coef", "ent_coef", "vf_coef", "adam_eps"),
             shares=("gamma", "gae_lambda", "noise_correlation"),
         )
-        if self.minibatch_size > (rollout := self.num_steps * num_envs):
-            raise RlkitError(
-                f"agent.minibatch_size={self.minibatch_size} is larger than the rollout: agent.num_steps="
-                f"{self.num_steps} x num_envs={num_envs} = {rollout} transitions; it must be at most {rollout}"
-            )
+        check_minibatch(self.minibatch_size, self.num_steps, num_envs)
 
 
 class PPOCoefficients(NamedTuple):
@@ -120,18 +117,14 @@ def ppo_loss(
     `params` (rows, num_params) and `values` (rows,) are the network's outputs now; `batch` holds what they were.
     The analytic engine computes this function's derivatives in `rlkit.engine.policy_gradient`.
     """
-    advantages = batch.advantages
-    if c.normalize_advantages and len(advantages) > 1:
-        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-
-    log_ratio = head.log_prob(params, batch.action) - batch.log_prob
+    advantages = whitened(batch.advantages) if c.normalize_advantages else batch.advantages
+    objective, log_ratio = surrogate(head, params, batch, advantages)
     ratio = log_ratio.exp()
-    surrogate = ratio * advantages
     if c.objective == "clip":
-        surrogate = surrogate.minimum(ratio.clamp(1 - c.clip_coef, 1 + c.clip_coef) * advantages)
+        objective = objective.minimum(ratio.clamp(1 - c.clip_coef, 1 + c.clip_coef) * advantages)
     else:
-        surrogate = surrogate - c.kl_coef * head.kl(batch.old_params, params)
-    policy_loss = -surrogate.mean()
+        objective = objective - c.kl_coef * head.kl(batch.old_params, params)
+    policy_loss = -objective.mean()
 
     squares = (values - batch.returns).square()
     if c.clip_value_coef is not None:
@@ -203,9 +196,8 @@ class PPO(Agent):
 
     def update(self, buffer: RolloutBuffer, progress: float) -> dict[str, float]:
         config = self.config
-        batch, rows = policy_batch(
-            buffer, self.policy, config.gamma, config.gae_lambda, old_params=config.objective != "clip"
-        )
+        keep_params = config.objective != "clip"
+        batch, rows = self.policy.batch(buffer, config.gamma, config.gae_lambda, old_params=keep_params)
         learning_rate = scheduled(config.learning_rate_schedule, config.learning_rate, progress)
         coefficients = PPOCoefficients(
             config.objective,

@@ -16,6 +16,7 @@ from rlkit.buffers.batch import PolicyBatch
 from rlkit.buffers.episodes import EpisodeBuffer, Episodes
 from rlkit.config import NetworkConfig
 from rlkit.errors import RlkitError, check_choice, check_fields
+from rlkit.losses import whitened
 from rlkit.returns import discounted_returns, explained_variance
 from rlkit.schedules import SCHEDULES, scheduled
 from rlkit.spaces import Array, Obs
@@ -107,9 +108,7 @@ def reinforce_loss(
     `params` (rows, num_params) and `values` (rows,) are the network's outputs for the steps of all N episodes. The
     analytic engine computes this function's derivatives in `rlkit.engine.policy_gradient`.
     """
-    advantages = batch.advantages
-    if c.normalize_advantages and len(advantages) > 1:
-        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    advantages = whitened(batch.advantages) if c.normalize_advantages else batch.advantages
     policy_loss = -(head.log_prob(params, batch.action) * advantages).sum() / c.num_episodes
     entropy = head.entropy(params)
     value_loss = (values - batch.returns).square().mean()

@@ -1,7 +1,7 @@
-"""SARSA (Rummery & Niranjan 1994) in a table: on-policy, towards the value of the action that is really taken next.
+"""SARSA (Rummery & Niranjan 1994): on-policy, towards the value of the action that is really taken next.
 
-Read top to bottom: the hyperparameters, the agent. The table is in `rlkit.tabular`, the ε-greedy policy in
-`rlkit.exploration`.
+Read top to bottom: the hyperparameters, the agent. Its values, and how it acts by them, are in `rlkit.action_values`:
+in a table for discrete observations, else by a network.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium import spaces
 
-from rlkit.agents.base import Agent, Step, as_batch
+from rlkit.agents.base import Agent, Step, as_batch, discrete_actions
+from rlkit.agents.dqn import dqn_loss
 from rlkit.buffers.latest import LatestSteps
-from rlkit.buffers.transition import Transition
 from rlkit.config import NetworkConfig
 from rlkit.errors import check_choice, check_fields
 from rlkit.returns import td_targets
@@ -24,14 +24,15 @@ from rlkit.spaces import Array, Obs
 
 @dataclass
 class SARSAConfig:
-    """SARSA's hyperparameters; for discrete observations and actions."""
+    """SARSA's hyperparameters; for Discrete actions."""
 
     name: ClassVar[str] = "sarsa"
 
     expected: bool = False
     """Expected SARSA: towards the mean value over all next actions, as likely as they are, instead of the one taken."""
-    learning_rate: float = 0.1
-    """How far each step moves a value towards its target."""
+    learning_rate: float | None = None
+    """In a table: how far each step moves a value towards its target; of a network: Adam's step size. null: 0.1 and
+    0.001."""
     learning_rate_end: float | None = None
     """What the learning rate is at the end of the run; null: what it was at the start."""
     learning_rate_schedule: str = "linear"
@@ -47,7 +48,7 @@ class SARSAConfig:
     exploration_fraction: float = 0.5
     """The share of the run in which ε falls."""
     initial_value: float = 0.0
-    """Of every entry of the table; an optimistic one makes the agent try everything."""
+    """Of every entry of a table; an optimistic one makes the agent try everything."""
 
     def validate(self, num_envs: int) -> None:
         """Raises RlkitError on the first field whose value cannot work."""
@@ -85,70 +86,70 @@ class SARSA(Agent):
         device: str = "auto",
         compute: str = "auto",
     ) -> None:
-        from rlkit.tabular import QTable  # here, because it imports torch
+        # Imported here so that reading the config, as the command line does for --help, does not import torch.
+        from rlkit.action_values import ActionValues, make_approximator
 
         self.config, self.network_config = config, network or NetworkConfig()
         self.observation_space, self.action_space = observation_space, action_space
-        self.device, self.compute = "cpu", "numpy"
+        self._actions = discrete_actions(config.name, action_space)
         self.steps_per_update = 1
-        self.table = QTable(
+        init_seed, act_seed = np.random.SeedSequence(seed).spawn(2)
+        approximator = make_approximator(
             observation_space,
-            action_space,
+            int(self._actions.n),
             initial_value=config.initial_value,
-            seed=seed,
+            network=self.network_config,
+            loss=dqn_loss,
+            seed=init_seed,
             device=device,
             compute=compute,
-            agent=config.name,
         )
-        self.table.epsilon = config.epsilon_start
-        self.model = self.table.model
+        self.device, self.compute = approximator.device, approximator.compute
+        self.values = ActionValues(approximator, config.epsilon_start, act_seed)
+        self.model = self.values.model
 
     def make_buffer(self, num_envs: int) -> LatestSteps:
         return LatestSteps()
 
     def act(self, obs: Obs, *, action_mask: Array | None = None, explore: bool = True) -> Step:
-        action = self.table.act(obs, action_mask, explore)
-        return Step(action, action + self.table.first_action)
+        action = self.values.act(obs, action_mask, explore)
+        return Step(action, (action + self._actions.start).astype(self._actions.dtype, copy=False))
 
     def update(self, buffer: LatestSteps, progress: float) -> dict[str, float]:
-        config, table, step = self.config, self.table, buffer.latest
-        end = config.learning_rate if config.learning_rate_end is None else config.learning_rate_end
-        learning_rate = annealed(config.learning_rate_schedule, config.learning_rate, end, progress)
+        config, values, step = self.config, self.values, buffer.latest
+        start = values.approximator.default_learning_rate if config.learning_rate is None else config.learning_rate
+        end = start if config.learning_rate_end is None else config.learning_rate_end
+        learning_rate = annealed(config.learning_rate_schedule, start, end, progress)
         share = progress / config.exploration_fraction
-        table.epsilon = annealed(config.epsilon_schedule, config.epsilon_start, config.epsilon_end, share)
+        values.epsilon = annealed(config.epsilon_schedule, config.epsilon_start, config.epsilon_end, share)
 
-        table.remember(step.obs, step.action_mask, step.valid)
-        errors = []
-        if not config.expected and buffer.previous is not None:  # now its next action is known
-            before = buffer.previous
-            next_values = table.q_values(step.obs)[np.arange(len(step.action)), step.action]
-            going_on = before.valid & ~before.terminated & ~before.truncated
-            errors += self._learn(before, next_values, learning_rate, going_on)
-        next_values = table.expected_values(step.reached(), table.epsilon)
+        values.approximator.observe(step)
+        expected = values.next_values(step, values.epsilon)
+        targets = td_targets(step.reward, expected, step.terminated, config.gamma)
         at_once = step.valid & (config.expected | step.terminated | step.truncated)  # no action will follow
-        errors += self._learn(step, next_values, learning_rate, at_once)
-        metrics = {"train/epsilon": table.epsilon, "train/learning_rate": learning_rate}
-        return metrics | ({"train/td_error": float(np.mean(np.abs(errors)))} if errors else {})
-
-    def _learn(self, step: Transition, next_values: Array, learning_rate: float, chosen: Array) -> list[float]:
-        targets = td_targets(step.reward, next_values, step.terminated, self.config.gamma)
-        return self.table.learn(step.obs, step.action, targets, learning_rate, chosen)
+        lessons = [(step, targets, at_once)]
+        before = buffer.previous
+        if before is not None and not config.expected:  # now its next action is known
+            taken = values.q_values(step.obs)[np.arange(len(step.action)), step.action]
+            targets = td_targets(before.reward, taken, before.terminated, config.gamma)
+            lessons.append((before, targets, before.valid & ~before.terminated & ~before.truncated))
+        return values.learn(lessons, learning_rate)
 
     def q_values(self, obs: Any) -> Array:
         """The values of all actions for a batch of observations: (batch, number of actions)."""
-        return self.table.q_values(as_batch(self.observation_space, obs)[0])
+        return self.values.q_values(as_batch(self.observation_space, obs)[0])
 
     def value(self, obs: Any) -> Array:
         """The values of a batch of observations under the ε-greedy policy: (batch,)."""
-        return self.table.expected_values(as_batch(self.observation_space, obs)[0], self.table.epsilon)
+        return self.values.values(as_batch(self.observation_space, obs)[0], self.values.epsilon)
 
     def action_probabilities(self, obs: Any, action_masks: Array | None = None) -> Array:
         """Of the ε-greedy policy, for a batch of observations: (batch, number of actions)."""
         batch, _ = as_batch(self.observation_space, obs)
-        return self.table.probabilities(batch, self.table.epsilon, action_masks)
+        return self.values.probabilities(batch, self.values.epsilon, action_masks)
 
     def state_dict(self) -> dict[str, Any]:
-        return self.table.state_dict()
+        return self.values.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.table.load_state_dict(state)
+        self.values.load_state_dict(state)

@@ -63,6 +63,7 @@ def run_training(config: TrainConfig, run_dir: Path, *, hydra_files: Mapping[str
             compute=config.compute,
         )
         agent.env = env
+        buffer = agent.make_buffer(config.num_envs)
         collector = Collector(envs, _seeds(env_seed, config.num_envs), f"environment {config.env.id}")
         eval_envs = [EnvFactory(**env, training=False)() for _ in range(min(8, config.most_eval_episodes))]
         for eval_env in eval_envs:
@@ -78,7 +79,7 @@ def run_training(config: TrainConfig, run_dir: Path, *, hydra_files: Mapping[str
         def evaluate(episodes: int, seed: int = int(eval_seed)) -> Evaluation:
             return evaluate_policy(agent, eval_envs, episodes, seed=seed)
 
-        trainer = Trainer(config, agent, collector, folder, loggers, progress, evaluate)
+        trainer = Trainer(config, agent, buffer, collector, folder, loggers, progress, evaluate)
         stack.enter_context(_threads(agent))
         status = "failed"
         evaluation = None

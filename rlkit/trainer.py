@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -43,13 +44,14 @@ class Trainer:
         self,
         config: TrainConfig,
         agent: Agent,
+        buffer: Any,  # as the agent made it
         collector: Collector,
         folder: RunFolder,
         loggers: Sequence[Logger],
         progress: Progress,
         evaluate: Callable[[int], Evaluation],  # of so many episodes
     ) -> None:
-        self.config, self.agent, self.collector = config, agent, collector
+        self.config, self.agent, self.buffer, self.collector = config, agent, buffer, collector
         self.folder, self.loggers, self.progress, self._evaluate = folder, loggers, progress, evaluate
         total = config.total_timesteps
         self._log_due = Every(config.log_interval or max(1, total // 200))
@@ -63,11 +65,10 @@ class Trainer:
 
     def train(self) -> None:
         """The loop: collect, update, log, evaluate, save."""
-        buffer = self.agent.make_buffer(self.collector.num_envs)
         while (timesteps := self.collector.timesteps) < self.config.total_timesteps:
-            episodes = self.collector.collect(self.agent, buffer, self.agent.steps_per_update)
+            episodes = self.collector.collect(self.agent, self.buffer, self.agent.steps_per_update)
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # `log` reports what diverges
-                metrics = self.agent.update(buffer, timesteps / self.config.total_timesteps)
+                metrics = self.agent.update(self.buffer, timesteps / self.config.total_timesteps)
             self.log(episodes, metrics)
             if self._evaluation_due(self.collector.timesteps):
                 self.evaluate()

@@ -192,3 +192,14 @@ def test_state_dependent_deviation_doubles_the_outputs() -> None:
     free, dependent = head_for(box), head_for(box, state_dependent_std=True)
     assert isinstance(free, Gaussian)
     assert (free.num_outputs, free.num_params, dependent.num_outputs) == (3, 6, 6)
+
+
+def test_noise_of_exactly_zero_takes_no_forbidden_action() -> None:
+    class Zero:
+        def standard_exponential(self, shape: tuple[int, ...], dtype: Any) -> Array:
+            return np.zeros(shape, dtype)
+
+    rng: Any = Zero()
+    logits = np.array([[0.0, 1.0, 5.0]], np.float32)
+    sampled = head_for(SPACES["discrete"]).sample(masked(logits, np.array([[True, True, False]])), rng)
+    assert sampled[0] == 1

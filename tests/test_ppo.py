@@ -16,7 +16,6 @@ from small_envs import NativeCounting
 
 from rlkit.agents.ppo import PPO, PPOCoefficients, PPOConfig, adapted_kl_coef, ppo_loss
 from rlkit.buffers.batch import PolicyBatch
-from rlkit.buffers.rollout import policy_batch
 from rlkit.collector import Collector, Episode
 from rlkit.config import NetworkConfig
 from rlkit.engine.numpy_engine import NumpyEngine
@@ -207,7 +206,7 @@ def test_the_next_value_at_a_time_limit_is_of_the_final_observation() -> None:
         critic[4].weight[0, 0] = 1e4
     collector, buffer = Collector(envs, [0]), agent.make_buffer(4)
     collector.collect(agent, buffer, 20)
-    batch, rows = policy_batch(buffer, agent.policy, 0.9, 0.0)
+    batch, rows = agent.policy.batch(buffer, 0.9, 0.0)
     steps = batch.features[0][rows, 0]
     assert set(steps) == {0, 1, 2, 3}
     np.testing.assert_allclose(batch.returns[rows], (steps + 1) + 0.9 * 10 * (steps + 1), rtol=1e-3)

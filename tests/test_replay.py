@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -16,6 +17,7 @@ from small_envs import Counting, NativeCounting
 from rlkit.agents.base import Step
 from rlkit.buffers import memory
 from rlkit.buffers.batch import ReplayBatch
+from rlkit.buffers.frames import FrameStacks, is_stack
 from rlkit.buffers.prioritized import PrioritizedReplayBuffer, SumTree
 from rlkit.buffers.replay import ReplayBuffer
 from rlkit.buffers.transition import Transition
@@ -126,7 +128,7 @@ def test_last_observations_take_the_places_of_those_that_were_overwritten() -> N
         collector.collect(Sampling(ACTIONS), buffer, 1)
         batch = stored(buffer)
         np.testing.assert_array_equal(batch.next_obs[0], batch.obs[0] + 1)
-    assert buffer._obs._places <= 4
+    assert buffer._obs._places._count <= 4
 
 
 def test_a_new_collector_cuts_the_episodes_that_were_open() -> None:
@@ -339,16 +341,141 @@ def test_what_is_overwritten_is_never_drawn() -> None:
         buffer.set_priorities(batch.rows, RNG.random(100) * 100)
 
 
+# Stacked frames
+
+
+STACK = 4
+
+
+class Film(gym.Env[Any, Any]):
+    """Its frames are noise, stacked; episodes are 1 to 9 steps, and end either way.
+
+    `start` is what an episode's first stack holds beside its first frame: zeros, that frame, or the last stack's.
+    """
+
+    def __init__(self, start: str = "zeros", seed: int = 0) -> None:
+        self.observation_space = spaces.Box(0, 255, (STACK, 8, 9), np.uint8)
+        self.action_space = spaces.Discrete(2)
+        self.start, self.rng = start, np.random.default_rng(seed)
+        self.stack = np.zeros((STACK, 8, 9), np.uint8)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.left = self.rng.integers(1, 10)
+        if self.start == "zeros":
+            self.stack = np.zeros_like(self.stack)
+        self._film()
+        if self.start == "same":
+            self.stack = np.repeat(self.stack[-1:], STACK, axis=0)
+        return self.stack, {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.left -= 1
+        over, kind = self.left == 0, self.rng.random() < 0.5
+        self._film()
+        return self.stack, float(self.stack[-1, 0, 0]), bool(over and kind), bool(over and not kind), {}
+
+    def _film(self) -> None:
+        self.stack = np.concatenate([self.stack[1:], self.rng.integers(256, size=(1, 8, 9)).astype(np.uint8)])
+
+
+class Remembering:
+    """Adds to a buffer, and keeps every transition as it is, the oldest first."""
+
+    def __init__(self, buffer: ReplayBuffer) -> None:
+        self.buffer = buffer
+        self.seen: list[tuple[Array, Array, float, bool]] = []
+
+    def add(self, step: Transition) -> None:
+        self.buffer.add(step)
+        for env in np.flatnonzero(step.valid):
+            next_obs = step.final_obs.get(int(env), tuple(leaf[env] for leaf in step.next_obs))
+            self.seen.append(
+                (step.obs[0][env].copy(), next_obs[0].copy(), float(step.reward[env]), bool(step.terminated[env]))
+            )
+
+
+@pytest.mark.parametrize("size", [1000, 30, 7])
+@pytest.mark.parametrize("start", ["zeros", "same", "last"])
+@pytest.mark.parametrize("mode", MODES)
+def test_stacks_are_what_they_were_though_frames_are_stored_once(mode: AutoresetMode, start: str, size: int) -> None:
+    """At starts of episodes, truncations and wherever the ring wraps around, for one environment and for three."""
+    for num_envs in (1, 3):
+        envs = GymSyncVectorEnv([partial(Film, start, seed) for seed in range(num_envs)], autoreset_mode=mode)
+        buffer = ReplayBuffer(size, num_envs, envs.single_observation_space, ACTIONS)
+        assert isinstance(buffer._obs.leaves[0], FrameStacks)
+        remembering, collector = Remembering(buffer), Collector(envs, list(range(num_envs)))
+        for _ in range(20):
+            collector.collect(Sampling(ACTIONS), remembering, 4)
+            batch = stored(buffer)
+            seen = remembering.seen[-len(batch.rows) :]
+            for i, (obs, next_obs, reward, terminated) in enumerate(seen):
+                np.testing.assert_array_equal(batch.obs[0][i], obs)
+                assert batch.reward[i] == reward
+                assert batch.terminated[i] == terminated
+                if not terminated:
+                    np.testing.assert_array_equal(batch.next_obs[0][i], next_obs)
+
+
+def test_frames_take_a_stacks_share_of_the_memory() -> None:
+    space = spaces.Box(0, 255, (4, 84, 84), np.uint8)
+    buffer = ReplayBuffer(1000, 1, space, ACTIONS)
+    assert buffer.nbytes / 1000 == pytest.approx(84 * 84, rel=0.01)
+    film = GymSyncVectorEnv([Film], autoreset_mode=AutoresetMode.SAME_STEP)
+    short_episodes = ReplayBuffer(500, 1, film.single_observation_space, ACTIONS)
+    Collector(film, [0]).collect(Sampling(ACTIONS), short_episodes, 3000)
+    frame = 8 * 9
+    assert short_episodes.nbytes < 500 * (frame * 2.2 + 30)  # 3 frames and half a final stack for each 5 steps
+
+
+def test_priorities_go_with_stacked_frames() -> None:
+    film = GymSyncVectorEnv([Film, Film], autoreset_mode=AutoresetMode.SAME_STEP)
+    buffer = prioritized(film, 7, size=20)
+    for seed in range(10):
+        batch = buffer.sample(50, RNG)
+        assert set(batch.rows) == set(stored(buffer).rows)  # one of each fiftieth
+        Collector(film, [seed, seed]).collect(Sampling(ACTIONS), buffer, 3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "expected"),
+    [
+        ((4, 84, 84), np.uint8, True),
+        ((2, 16, 16, 3), np.uint8, True),
+        ((3, 64, 64), np.uint8, False),  # colours first
+        ((64, 64, 3), np.uint8, False),
+        ((1, 84, 84), np.uint8, False),
+        ((4, 84, 84), np.float32, False),
+        ((4, 6, 6), np.uint8, False),
+        ((84, 84), np.uint8, False),
+    ],
+)
+def test_what_counts_as_stacked_frames(shape: tuple[int, ...], dtype: Any, expected: bool) -> None:
+    assert is_stack(spaces.Box(0, 255, shape, dtype)) == expected
+
+
+def test_images_that_are_no_stack_are_kept_all_the_same() -> None:
+    """What looks like stacked frames and is not takes more memory, and is read as it was."""
+    rng, buffer = np.random.default_rng(0), ReplayBuffer(20, 1, spaces.Box(0, 255, (4, 8, 8), np.uint8), ACTIONS)
+    images = rng.integers(256, size=(50, 1, 4, 8, 8)).astype(np.uint8)
+    for i in range(49):
+        step = transition(0, reward=float(i))
+        buffer.add(step._replace(obs=(images[i],), next_obs=(images[i + 1],)))
+    batch = stored(buffer)
+    np.testing.assert_array_equal(batch.obs[0], images[29:49, 0])
+    np.testing.assert_array_equal(batch.next_obs[0], images[30:50, 0])
+
+
 # Memory and state
 
 
 def test_a_buffer_that_does_not_fit_is_refused_before_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available_memory", lambda: 1_000_000)
-    frames = spaces.Box(0, 255, (4, 84, 84), np.uint8)
-    words = r"agent.buffer_size=1_000 needs 28,2\d\d,\d{3} bytes of memory, but only 1,000,000 are .* about 35 trans"
+    images = spaces.Box(0, 255, (84, 84, 3), np.uint8)
+    words = r"agent.buffer_size=1_000 needs 21,2\d\d,\d{3} bytes of memory, but only 1,000,000 are .* about 47 trans"
     with pytest.raises(RlkitError, match=words):
-        ReplayBuffer(1000, 1, frames, ACTIONS)
-    ReplayBuffer(30, 1, frames, ACTIONS)
+        ReplayBuffer(1000, 1, images, ACTIONS)
+    ReplayBuffer(40, 1, images, ACTIONS)
 
 
 def test_an_absurd_size_is_an_error_of_one_line() -> None:
@@ -370,10 +497,12 @@ def test_no_observation_is_stored_twice() -> None:
 
 
 @pytest.mark.parametrize("kind", [ReplayBuffer, PrioritizedReplayBuffer])
-@pytest.mark.parametrize("probe", ["ProbeMaskedAction-v0", "ProbeTruncation-v0", "ProbeDictObs-v0"])
+@pytest.mark.parametrize("probe", ["ProbeMaskedAction-v0", "ProbeTruncation-v0", "ProbeDictObs-v0", "Film"])
 def test_state_goes_on_as_if_nothing_had_happened(kind: type[ReplayBuffer], probe: str) -> None:
-    envs, _ = make_vector_env(EnvFactory(f"rlkit/{probe}"), 2, "sync")
-    assert isinstance(envs.single_action_space, spaces.Discrete)
+    if probe == "Film":
+        envs: Any = GymSyncVectorEnv([Film, Film], autoreset_mode=AutoresetMode.SAME_STEP)
+    else:
+        envs, _ = make_vector_env(EnvFactory(f"rlkit/{probe}"), 2, "sync")
     collector, agent = Collector(envs, [0, 1]), Sampling(envs.single_action_space)
     buffers = [
         kind(30, 2, envs.single_observation_space, envs.single_action_space, n_step=2, gamma=0.9) for _ in range(2)

@@ -216,8 +216,14 @@ def test_every_environment_of_ours_is_documented() -> None:
 def test_every_file_and_key_of_a_run_is_documented(tmp_path: Path) -> None:
     quick: dict[str, Any] = {"total_timesteps": 512, "eval_interval": 256, "final_eval_episodes": 1}
     columns = set()
-    for agent, env in (("q_learning", "FrozenLake-v1"), ("ppo_adaptive_kl", "CartPole-v1")):
-        result = rlkit.train(agent=agent, env=env, run_dir=tmp_path / agent, **quick)
+    runs: dict[str, dict[str, Any]] = {
+        "q_learning": {"env": "FrozenLake-v1"},
+        "dqn": {"env": "CartPole-v1", "agent.learning_starts": 100},
+        "ppo_adaptive_kl": {"env": "CartPole-v1"},
+        "trpo": {"env": "CartPole-v1", "agent.num_steps": 64, "agent.minibatch_size": 64},
+    }
+    for agent, fields in runs.items():
+        result = rlkit.train(agent=agent, run_dir=tmp_path / agent, **quick, **fields)
         with (result.run_dir / "metrics.csv").open(newline="") as metrics:
             columns |= set(next(csv.reader(metrics)))
     first, keys = (ROOT / "docs/run-folder.md").read_text().split("## summary.json")

@@ -30,12 +30,60 @@ class Kind(NamedTuple):
         return cls(space.shape or (), np.dtype(np.float32) if dtype == np.float64 else dtype)
 
 
+class Places:
+    """Numbers for what rows have outside of the ring; a number is used again when its row is."""
+
+    def __init__(self, rows: int) -> None:
+        self.of = np.full(rows, -1, np.int32)
+        """The number of each row; -1: it has none."""
+        self._count = 0
+        self._free: list[int] = []
+
+    def take(self, row: int) -> int:
+        """A number for a row that has none."""
+        if not self._free:
+            self._free.append(self._count)
+            self._count += 1
+        self.of[row] = place = self._free.pop()
+        return place
+
+    def release(self, rows: slice) -> None:
+        """Takes back the numbers of these rows."""
+        if self._count > len(self._free):
+            taken = self.of[rows]
+            self._free += taken[taken >= 0].tolist()
+            self.of[rows] = -1
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it, as copies."""
+        return {"of": self.of.copy(), "count": self._count, "free": list(self._free)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes back what `state_dict` gave."""
+        self.of, self._count, self._free = state["of"].copy(), state["count"], list(state["free"])
+
+
 class Leaf:
     """Storage for one leaf of the observations."""
 
-    def __init__(self, rows: int, kind: Kind) -> None:
+    def __init__(self, rows: int, stride: int, kind: Kind) -> None:
         self._ring = np.zeros((rows, *kind.shape), kind.dtype)
         self._aside = np.zeros((0, *kind.shape), kind.dtype)
+
+    @classmethod
+    def bytes_per_row(cls, kind: Kind) -> int:
+        """What one observation takes in the ring."""
+        return kind.nbytes
+
+    @classmethod
+    def history(cls, kind: Kind) -> int:
+        """How many earlier rows of the same environment an observation needs."""
+        return 0
+
+    @property
+    def nbytes(self) -> int:
+        """Of all storage."""
+        return self._ring.nbytes + self._aside.nbytes
 
     def write(self, rows: slice, batch: Array) -> None:
         """Stores a batch."""
@@ -46,7 +94,7 @@ class Leaf:
         return self._ring.take(rows, 0)
 
     def set_aside(self, place: int, value: Array) -> None:
-        """Stores one observation outside of the ring; `place` is at most the number of places so far."""
+        """Stores one observation outside of the ring."""
         self._aside = with_room(self._aside, place)
         self._aside[place] = value
 
@@ -54,43 +102,42 @@ class Leaf:
         """The observations that were set aside there."""
         return self._aside.take(places, 0)
 
+    def state_dict(self) -> dict[str, Any]:
+        """All that is stored, as copies."""
+        return {"ring": self._ring.copy(), "aside": self._aside.copy()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes back what `state_dict` gave."""
+        self._ring, self._aside = state["ring"].copy(), state["aside"].copy()
+
 
 class ObservationRing:
     """Observations by row; the one that follows in the same environment is `stride` rows on.
 
     Where that one is of the next episode, an episode's own last observation is set aside, in storage that grows with
-    the number of such episodes and is used again when their rows are.
+    the number of such episodes.
     """
 
     def __init__(self, rows: int, stride: int, leaves: list[Leaf]) -> None:
         self._rows, self._stride = rows, stride
         self.leaves = leaves
-        self._place = np.full(rows, -1, np.int32)
-        """Where the observation after a row was set aside; -1: nowhere, it is in the ring."""
-        self._places = 0
-        self._free: list[int] = []
+        self._places = Places(rows)
 
     def write(self, rows: slice, obs: Obs) -> None:
         """Stores a batch of observations in rows that may have been used before."""
         for leaf, batch in zip(self.leaves, obs, strict=True):
             leaf.write(rows, batch)
-        if self._places > len(self._free):
-            places = self._place[rows]
-            self._free += places[places >= 0].tolist()
-            self._place[rows] = -1
+        self._places.release(rows)
 
     def set_aside(self, row: int, obs: Obs) -> None:
         """Stores what the transition in `row` led to, in place of what is `stride` rows on."""
-        if not self._free:
-            self._free.append(self._places)
-            self._places += 1
-        self._place[row] = place = self._free.pop()
+        place = self._places.take(row)
         for leaf, value in zip(self.leaves, obs, strict=True):
             leaf.set_aside(place, value)
 
     def is_aside(self, row: int) -> bool:
         """Whether what the transition in `row` led to was set aside."""
-        return bool(self._place[row] >= 0)
+        return bool(self._places.of[row] >= 0)
 
     def read(self, rows: Array) -> list[Array]:
         """The observations in these rows, leaf by leaf."""
@@ -99,7 +146,7 @@ class ObservationRing:
     def read_next(self, rows: Array) -> list[Array]:
         """What the transitions in these rows led to; where the episode terminated it may be anything."""
         found = self.read((rows + self._stride) % self._rows)
-        places = self._place[rows]
+        places = self._places.of[rows]
         aside = np.flatnonzero(places >= 0)
         if len(aside):
             for leaf, batch in zip(self.leaves, found, strict=True):
@@ -109,23 +156,21 @@ class ObservationRing:
     @property
     def nbytes(self) -> int:
         """Of all storage."""
-        return int(self._place.nbytes + sum(array.nbytes for leaf in self.leaves for array in vars(leaf).values()))
+        return self._places.of.nbytes + sum(leaf.nbytes for leaf in self.leaves)
 
     def state_dict(self) -> dict[str, Any]:
         """All that is stored, as copies."""
-        leaves = [{name: array.copy() for name, array in vars(leaf).items()} for leaf in self.leaves]
-        return {"leaves": leaves, "place": self._place.copy(), "places": self._places, "free": list(self._free)}
+        return {"leaves": [leaf.state_dict() for leaf in self.leaves], "places": self._places.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes back what `state_dict` gave."""
-        self._place, self._places, self._free = state["place"].copy(), state["places"], list(state["free"])
-        for leaf, arrays in zip(self.leaves, state["leaves"], strict=True):
-            for name, array in arrays.items():
-                setattr(leaf, name, array.copy())
+        self._places.load_state_dict(state["places"])
+        for leaf, stored in zip(self.leaves, state["leaves"], strict=True):
+            leaf.load_state_dict(stored)
 
 
 def with_room(array: Array, place: int) -> Array:
-    """The array, or a larger copy of it where it has no row `place`."""
+    """The array, or a larger copy of it where it has no row `place`; rows are asked for one after the other."""
     if place < len(array):
         return array
     more = np.zeros((max(16, len(array)), *array.shape[1:]), array.dtype)

@@ -84,7 +84,7 @@ class PrioritizedReplayBuffer(ReplayBuffer):
 
     def add(self, step: Transition) -> None:
         super().add(step)
-        self._unknown = min(self._unknown + 1, self._slots - 1)
+        self._unknown = min(self._unknown + 1, self._capacity)
 
     def sample(self, count: int, rng: np.random.Generator, beta: float = 1.0) -> ReplayBatch:
         """`count` transitions, one from each of as many equal parts of the priorities' sum, with their weights.
@@ -116,9 +116,9 @@ class PrioritizedReplayBuffer(ReplayBuffer):
     def _let_in_new_steps(self) -> None:
         """All at once, since it takes the tree as many operations as for one."""
         if self._unknown:
-            start = (self._head - self._unknown) * self.num_envs
-            rows = np.arange(start, (self._head + 1) * self.num_envs) % self._rows
-            priorities = np.where(self._valid[rows], self._highest**self._alpha, 0.0)
-            priorities[-self.num_envs :] = 0.0  # the head is no transition
-            self._tree[rows] = priorities
+            new = np.arange(-self._unknown * self.num_envs, 0)
+            rows = (self._head * self.num_envs + new) % self._rows
+            outside = (self._head * self.num_envs + np.arange(self._rows - self._capacity * self.num_envs)) % self._rows
+            self._tree[outside] = 0.0
+            self._tree[rows] = np.where(self._valid[rows], self._highest**self._alpha, 0.0)
             self._unknown = 0

@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium import spaces
 
 from rlkit.buffers.batch import ReplayBatch
+from rlkit.buffers.frames import FrameStacks, is_stack
 from rlkit.buffers.memory import check_memory
 from rlkit.buffers.observations import Kind, Leaf, ObservationRing
 from rlkit.buffers.transition import Transition
@@ -22,7 +23,7 @@ class ReplayBuffer:
     """A ring of vector steps in storage that is allocated once, with every observation in it only once.
 
     Arrays are flat: environment e's transition in slot t is row t * num_envs + e. The observation that it led to is
-    in the next slot, so the ring has one slot more than steps: its head, where the next step will go.
+    in the next slot, so the ring has more slots than steps: one is its head, where the next step will go.
     """
 
     bytes_per_row: ClassVar[int] = 4 + 3 + 4
@@ -44,19 +45,21 @@ class ReplayBuffer:
         """
         self.num_envs, self.n_step = num_envs, n_step
         self._gammas = (gamma ** np.arange(n_step + 1)).astype(np.float32)
-        self._slots = size // num_envs + 1
+        leaves = [(FrameStacks if is_stack(leaf) else Leaf, Kind.of(leaf)) for leaf in leaf_spaces(observation_space)]
+        self._capacity = size // num_envs
+        # Behind the oldest step stand those that its observation needs.
+        self._slots = self._capacity + 1 + max(storage.history(kind) for storage, kind in leaves)
         self._rows = rows = self._slots * num_envs
-        kinds = [Kind.of(leaf) for leaf in leaf_spaces(observation_space)]
         action_dtype = np.min_scalar_type(int(action_space.n) - 1)
-        per_row = sum(kind.nbytes for kind in kinds) + action_dtype.itemsize + self.bytes_per_row
-        check_memory("agent.buffer_size", size, rows * per_row)
-        self._obs = ObservationRing(rows, num_envs, [Leaf(rows, kind) for kind in kinds])
+        obs_bytes = sum(storage.bytes_per_row(kind) for storage, kind in leaves)
+        check_memory("agent.buffer_size", size, rows * (obs_bytes + action_dtype.itemsize + self.bytes_per_row))
+        self._obs = ObservationRing(rows, num_envs, [storage(rows, num_envs, kind) for storage, kind in leaves])
         self._actions = np.zeros(rows, action_dtype)
         self._rewards = np.zeros(rows, np.float32)
         self._terminated = np.zeros(rows, np.bool_)
         self._truncated = np.zeros(rows, np.bool_)
         self._valid = np.zeros(rows, np.bool_)
-        self._num_leaves = len(kinds)
+        self._num_leaves = len(leaves)
         self._newest: Obs | None = None
         self._head = self._length = 0
         self.added = 0
@@ -86,7 +89,7 @@ class ReplayBuffer:
         self._truncated[rows] = step.truncated
         self._valid[rows] = step.valid
         self._head = (self._head + 1) % self._slots
-        self._length = min(self._length + 1, self._slots - 1)
+        self._length = min(self._length + 1, self._capacity)
         self.added += int(np.count_nonzero(step.valid))
         self.episodes += int(np.count_nonzero(step.terminated | step.truncated))
         self._obs.write(self._slot(self._head), self._with_mask(step.next_obs, step.next_action_mask))
@@ -120,7 +123,7 @@ class ReplayBuffer:
         for name in COUNTERS:
             setattr(self, name, state[name])
         if len(leaves := state["_obs"]["leaves"]) > len(self._obs.leaves):
-            self._store_masks(leaves[-1]["_ring"].shape[1:])
+            self._store_masks(leaves[-1]["ring"].shape[1:])
         self._obs.load_state_dict(state["_obs"])
         self._newest = ()  # of no environment: the next step is compared with what is stored
 
@@ -156,17 +159,18 @@ class ReplayBuffer:
         head = self._slot(self._head)
         if self._length:
             reached = self._obs.read(np.arange(head.start, head.stop))
-            if not all(np.array_equal(*pair) for pair in zip(reached, obs, strict=True)):
-                before = self._slot((self._head - 1) % self._slots)
-                for env, row in enumerate(range(before.start, before.stop)):
-                    if not self._terminated[row] and not self._obs.is_aside(row):
-                        self._truncated[row] = True
-                        self._obs.set_aside(row, tuple(leaf[env] for leaf in reached))
+            if all(np.array_equal(*pair) for pair in zip(reached, obs, strict=True)):
+                return
+            before = self._slot((self._head - 1) % self._slots)
+            for env, row in enumerate(range(before.start, before.stop)):
+                if not self._terminated[row] and not self._obs.is_aside(row):
+                    self._truncated[row] = True
+                    self._obs.set_aside(row, tuple(leaf[env] for leaf in reached))
         self._obs.write(head, obs)
 
     def _store_masks(self, shape: tuple[int, ...]) -> None:
         """Makes room for action masks, which are kept as one leaf more of the observations."""
-        self._obs.leaves.append(Leaf(self._rows, Kind(shape, np.dtype(np.bool_))))
+        self._obs.leaves.append(Leaf(self._rows, self.num_envs, Kind(shape, np.dtype(np.bool_))))
 
     def _slot(self, slot: int) -> slice:
         return slice(slot * self.num_envs, (slot + 1) * self.num_envs)

@@ -1,18 +1,11 @@
-"""The rollout buffer: what an on-policy agent learns from once, and then overwrites; and what it is worth."""
+"""The rollout buffer: what an on-policy agent learns from once, and then overwrites."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from rlkit.buffers.batch import PolicyBatch
 from rlkit.buffers.transition import Transition
-from rlkit.returns import gae
-from rlkit.spaces import Array, Obs, masked
-
-if TYPE_CHECKING:
-    from rlkit.policy import ActorCriticPolicy
+from rlkit.spaces import Array, Obs
 
 
 class RolloutBuffer:
@@ -89,41 +82,3 @@ class RolloutBuffer:
         if step.action_mask is not None:
             self.action_masks = np.zeros((size[0], *step.action_mask.shape), np.bool_)
         self._allocated = True
-
-
-def policy_batch(
-    buffer: RolloutBuffer, policy: ActorCriticPolicy, gamma: float, gae_lambda: float, *, old_params: bool = False
-) -> tuple[PolicyBatch, Array]:
-    """The rollout as one row per transition with its advantage, and the indices of the rows that are experience.
-
-    Values, log-probabilities and, if asked for, the distributions' `old_params` are those of the policy as it is.
-    """
-    steps, envs = buffer.rewards.shape
-    transitions = steps * envs
-    features = policy.network.features(buffer.flat_obs())
-    params, flat_values = policy.engine.evaluate(features)
-    values = flat_values.reshape(steps + 1, envs)
-    next_values = values[1:]
-    if buffer.final_obs:
-        at_steps, at_envs, last_obs = buffer.final_batch()
-        next_values = next_values.copy()
-        next_values[at_steps, at_envs] = policy.values(last_obs)
-    rewards, terminated, truncated = buffer.rewards, buffer.terminated, buffer.truncated
-    if policy.rewards is not None:
-        rewards = policy.rewards.normalize(rewards, terminated | truncated, buffer.valid)
-    advantages = gae(rewards, values[:-1], next_values, terminated, truncated, gamma, gae_lambda)
-
-    action = buffer.actions.reshape(transitions, *buffer.actions.shape[2:])
-    mask = None if buffer.action_masks is None else buffer.action_masks.reshape(transitions, -1)
-    params = masked(params[:transitions], mask)
-    batch = PolicyBatch(
-        features=tuple(part[:transitions] for part in features),
-        action=action,
-        log_prob=policy.analytic_head.evaluate(params, action).log_prob,
-        advantages=advantages.reshape(transitions),
-        returns=(advantages + values[:-1]).reshape(transitions),
-        values=flat_values[:transitions],
-        action_mask=mask,
-        old_params=params if old_params else None,
-    )
-    return batch, np.flatnonzero(buffer.valid)

@@ -75,6 +75,15 @@ def reinforce_gradient(
     return _gradient(head, params, values, batch, c, c.num_episodes)
 
 
+def critic_gradient(
+    head: AnalyticHead, params: Array, values: Array, batch: PolicyBatch, c: None
+) -> tuple[Array, Array, Metrics]:
+    """The derivatives of `rlkit.agents.trpo.critic_loss`: none by the head's parameters."""
+    del head, c
+    errors = values - batch.returns
+    return np.zeros_like(params), errors * (2 / len(values)), {"value_loss": float(errors @ errors) / len(values)}
+
+
 def _gradient(
     head: AnalyticHead,
     params: Array,

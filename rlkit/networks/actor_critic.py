@@ -33,6 +33,8 @@ class ActorCritic(nn.Module):
         # The policy's small last gain makes its first actions nearly uniform: see docs/ppo-details.md.
         self.actor = mlp([inputs, *hidden, self.head.num_outputs], config.activation, 0.01, generator)
         self.critic = mlp([inputs, *hidden, 1], config.activation, 1.0, generator)
+        self.critic_trains_cnns = True
+        """Whether the values' gradient reaches the CNNs, which the policy shares."""
         self.log_std: nn.Parameter | None = None
         if isinstance(self.head, Gaussian) and not self.head.state_dependent_std:
             self.log_std = nn.Parameter(torch.full((self.head.num_actions,), self.head.log_std_init))
@@ -40,7 +42,7 @@ class ActorCritic(nn.Module):
     def forward(self, features: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """The head's parameters, (batch, num_params), and the values, (batch,), of `ObsFeatures`' output."""
         trunk = self.cnns(features)
-        return self._params(trunk), self.critic(trunk)[:, 0]
+        return self._params(trunk), self.critic(trunk if self.critic_trains_cnns else trunk.detach())[:, 0]
 
     def policy(self, features: tuple[Tensor, ...]) -> Tensor:
         """The head's parameters alone: what acting takes."""

@@ -1,0 +1,50 @@
+"""A step as long as a trust region allows: conjugate gradients, and products with the Fisher matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+
+def conjugate_gradient(product: Callable[[Tensor], Tensor], b: Tensor, iterations: int) -> Tensor:
+    """The solution x of A x = b for a symmetric positive definite A, given as its `product` with a vector.
+
+    Exact after as many iterations as A has rows, rounding apart; stops earlier once the residual has vanished.
+    """
+    x = torch.zeros_like(b)
+    residual, direction = b.clone(), b.clone()
+    squares = residual @ residual
+    for _ in range(iterations):
+        if squares < 1e-10:
+            break
+        image = product(direction)
+        length = squares / (direction @ image)
+        x += length * direction
+        residual -= length * image
+        before, squares = squares, residual @ residual
+        direction = residual + (squares / before) * direction
+    return x
+
+
+def flat_gradient(output: Tensor, parameters: Sequence[Tensor], *, differentiable: bool = False) -> Tensor:
+    """The derivatives of a number by all parameters, one after the other; keeps the graph for further calls."""
+    gradients = torch.autograd.grad(output, list(parameters), retain_graph=True, create_graph=differentiable)
+    return torch.cat([gradient.reshape(-1) for gradient in gradients])
+
+
+def hessian_product(output: Tensor, parameters: Sequence[Tensor], damping: float) -> Callable[[Tensor], Tensor]:
+    """The product of a number's matrix of second derivatives, plus `damping` times the identity, with a vector.
+
+    Of a KL divergence from the policy to itself that matrix is the Fisher matrix.
+    """
+    gradient = flat_gradient(output, parameters, differentiable=True)
+    return lambda vector: flat_gradient(gradient @ vector, parameters) + damping * vector
+
+
+def assign(parameters: Sequence[Tensor], flat: Tensor) -> None:
+    """Writes a flat vector into the parameters' own memory, which engines hold views of."""
+    with torch.no_grad():
+        for parameter, part in zip(parameters, torch.split(flat, [p.numel() for p in parameters]), strict=True):
+            parameter.copy_(part.view_as(parameter))
