@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
+from rlkit.advantages import policy_batch
 from rlkit.agents.base import Agent, Step, as_batch
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.buffers.rollout import RolloutBuffer
@@ -146,7 +147,7 @@ class A2C(Agent):
 
     def update(self, buffer: RolloutBuffer, progress: float) -> dict[str, float]:
         config = self.config
-        batch, rows = self.policy.batch(buffer, config.gamma, config.gae_lambda)
+        batch, rows = policy_batch(buffer, self.policy, config.gamma, config.gae_lambda)
         learning_rate = scheduled(config.learning_rate_schedule, config.learning_rate, progress)
         coefficients = A2CCoefficients(config.ent_coef, config.vf_coef, config.normalize_advantages)
         self.engine.load(batch)

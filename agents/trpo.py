@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from gymnasium import spaces
 
+from rlkit.advantages import policy_batch
 from rlkit.agents.base import Agent, Step, as_batch
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.buffers.rollout import RolloutBuffer
@@ -133,7 +134,7 @@ class TRPO(Agent):
 
     def update(self, buffer: RolloutBuffer, progress: float) -> dict[str, float]:
         config = self.config
-        batch, rows = self.policy.batch(buffer, config.gamma, config.gae_lambda, old_params=True)
+        batch, rows = policy_batch(buffer, self.policy, config.gamma, config.gae_lambda, old_params=True)
         metrics = self._improve_policy(batch, rows)
         learning_rate = scheduled(config.learning_rate_schedule, config.learning_rate, progress)
         metrics["train/value_loss"] = self._fit_critic(batch, rows, learning_rate)

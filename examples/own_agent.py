@@ -14,12 +14,12 @@ import torch
 from gymnasium import spaces
 
 import rlkit
+from rlkit.advantages import gae
 from rlkit.agents import VARIANTS, Variant
 from rlkit.agents.base import Agent, Step
 from rlkit.buffers.rollout import RolloutBuffer
 from rlkit.config import NetworkConfig
 from rlkit.errors import RlkitError, check_fields
-from rlkit.returns import gae
 from rlkit.spaces import MASKED_LOGIT, Array, Obs, masked
 
 

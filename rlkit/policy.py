@@ -1,4 +1,4 @@
-"""A policy with its critic: acts, says what a rollout was worth, and hands over all that training has given it."""
+"""A policy with its critic: acts, values observations, and hands over all that training has given it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlkit.buffers.batch import PolicyBatch
-from rlkit.buffers.rollout import RolloutBuffer
 from rlkit.engine.base import Engine
 from rlkit.engine.heads import analytic_head
 from rlkit.engine.make import make_model
@@ -16,7 +14,6 @@ from rlkit.errors import RlkitError
 from rlkit.networks.actor_critic import ActorCritic
 from rlkit.networks.heads import Categorical, Gaussian
 from rlkit.networks.normalization import RewardNormalizer
-from rlkit.returns import gae
 from rlkit.spaces import Array, Obs, masked
 
 
@@ -80,43 +77,6 @@ class ActorCriticPolicy:
         weights = np.exp(logits - logits.max(1, keepdims=True))
         probabilities: Array = weights / weights.sum(1, keepdims=True)
         return probabilities
-
-    def batch(
-        self, buffer: RolloutBuffer, gamma: float, gae_lambda: float, *, old_params: bool = False
-    ) -> tuple[PolicyBatch, Array]:
-        """The rollout as one row per transition with its advantage, and the indices of the rows that are experience.
-
-        Values, log-probabilities and, if asked for, the distributions' `old_params` are those of the policy as it is.
-        """
-        steps, envs = buffer.rewards.shape
-        transitions = steps * envs
-        features = self.network.features(buffer.flat_obs())
-        params, flat_values = self.engine.evaluate(features)
-        values = flat_values.reshape(steps + 1, envs)
-        next_values = values[1:]
-        if buffer.final_obs:
-            at_steps, at_envs, last_obs = buffer.final_batch()
-            next_values = next_values.copy()
-            next_values[at_steps, at_envs] = self.values(last_obs)
-        rewards, terminated, truncated = buffer.rewards, buffer.terminated, buffer.truncated
-        if self.rewards is not None:
-            rewards = self.rewards.normalize(rewards, terminated | truncated, buffer.valid)
-        advantages = gae(rewards, values[:-1], next_values, terminated, truncated, gamma, gae_lambda)
-
-        action = buffer.actions.reshape(transitions, *buffer.actions.shape[2:])
-        mask = None if buffer.action_masks is None else buffer.action_masks.reshape(transitions, -1)
-        params = masked(params[:transitions], mask)
-        batch = PolicyBatch(
-            features=tuple(part[:transitions] for part in features),
-            action=action,
-            log_prob=self.analytic_head.evaluate(params, action).log_prob,
-            advantages=advantages.reshape(transitions),
-            returns=(advantages + values[:-1]).reshape(transitions),
-            values=flat_values[:transitions],
-            action_mask=mask,
-            old_params=params if old_params else None,
-        )
-        return batch, np.flatnonzero(buffer.valid)
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, statistics, the optimiser's moments, the generator, and the noise it goes on from."""

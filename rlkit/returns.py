@@ -1,4 +1,4 @@
-"""Returns and advantages: pure functions on (num_steps, num_envs) arrays."""
+"""Returns and their targets: pure functions on arrays; advantages are in `rlkit/advantages.py`."""
 
 from __future__ import annotations
 
@@ -18,31 +18,6 @@ def discounted_returns(rewards: Floats, gamma: float) -> Floats:
     for t in reversed(range(len(returns) - 1)):
         returns[t] += gamma * returns[t + 1]
     return returns
-
-
-def gae(
-    rewards: Floats,
-    values: Floats,
-    next_values: Floats,
-    terminated: Bools,
-    truncated: Bools,
-    gamma: float,
-    gae_lambda: float,
-) -> Floats:
-    """Generalised advantage estimates (Schulman et al. 2016, eq. 16); add `values` for the returns.
-
-    All arrays are (num_steps, num_envs). `next_values` holds the value of the observation that each step led to:
-    of an episode's own last observation where it was truncated, never of the next episode's first. Where the
-    episode terminated, the next value does not count, whatever it is, even if it was truncated as well.
-    """
-    td_errors = rewards + gamma * next_values * ~terminated - values
-    decay = (gamma * gae_lambda) * ~(terminated | truncated)
-    advantages = np.empty_like(td_errors)
-    following = np.zeros_like(td_errors[0])
-    for t in reversed(range(len(td_errors))):
-        following = td_errors[t] + decay[t] * following
-        advantages[t] = following
-    return advantages
 
 
 def explained_variance(values: Floats, returns: Floats) -> float:

@@ -14,6 +14,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector import SyncVectorEnv as GymSyncVectorEnv
 from small_envs import NativeCounting
 
+from rlkit.advantages import policy_batch
 from rlkit.agents.ppo import PPO, PPOCoefficients, PPOConfig, adapted_kl_coef, ppo_loss
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.collector import Collector, Episode
@@ -206,7 +207,7 @@ def test_the_next_value_at_a_time_limit_is_of_the_final_observation() -> None:
         critic[4].weight[0, 0] = 1e4
     collector, buffer = Collector(envs, [0]), agent.make_buffer(4)
     collector.collect(agent, buffer, 20)
-    batch, rows = agent.policy.batch(buffer, 0.9, 0.0)
+    batch, rows = policy_batch(buffer, agent.policy, 0.9, 0.0)
     steps = batch.features[0][rows, 0]
     assert set(steps) == {0, 1, 2, 3}
     np.testing.assert_allclose(batch.returns[rows], (steps + 1) + 0.9 * 10 * (steps + 1), rtol=1e-3)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rlkit.returns import Bools, Floats, discounted_returns, gae, td_targets
+from rlkit.advantages import gae
+from rlkit.returns import Bools, Floats, discounted_returns, td_targets
 
 
 def column(*values: float) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ from gymnasium.vector import SyncVectorEnv as GymSyncVectorEnv
 from training import COMPUTES, assert_goes_on_from_its_state, assert_same_parameters, parameters, train
 
 import rlkit
+from rlkit.advantages import policy_batch
 from rlkit.agents.trpo import TRPO, TRPOConfig
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.collector import Collector
@@ -30,7 +31,7 @@ def rollout(agent: TRPO, env: str) -> tuple[Any, PolicyBatch, Any]:
     buffer = agent.make_buffer(8)
     Collector(envs, list(range(8))).collect(agent, buffer, agent.steps_per_update)
     envs.close()
-    return (buffer, *agent.policy.batch(buffer, 0.9, 0.95, old_params=True))
+    return (buffer, *policy_batch(buffer, agent.policy, 0.9, 0.95, old_params=True))
 
 
 @pytest.mark.parametrize("compute", COMPUTES)
