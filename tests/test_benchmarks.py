@@ -85,3 +85,9 @@ def test_learnings_interval_is_over_seeds(modules: Any) -> None:
     assert 400 <= low < 462.5 < high <= 500
     assert learning.interval([500.0] * 10) == (500.0, 500.0)
     assert learning.interval([7.0]) == (7.0, 7.0)
+
+
+def test_replay_measures_a_buffer() -> None:
+    figures = json.loads(run("replay.py", "--one", "rlkit", "Atari"))
+    assert figures["bytes"] == pytest.approx(84 * 84, rel=0.1)
+    assert min(figures["adds"], figures["samples"], figures["prioritized_samples"]) > 0

@@ -143,15 +143,21 @@ class ObservationRing:
         """The observations in these rows, leaf by leaf."""
         return [leaf.read(rows) for leaf in self.leaves]
 
-    def read_next(self, rows: Array) -> list[Array]:
-        """What the transitions in these rows led to; where the episode terminated it may be anything."""
-        found = self.read((rows + self._stride) % self._rows)
-        places = self._places.of[rows]
+    def read_steps(self, rows: Array, last: Array) -> tuple[list[Array], list[Array]]:
+        """The observations in `rows`, and what the transitions in `last` led to, leaf by leaf.
+
+        Where an episode terminated, what it led to may be anything.
+        """
+        count = len(rows)
+        # At once: of two large arrays, the memory would go back to the system, and come anew, with every batch.
+        found = self.read(np.concatenate([rows, (last + self._stride) % self._rows]))
+        obs, next_obs = [leaf[:count] for leaf in found], [leaf[count:] for leaf in found]
+        places = self._places.of[last]
         aside = np.flatnonzero(places >= 0)
         if len(aside):
-            for leaf, batch in zip(self.leaves, found, strict=True):
+            for leaf, batch in zip(self.leaves, next_obs, strict=True):
                 batch[aside] = leaf.read_aside(places[aside])
-        return found
+        return obs, next_obs
 
     @property
     def nbytes(self) -> int:

@@ -141,7 +141,7 @@ class ReplayBuffer:
             ended = self._terminated[windows] | self._truncated[windows] | newest
             rewards, lengths = n_step_returns(self._rewards[windows], ended, self._gammas)
             last, gammas = windows[np.arange(len(rows)), lengths - 1], self._gammas[lengths]
-        obs, next_obs = self._obs.read(rows), self._obs.read_next(last)
+        obs, next_obs = self._obs.read_steps(rows, last)
         n = self._num_leaves
         return ReplayBatch(
             obs=tuple(obs[:n]),
