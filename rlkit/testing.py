@@ -1,0 +1,336 @@
+"""A conformance suite for agents, ours and yours: trains one on tiny environments and says which part is wrong.
+
+Read top to bottom: the report, the environments, `check_agent`, and the checks in their order. Every check rests on
+the ones before it, so the first that fails is where the fault is.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from rlkit import checkpoint
+from rlkit.agents import VARIANTS, make_agent
+from rlkit.agents.base import Agent
+from rlkit.collector import Collector
+from rlkit.config import NetworkConfig
+from rlkit.envs import EnvFactory
+from rlkit.envs.probes import (
+    Probe,
+    ProbeAction,
+    ProbeActionMatters,
+    ProbeActionObs,
+    ProbeConstantReward,
+    ProbeObsValue,
+    ProbeTwoStepCredit,
+)
+from rlkit.errors import RlkitError, check_choice
+from rlkit.spaces import Array
+
+GAMMA = 0.9
+NUM_ENVS = 8
+TIMESTEPS = 16_384
+"""The budget of each training; it ends early once the answer is right, and stays right."""
+LOOKS = 64
+"""How often in a budget the answers are compared with the right ones."""
+QUICK: dict[str, dict[str, Any]] = {
+    "ppo": {"num_steps": 32, "minibatch_size": 64, "num_epochs": 8, "learning_rate": 3e-3, "ent_coef": 0.01},
+    "a2c": {"num_steps": 8, "learning_rate": 3e-3, "ent_coef": 0.01},
+    "trpo": {"num_steps": 32, "learning_rate": 3e-3},
+    "reinforce": {"num_steps": 8, "episodes_per_update": 16, "ent_coef": 0.01},
+    "dqn": {"learning_rate": 3e-3, "gradient_steps": 16, "learning_starts": 200, "target_update_interval": 50},
+}
+"""By name, an agent's values for tasks as small as these."""
+
+
+@dataclass
+class Check:
+    """One question, and how the agent answered it."""
+
+    part: str
+    """What is wrong with the agent if it failed."""
+    name: str
+    passed: bool
+    detail: str = ""
+
+
+@dataclass
+class Report:
+    """All checks of an agent, from its simplest part on; `print` shows it as a table."""
+
+    agent: str
+    checks: list[Check] = field(default_factory=list)
+
+    @property
+    def failed(self) -> list[Check]:
+        """The checks that failed."""
+        return [check for check in self.checks if not check.passed]
+
+    @property
+    def fault(self) -> str | None:
+        """The part to look at first: that of the first failed check, as the others may follow from it."""
+        return self.failed[0].part if self.failed else None
+
+    def raise_if_failed(self) -> None:
+        """Raises RlkitError, which names the part at fault, unless every check passed."""
+        if self.failed:
+            first = self.failed[0]
+            raise RlkitError(f"agent={self.agent}: {first.part} is wrong: {first.name}: {first.detail}")
+
+    def __str__(self) -> str:
+        rows = [("ok" if c.passed else "WRONG", c.part, c.name, c.detail) for c in self.checks]
+        widths = [max((len(row[i]) for row in rows), default=0) for i in range(3)]
+        lines = ["  ".join((*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3])) for row in rows]
+        return "\n".join([f"{self.agent}: {self.fault + ' is wrong' if self.fault else 'all is right'}", *lines])
+
+
+class TimeLimit(Probe):
+    """One step: +1 brings reward 1 and the end; -1 brings -0.5 and a time limit, in a state that shows +1.
+
+    Known answer: V(+1) = 1 and V(-1) = -0.5 + gamma.
+    """
+
+    numbers = (-1.0, -1.0, -1.0, 1.0)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """The end of one kind or the other."""
+        before, self.number = self.number, 1.0
+        return self._obs(), (1.0 if before > 0 else -0.5), before > 0, before < 0, {}
+
+
+class DelayedReward(ProbeActionMatters):
+    """Two steps, observation 0 then 1; the reward, 1 or -1, comes at the second, for the action 1 or 0 at the first."""
+
+    credit = 0.0
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """The second observation, then the end."""
+        if self.number == 1:
+            return self._obs(), self.credit, True, False, {}
+        self.number, self.credit = 1.0, self._reward(action)
+        return self._obs(), 0.0, False, False, {}
+
+
+def check_agent(agent: Any, *config: Any, compute: str = "auto") -> Report:
+    """Trains an agent on probe environments, and reports what it gets wrong.
+
+    `agent` is a name, with values that suit the probes; a config; or a class of your own followed by its config. Of a
+    config only `gamma` is changed. It should learn a two-armed bandit within 16,384 steps.
+    """
+    if isinstance(agent, type):
+        return _Suite(agent, *config, compute=compute).run()
+    if isinstance(agent, str):
+        check_choice("agent", agent, VARIANTS)
+        variant = VARIANTS[agent]
+        agent = variant.config(**{**QUICK.get(variant.config.name, {}), **variant.fields})
+    return _Suite(make_agent, agent, compute=compute).run()
+
+
+class _Suite:
+    """One agent's checks, in their order."""
+
+    def __init__(self, make: Callable[..., Agent], config: Any, *, compute: str) -> None:
+        self.config = replace(config, gamma=GAMMA) if hasattr(config, "gamma") else config
+        self.config.validate(NUM_ENVS)
+        self._make, self._compute = make, compute
+        self.report = Report(config.name)
+        self.discrete_obs = False
+        """Whether vectors are refused, so that probes show the number -1, 0 or 1 as 0, 1 or 2."""
+
+    def run(self) -> Report:
+        self._spaces()
+        self._values()
+        self._policies()
+        self._repeatability()
+        return self.report
+
+    def agent(self, envs: Any, seed: int = 0) -> Any:
+        options = {"network": NetworkConfig(hidden_sizes=[32, 32]), "num_envs": NUM_ENVS, "compute": self._compute}
+        return self._make(self.config, envs.single_observation_space, envs.single_action_space, seed=seed, **options)
+
+    def envs(self, probe: Callable[[], gym.Env[Any, Any]], mode: AutoresetMode = AutoresetMode.SAME_STEP) -> Any:
+        def make() -> gym.Env[Any, Any]:
+            env = probe()
+            if not self.discrete_obs or not isinstance(env.observation_space, spaces.Box):
+                return env
+            return gym.wrappers.TransformObservation(env, lambda obs: int(obs[0]) + 1, spaces.Discrete(3))
+
+        return SyncVectorEnv([make] * NUM_ENVS, autoreset_mode=mode)
+
+    def obs(self, *numbers: float) -> Array:
+        return np.array(numbers, int) + 1 if self.discrete_obs else np.array(numbers, np.float32)[:, None]
+
+    def trained(
+        self, envs: Any, right: Callable[[Any], bool], timesteps: int = TIMESTEPS, seed: int = 0
+    ) -> tuple[Any, bool]:
+        """The agent after the budget, or once `right` twice in a row, and whether it was."""
+        agent = self.agent(envs, seed)
+        collector, buffer = Collector(envs, list(range(NUM_ENVS))), agent.make_buffer(NUM_ENVS)
+        looks, was_right = 0, False
+        while collector.timesteps < timesteps:
+            collector.collect(agent, buffer, agent.steps_per_update)
+            agent.update(buffer, min(1.0, collector.timesteps / timesteps))
+            if collector.timesteps * LOOKS >= looks * timesteps:
+                looks += 1
+                is_right = right(agent)
+                if is_right and was_right:
+                    return agent, True
+                was_right = is_right
+        return agent, False
+
+    def ask(self, part: str, name: str, question: Callable[[], str | tuple[str, str]]) -> None:
+        """Adds a check: a question answers "" if all is right, else what is wrong, and perhaps which part."""
+        try:
+            answer = question()
+        except Exception as error:  # whatever a user's agent raises is a finding
+            answer = f"{type(error).__name__}: {error}"
+        detail, part = answer if isinstance(answer, tuple) else (answer, part)
+        self.report.checks.append(Check(part, name, not detail, " ".join(detail.split())))
+
+    def _spaces(self) -> None:
+        try:
+            self.agent(self.envs(ProbeConstantReward))
+        except RlkitError:
+            self.discrete_obs = True
+        for kind in ProbeActionObs.KINDS:
+            self.ask("spaces", f"{kind} observations", lambda kind=kind: self._space(lambda: ProbeActionObs(kind)))  # type: ignore[misc]
+        for kind in ProbeAction.KINDS:
+            self.ask("spaces", f"{kind} actions", lambda kind=kind: self._space(lambda: ProbeAction(kind)))  # type: ignore[misc]
+
+    def _space(self, probe: Callable[[], gym.Env[Any, Any]]) -> str:
+        envs = self.envs(probe)
+        try:
+            self.agent(envs)
+        except RlkitError:  # a refusal that says why is as good
+            return ""
+        self.trained(envs, lambda agent: False, timesteps=2 * NUM_ENVS)  # raises for actions outside the space
+        return ""
+
+    def _values(self) -> None:
+        def ask(part: str, name: str, probe: type[Probe], right: dict[float, float], *mode: AutoresetMode) -> None:
+            self.ask(part, name, lambda: self._value(self.envs(probe, *mode), right))
+
+        agent = self.agent(self.envs(ProbeConstantReward))
+        try:
+            if not hasattr(agent, "value"):
+                return
+            agent.value(self.obs(0))
+        except RlkitError:  # as it is configured it learns no values
+            return
+        ask("value", "a constant reward", ProbeConstantReward, {0: 1})
+        ask("batching", "values by observation", ProbeObsValue, {-1: -1, 1: 1})
+        ask("returns", "a reward one step later", ProbeTwoStepCredit, {0: GAMMA, 1: 1})
+        for mode in (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED):
+            part = "bootstrapping" if mode == AutoresetMode.SAME_STEP else "autoreset"
+            ask(part, f"a time limit, {mode.name}", TimeLimit, {-1: GAMMA - 0.5, 1: 1}, mode)
+
+    def _value(self, envs: Any, right: dict[float, float]) -> str | tuple[str, str]:
+        def found(agent: Any) -> Array:
+            return np.asarray(agent.value(self.obs(*right)))
+
+        expected = np.array(list(right.values()))
+        agent, is_right = self.trained(envs, lambda agent: bool(np.allclose(found(agent), expected, atol=0.05)))
+        if is_right:
+            return ""
+        values = found(agent)
+        listing = zip(right.items(), values, strict=True)
+        detail = "; ".join(f"V({number:g}) = {value:.2f}, not {v:.2f}" for (number, v), value in listing)
+        # No episode brings more than 1, so more can only come from beyond an episode's end.
+        return (detail, "bootstrapping") if values.max() > 1.5 and len(right) == 1 else detail
+
+    def _policies(self) -> None:
+        masked = EnvFactory("rlkit/ProbeMaskedAction-v0")  # where a forbidden action raises
+        learns_q = hasattr(self.agent(self.envs(ProbeActionMatters)), "q_values")
+        self.ask(
+            "action values" if learns_q else "policy gradient",
+            "the better action",
+            lambda: self._policy(ProbeActionMatters, {0: 1}),
+        )
+        self.ask("batching", "actions by observation", lambda: self._policy(ProbeActionObs, {-1: 0, 1: 1}))
+        self.ask("returns", "an action's reward one step later", lambda: self._policy(DelayedReward, {0: 1}))
+        self.ask("masks", "an action that is forbidden", lambda: self._policy(masked, {-1: 2}))
+
+    def _policy(self, probe: Callable[[], gym.Env[Any, Any]], right: dict[float, int]) -> str | tuple[str, str]:
+        """Whether the policy takes the right actions; one that avoids them has the sign of its advantages wrong."""
+        rows = np.tile(list(right), 200)  # neighbours differ, so that mixing them up shows
+
+        def shares(agent: Any) -> Array:
+            taken = np.asarray(agent.predict(self.obs(*rows), deterministic=False)[0]).reshape(-1, len(right))
+            hits: Array = np.mean(taken == np.array(list(right.values())), axis=0)
+            return hits
+
+        def knows_values(agent: Any) -> bool:
+            known = probe is not ProbeActionMatters or not hasattr(agent, "q_values")
+            return known or np.allclose(agent.q_values(self.obs(0)), [[-1, 1]], atol=0.2)
+
+        envs = self.envs(probe)
+        agent, is_right = self.trained(envs, lambda agent: bool(shares(agent).min() > 0.85) and knows_values(agent))
+        if is_right:
+            return ""
+        found = shares(agent)
+        listing = zip(right.items(), found, strict=True)
+        detail = "" if knows_values(agent) else f"Q(0) = {agent.q_values(self.obs(0)).round(2).tolist()}, not -1, 1; "
+        detail += "; ".join(f"takes {action} at {number:g} in {share:.0%}" for (number, action), share in listing)
+        return (detail, "advantage") if probe is ProbeActionMatters and found.min() < 0.15 else detail
+
+    def _repeatability(self) -> None:
+        self.ask("determinism", "one seed, identical parameters", self._determinism)
+        self.ask("state", "goes on from its state_dict", self._state)
+        if any(type(self.config) is variant.config for variant in VARIANTS.values()):
+            self.ask("state", "save and load", self._save_and_load)
+
+    def _short(self, seed: int = 0) -> Any:
+        return self.trained(self.envs(ProbeActionObs), lambda agent: False, TIMESTEPS // 16, seed)[0]
+
+    def _determinism(self) -> str:
+        import torch
+
+        runs = []
+        for run, seed in enumerate((0, 0, 1)):
+            random.seed(run), np.random.seed(run), torch.manual_seed(run)  # what others draw must not matter
+            runs.append(_parameters(self._short(seed)))
+        if _different(runs[0], runs[1]):
+            return "two runs with one seed differ: the agent draws from a generator that is not its own"
+        return "" if _different(runs[0], runs[2]) else "another seed changes nothing"
+
+    def _state(self) -> str:
+        agent, envs = self._short(), self.envs(ProbeActionObs)
+        other = self.agent(envs, seed=99)
+        other.load_state_dict(deepcopy(agent.state_dict()))
+        before = _parameters(agent)
+        for one in (agent, other):
+            collector, buffer = Collector(envs, list(range(NUM_ENVS))), one.make_buffer(NUM_ENVS)
+            while collector.timesteps < 1024:
+                collector.collect(one, buffer, one.steps_per_update)
+                one.update(buffer, 0.5)
+        if not _different(before, _parameters(agent)):
+            return "updates change nothing"
+        if _different(_parameters(agent), _parameters(other)):
+            return "an agent that took over the state of another goes on in another way"
+        return ""
+
+    def _save_and_load(self) -> str:
+        agent = self._short()
+        with tempfile.TemporaryDirectory() as folder:
+            loaded = checkpoint.load(checkpoint.save(agent, folder))
+        if _different(_parameters(agent), _parameters(loaded)):
+            return "a loaded agent has other parameters"
+        obs = self.obs(-1, 1)
+        return "" if np.array_equal(agent.predict(obs)[0], loaded.predict(obs)[0]) else "a loaded agent acts otherwise"
+
+
+def _parameters(agent: Any) -> list[Array]:
+    return [tensor.detach().cpu().numpy().copy() for tensor in agent.model.state_dict().values()]
+
+
+def _different(first: list[Array], second: list[Array]) -> bool:
+    return any(not np.array_equal(one, other) for one, other in zip(first, second, strict=True))
