@@ -4,8 +4,9 @@
     python benchmarks/learning.py --table
 
 Trains each missing (agent, env, seed) by the ordinary command, `python -m rlkit agent=… env=… seed=…`, and evaluates
-the final policy over 100 episodes. Each finished run is a row of results/learning/<agent>_<env>.csv at once, so the
-command can be stopped, and goes on where it stopped. --table turns the rows into results/learning.md.
+the final policy over 100 episodes, or 1000 where returns are noisy. Each finished run is a row of
+results/learning/<agent>_<env>.csv at once, so the command can be stopped, and goes on where it stopped. --table turns
+the rows into results/learning.md.
 """
 
 from __future__ import annotations
@@ -27,25 +28,49 @@ import numpy as np
 from scipy import stats
 
 HERE = Path(__file__).resolve().parent
-FINAL_EVAL_EPISODES = 100
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 class Task(NamedTuple):
-    """What is trained by default, and RL Zoo's mean return for the same agent (its benchmark.md; one seed each)."""
+    """What is trained by default, and what its return is compared with."""
 
     agent: str
     env: str
     seeds: int
-    rl_zoo: float
+    reference: str
+    """RL Zoo's mean return for the same agent (its benchmark.md; one seed each), or what is known of the task."""
+    episodes: int = 100
+    """Of the final evaluation."""
 
 
 SUITE = [
-    Task("ppo", "CartPole-v1", 10, 500.0),
-    Task("ppo", "Acrobot-v1", 3, -73.5),
-    Task("ppo", "MountainCarContinuous-v0", 3, 88.3),
-    Task("ppo", "Pendulum-v1", 3, -172.2),
-    Task("ppo", "LunarLander-v3", 3, 242.1),
+    Task("ppo", "CartPole-v1", 10, "500"),
+    Task("ppo", "Acrobot-v1", 3, "-73.5"),
+    Task("ppo", "MountainCarContinuous-v0", 3, "88.3"),
+    Task("ppo", "Pendulum-v1", 3, "-172.2"),
+    Task("ppo", "LunarLander-v3", 3, "242.1"),
+    Task("a2c", "CartPole-v1", 3, "500"),
+    Task("a2c", "Acrobot-v1", 3, "-83.4"),
+    Task("a2c", "MountainCar-v0", 3, "-111.3"),
+    Task("a2c", "LunarLander-v3", 3, "155.8"),
+    Task("trpo", "CartPole-v1", 3, "500"),
+    Task("trpo", "Acrobot-v1", 3, "-85.1"),
+    Task("trpo", "MountainCar-v0", 3, "-107.3"),
+    Task("trpo", "LunarLander-v3", 3, "133.2"),
+    Task("dqn", "CartPole-v1", 3, "500"),
+    Task("dqn", "Acrobot-v1", 3, "-76.6"),
+    Task("dqn", "MountainCar-v0", 3, "-100.8"),
+    Task("dqn", "LunarLander-v3", 3, "154.4"),
+    Task("reinforce", "CartPole-v1", 10, "–"),
+    Task("reinforce_baseline", "CartPole-v1", 10, "–"),
+    Task("reinforce_baseline", "Acrobot-v1", 3, "–"),
+    Task("reinforce_baseline", "LunarLander-v3", 3, "–"),
+    Task("q_learning", "CliffWalking-v1", 3, "-13, the shortest path"),
+    Task("sarsa", "CliffWalking-v1", 3, "-17, the safe path"),
+    Task("q_learning", "FrozenLake-v1", 3, "0.74, the best policy", 1000),
+    Task("sarsa", "FrozenLake-v1", 3, "0.74, the best policy", 1000),
+    Task("q_learning", "Taxi-v4", 3, "7.9, the best policy", 1000),
+    Task("sarsa", "Taxi-v4", 3, "7.9, the best policy", 1000),
 ]
 COLUMNS = (
     "seed",
@@ -92,7 +117,7 @@ def train(task: Task, seed: int, overrides: list[str], results: Path) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         command = [
             *(sys.executable, "-m", "rlkit", f"agent={task.agent}", f"env={task.env}", f"seed={seed}"),
-            *(f"final_eval_episodes={FINAL_EVAL_EPISODES}", f"hydra.run.dir={folder}/run", *overrides),
+            *(f"final_eval_episodes={task.episodes}", f"hydra.run.dir={folder}/run", *overrides),
         ]
         process = subprocess.run(command, env=os.environ | ONE_THREAD, capture_output=True, text=True, check=False)
         if process.returncode != 0:
@@ -147,15 +172,21 @@ def interval(returns: list[float]) -> tuple[float, float]:
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
+def rounded(value: float) -> str:
+    """With one digit, or, of the returns between 0 and 1 of FrozenLake, three."""
+    return f"{value:.3f}" if 0 < abs(value) < 1 else f"{value:.1f}"
+
+
 def table(results: Path) -> str:
     """All that has been trained, in Markdown."""
     lines = [
-        "Return of the final policy over 100 episodes: mean over seeds, with a bootstrap 95 % interval over seeds, and",
-        "the lowest and highest seed. RL Zoo's values are those of its benchmark.md, of one training run each.",
+        "Return of the final policy over 100 episodes (FrozenLake and Taxi: 1000): mean over seeds, with a bootstrap",
+        "95 % interval over seeds, and the lowest and highest seed. The reference is, where nothing else is said,",
+        "RL Zoo's value for the same agent (its benchmark.md, one training run each).",
         "",
         "`python benchmarks/learning.py`, then `python benchmarks/learning.py --table`",
         "",
-        "| agent | environment | timesteps | seeds | return [95 %] | lowest – highest | RL Zoo |",
+        "| agent | environment | timesteps | seeds | return [95 %] | lowest – highest | reference |",
         "|---|---|---|---|---|---|---|",
     ]
     for task in SUITE:
@@ -164,8 +195,9 @@ def table(results: Path) -> str:
             low, high = interval(returns)
             steps = " / ".join(sorted({f"{int(row['total_timesteps']):,}" for row in rows}))
             lines.append(
-                f"| {task.agent} | {task.env} | {steps} | {len(rows)} | {np.mean(returns):.1f} [{low:.1f}, {high:.1f}] "
-                f"| {min(returns):.1f} – {max(returns):.1f} | {task.rl_zoo:g} |"
+                f"| {task.agent} | {task.env} | {steps} | {len(rows)} | {rounded(np.mean(returns))} "
+                f"[{rounded(low)}, {rounded(high)}] | {rounded(min(returns))} – {rounded(max(returns))} "
+                f"| {task.reference} |"
             )
     return "\n".join(lines) + "\n"
 
