@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -233,6 +234,21 @@ def test_evaluation_in_chunks_equals_one_pass() -> None:
             expected = network((torch.from_numpy(features),))
         np.testing.assert_allclose(params, expected[0], atol=1e-5, err_msg=compute)
         np.testing.assert_allclose(values, expected[1], atol=1e-5, err_msg=compute)
+
+
+def test_batches_of_ever_new_sizes_do_not_pile_up_in_memory() -> None:
+    engine = both_engines(spaces.Discrete(2))["numpy"][1]
+    features = np.zeros((1100, 5), np.float32)
+
+    def allocated_by(sizes: range) -> int:
+        tracemalloc.start()
+        for size in sizes:
+            engine.policy((features[:size],))
+        allocated = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        return allocated
+
+    assert allocated_by(range(1000, 1100)) < 10 * allocated_by(range(900, 901))
 
 
 def test_flat_parameters_are_the_modules_own() -> None:

@@ -21,6 +21,8 @@ from rlkit.spaces import Array, masked
 
 CHUNK = 1024
 """Rows evaluated at once outside of updates: their activations stay in the cache."""
+KEPT_SIZES = 8
+"""Batch sizes for which working memory is kept: acting's, a minibatch's and the last one's, and some to spare."""
 
 
 class MLP:
@@ -40,6 +42,8 @@ class MLP:
         """The outputs, (batch, outputs): overwritten by the next call with as many rows."""
         self._x, rows = x, len(x)
         if rows not in self._outputs:
+            if len(self._outputs) == KEPT_SIZES:  # batches of whole episodes have ever new sizes
+                self._outputs.clear()
             self._outputs[rows] = [np.empty((rows, len(w)), np.float32) for w in self._weights]
         self._activations = self._outputs[rows]
         last = len(self._weights) - 1
