@@ -89,9 +89,11 @@ class ReplayBuffer:
         self._truncated[rows] = step.truncated
         self._valid[rows] = step.valid
         self._head = (self._head + 1) % self._slots
-        self._length = min(self._length + 1, self._capacity)
-        self.added += int(np.count_nonzero(step.valid))
-        self.episodes += int(np.count_nonzero(step.terminated | step.truncated))
+        if self._length < self._capacity:
+            self._length += 1
+        self.added += count_true(step.valid)
+        if count_true(step.terminated) or count_true(step.truncated):
+            self.episodes += count_true(step.terminated | step.truncated)
         self._obs.write(self._slot(self._head), self._with_mask(step.next_obs, step.next_action_mask))
         for env, last in step.final_obs.items():
             if not step.terminated[env]:  # of a terminated episode, what its last step led to has no value
@@ -180,3 +182,8 @@ class ReplayBuffer:
         if len(self._obs.leaves) == self._num_leaves:
             return obs
         return (*obs, np.array(True) if action_mask is None else action_mask)
+
+
+def count_true(flags: Array) -> int:
+    """How many flags are set; of a few, in a fraction of the time that NumPy's own function takes."""
+    return flags.tobytes().count(1)
