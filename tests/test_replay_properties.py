@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -132,7 +134,7 @@ class World:
         return np.array(numbers, np.float32), np.stack([self.stacks[n] for n in numbers])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     kind=st.sampled_from([ReplayBuffer, PrioritizedReplayBuffer]),
     num_envs=st.integers(1, 3),
@@ -141,6 +143,7 @@ class World:
     same_step=st.booleans(),
     steps=st.integers(1, 60),
     going_on=st.sampled_from([0.2, 0.6, 0.9]),
+    folder=st.sampled_from([None, Path(tempfile.gettempdir())]),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_what_is_drawn_is_what_a_list_says(
@@ -151,9 +154,11 @@ def test_what_is_drawn_is_what_a_list_says(
     same_step: bool,
     steps: int,
     going_on: float,
+    folder: Path | None,
     seed: int,
 ) -> None:
-    buffer = kind(capacity * num_envs, num_envs, spaces.Tuple(LEAVES), spaces.Discrete(2), n_step=n_step, gamma=GAMMA)
+    sizes = (capacity * num_envs, num_envs, spaces.Tuple(LEAVES), spaces.Discrete(2))
+    buffer = kind(*sizes, n_step=n_step, gamma=GAMMA, folder=folder)
     assert isinstance(buffer._obs.leaves[1], FrameStacks)
     world, rng = World(buffer, num_envs, same_step), np.random.default_rng(seed)
     for step in range(steps):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -69,9 +70,10 @@ class PrioritizedReplayBuffer(ReplayBuffer):
         *,
         n_step: int = 1,
         gamma: float = 0.99,
+        folder: Path | None = None,
         alpha: float = 0.6,
     ) -> None:
-        super().__init__(size, num_envs, observation_space, action_space, n_step=n_step, gamma=gamma)
+        super().__init__(size, num_envs, observation_space, action_space, n_step=n_step, gamma=gamma, folder=folder)
         self._alpha = alpha
         self._tree = SumTree(self._rows)
         self._highest = 1.0
