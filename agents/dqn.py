@@ -7,6 +7,7 @@ Read top to bottom: the hyperparameters, the loss and the targets, the agent. Th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -64,6 +65,9 @@ class DQNConfig:
     """`linear` to zero over the run, or `constant`."""
     buffer_size: int = 100_000
     """Transitions in the replay buffer, over all environments."""
+    buffer_dir: str | None = None
+    """Keep the buffer's observations on disk, in files without a name in this folder, which are gone when the run is
+    over, however it ends; null: in memory."""
     learning_starts: int = 1000
     """Transitions to collect before the first gradient step; at most buffer_size."""
     num_steps: int = 4
@@ -208,11 +212,12 @@ class DQN(Agent):
     def make_buffer(self, num_envs: int) -> ReplayBuffer:
         config = self.config
         sizes = (config.buffer_size, num_envs, self.observation_space, self._actions)
+        folder = None if config.buffer_dir is None else Path(config.buffer_dir)
         if config.prioritized:
             return PrioritizedReplayBuffer(
-                *sizes, n_step=config.n_step, gamma=config.gamma, alpha=config.priority_alpha
+                *sizes, n_step=config.n_step, gamma=config.gamma, folder=folder, alpha=config.priority_alpha
             )
-        return ReplayBuffer(*sizes, n_step=config.n_step, gamma=config.gamma)
+        return ReplayBuffer(*sizes, n_step=config.n_step, gamma=config.gamma, folder=folder)
 
     def act(self, obs: Obs, *, action_mask: Array | None = None, explore: bool = True) -> Step:
         q_values = self.engine.q_values(self.network.features(obs))

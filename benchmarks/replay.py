@@ -3,8 +3,9 @@
     python benchmarks/replay.py [--repetitions 3] [--systems rlkit sb3 …]
 
 Each buffer is filled with the same transitions of one environment, then batches of 256 are drawn, in a fresh process
-with one thread. Bytes are what the process grew by. Writes results/replay.json and .md. cpprb and torchrl are measured
-where they are installed; cpprb, as rlkit, with what it has for storing observations and frames once.
+with one thread. Bytes are what the process grew by in memory. What is drawn from disk is in the system's cache of it,
+as it is while memory has room. Writes results/replay.json and .md. cpprb and torchrl are measured where they are
+installed; cpprb, as rlkit, with what it has for storing observations and frames once.
 """
 
 from __future__ import annotations
@@ -76,12 +77,14 @@ def make_data(task: str, steps: int = 5 * EPISODE) -> Data:
 class Rlkit:
     """rlkit's own, uniform or prioritized."""
 
+    folder: Path | None = None
+
     def __init__(self, task: str, size: int, prioritized: bool) -> None:
         from rlkit.buffers.prioritized import PrioritizedReplayBuffer
         from rlkit.buffers.replay import ReplayBuffer
 
         kind = PrioritizedReplayBuffer if prioritized else ReplayBuffer
-        self.buffer: Any = kind(size, 1, TASKS[task], ACTIONS)
+        self.buffer: Any = kind(size, 1, TASKS[task], ACTIONS, folder=self.folder)
         self.rng = np.random.default_rng(0)
 
     def prepare(self, data: Data) -> list[Any]:
@@ -107,6 +110,12 @@ class Rlkit:
     def sample_and_prioritize(self, priorities: Any) -> None:
         """Draws a batch and gives its transitions new priorities."""
         self.buffer.set_priorities(self.buffer.sample(BATCH, self.rng, 0.5).rows, priorities)
+
+
+class OnDisk(Rlkit):
+    """With `agent.buffer_dir`, on the disk of the results."""
+
+    folder = HERE
 
 
 class SB3:
@@ -213,6 +222,7 @@ class System(NamedTuple):
 
 SYSTEMS = {
     "rlkit": System(Rlkit, "rlkit"),
+    "rlkit, on disk": System(OnDisk, "rlkit"),
     "sb3": System(SB3, "stable_baselines3"),
     "sb3, optimised": System(OptimisedSB3, "stable_baselines3"),
     "cpprb": System(Cpprb, "cpprb"),
@@ -227,13 +237,13 @@ def measure(system: str, task: str) -> dict[str, float]:
     torch.set_num_threads(1)
     kind, size = SYSTEMS[system].buffer, SIZES[task]
     steps = kind(task, 10, False).prepare(make_data(task))
-    before = resident_bytes()
+    before = occupied_bytes()
     buffer = kind(task, size, False)
     started = time.process_time()
     for i in range(size):
         buffer.add(steps[i % len(steps)])
     adding = time.process_time() - started
-    figures = {"bytes": (resident_bytes() - before) / size, "adds": size / adding, "samples": rate(buffer.sample)}
+    figures = {"bytes": (occupied_bytes() - before) / size, "adds": size / adding, "samples": rate(buffer.sample)}
     if hasattr(buffer, "sample_and_prioritize"):
         del buffer
         buffer = kind(task, size, True)
@@ -255,9 +265,10 @@ def rate(function: Callable[[], Any], seconds: float = 1.0) -> float:
     return calls / spent
 
 
-def resident_bytes() -> int:
-    """What the process occupies of the memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def occupied_bytes() -> int:
+    """What the process occupies of the memory, without what is there of files: the system may drop that."""
+    _, resident, files, *_ = map(int, Path("/proc/self/statm").read_text().split())
+    return (resident - files) * os.sysconf("SC_PAGE_SIZE")
 
 
 def main() -> None:

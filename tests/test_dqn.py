@@ -433,6 +433,13 @@ def test_one_seed_gives_identical_parameters(compute: str) -> None:
     assert any((array != other[name]).any() for name, array in first.items())
 
 
+def test_a_buffer_on_disk_changes_nothing_that_is_learned(tmp_path: Path) -> None:
+    in_memory, _ = train("CartPole-v1", QUICK, 15)
+    on_disk, _ = train("CartPole-v1", replace(QUICK, buffer_dir=str(tmp_path)), 15)
+    for name, tensor in in_memory.model.state_dict().items():
+        np.testing.assert_array_equal(tensor, on_disk.model.state_dict()[name], err_msg=name)
+
+
 @pytest.mark.parametrize("prioritized", [False, True])
 def test_a_state_dict_brings_training_back_to_where_it_was(prioritized: bool) -> None:
     config = replace(QUICK, double=True, prioritized=prioritized, n_step=2)
@@ -538,9 +545,18 @@ def test_a_whole_run_by_name(tmp_path: Path) -> None:
     assert len(rows) > 50
 
 
-def test_a_buffer_that_does_not_fit_leaves_no_run_folder_behind(tmp_path: Path) -> None:
-    fields: dict[str, Any] = {"agent.buffer_size": 10**12}
-    with pytest.raises(RlkitError, match=r"agent.buffer_size=1_000_000_000_000 needs 28,000,\d{3},\d{3},\d{3} bytes"):
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, r"agent.buffer_size=1_000_000_000_000 needs 28,000,\d{3},\d{3},\d{3} bytes"),
+        ({"agent.buffer_dir": "."}, r"needs 12,000,\d{3},\d{3},\d{3} bytes of memory.* fit$"),  # all the rest
+    ],
+)
+def test_a_buffer_that_does_not_fit_leaves_no_run_folder_behind(
+    given: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    fields: dict[str, Any] = {"agent.buffer_size": 10**12, **given}
+    with pytest.raises(RlkitError, match=words):
         rlkit.train(agent="dqn", run_dir=tmp_path / "run", **fields)
     assert not (tmp_path / "run").exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -55,6 +56,19 @@ def test_episodes_come_whole_and_once_in_any_autoreset_mode(mode: AutoresetMode)
     assert len(lengths) + len(buffer) == finished
     assert set(lengths) == {2, 3, 7}
     assert len(buffer._steps) < 8 + 4  # what no open episode needs is forgotten
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_open_and_finished_episodes_go_on_from_a_state(mode: AutoresetMode) -> None:
+    envs = GymSyncVectorEnv([partial(Counting, n) for n in (2, 3, 7)], autoreset_mode=mode)
+    collector, buffer, agent = Collector(envs, [0, 1, 2]), EpisodeBuffer(3), Numbering()
+    collector.collect(agent, buffer, 10)
+    other = EpisodeBuffer(3)
+    other.load_state_dict(buffer.state_dict())
+    for steps in (0, 9):
+        for one, where in ((other, deepcopy(collector)), (buffer, collector)):
+            where.collect(deepcopy(agent), one, steps)
+        np.testing.assert_equal(other.take(), buffer.take())
 
 
 def transition(num_envs: int, **fields: Any) -> Transition:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import gc
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -472,7 +476,11 @@ def test_images_that_are_no_stack_are_kept_all_the_same() -> None:
 def test_a_buffer_that_does_not_fit_is_refused_before_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available_memory", lambda: 1_000_000)
     images = spaces.Box(0, 255, (84, 84, 3), np.uint8)
-    words = r"agent.buffer_size=1_000 needs 21,2\d\d,\d{3} bytes of memory, but only 1,000,000 are .* about 47 trans"
+    words = (
+        r"^agent.buffer_size=1_000 needs 21,2\d\d,\d{3} bytes of memory, but only 1,000,000 are available: "
+        r"at most about 47 transitions fit, and agent.buffer_dir=. keeps observations on the disk of this folder "
+        r"instead$"
+    )
     with pytest.raises(RlkitError, match=words):
         ReplayBuffer(1000, 1, images, ACTIONS)
     ReplayBuffer(40, 1, images, ACTIONS)
@@ -511,12 +519,92 @@ def test_state_goes_on_as_if_nothing_had_happened(kind: type[ReplayBuffer], prob
     buffers[1].load_state_dict(buffers[0].state_dict())
     both = Both(buffers)
     collector.collect(agent, both, 7)
-    first, second = (buffer.sample(50, np.random.default_rng(0)) for buffer in buffers)
-    for a, b in zip(first, second, strict=True):
-        for part, other in zip(*((x if isinstance(x, tuple) else (x,)) for x in (a, b)), strict=True):
-            np.testing.assert_array_equal(part, other)
+    assert_same_batches(buffers)
     assert buffers[0].added == buffers[1].added
     assert buffers[0].episodes == buffers[1].episodes
+
+
+# On disk
+
+
+@pytest.mark.parametrize("kind", [ReplayBuffer, PrioritizedReplayBuffer])
+@pytest.mark.parametrize("probe", ["ProbeMaskedAction-v0", "ProbeTruncation-v0", "ProbeDictObs-v0", "Film"])
+def test_storage_on_disk_gives_the_same_batches_and_leaves_nothing(
+    kind: type[ReplayBuffer], probe: str, tmp_path: Path
+) -> None:
+    """Also once the state of one has gone to a third buffer, of the other kind of storage."""
+    if probe == "Film":
+        envs: Any = GymSyncVectorEnv([partial(Film, seed=i) for i in range(2)], autoreset_mode=AutoresetMode.SAME_STEP)
+    else:
+        envs, _ = make_vector_env(EnvFactory(f"rlkit/{probe}"), 2, "sync")
+
+    def make(folder: Path | None) -> ReplayBuffer:
+        return kind(30, 2, envs.single_observation_space, envs.single_action_space, n_step=2, gamma=0.9, folder=folder)
+
+    buffers = [make(None), make(tmp_path)]
+    collector, agent = Collector(envs, [0, 1]), Sampling(envs.single_action_space)
+    collector.collect(agent, Both(buffers), 120)  # long enough for what is set aside to need more room
+    assert_same_batches(buffers)
+    buffers += [make(None), make(tmp_path)]
+    buffers[2].load_state_dict(buffers[1].state_dict())
+    buffers[3].load_state_dict(buffers[0].state_dict())
+    assert_same_batches(buffers)
+    collector.collect(agent, Both(buffers), 9)
+    assert_same_batches(buffers)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="what is mapped is read from /proc")
+def test_disk_space_is_given_back_with_the_buffer(tmp_path: Path) -> None:
+    def mapped() -> int:
+        return Path("/proc/self/maps").read_text().count(f"{tmp_path}/")
+
+    buffer = ReplayBuffer(100, 1, spaces.Box(0, 255, (4, 84, 84), np.uint8), ACTIONS, folder=tmp_path)
+    assert mapped() == 1
+    del buffer
+    gc.collect()
+    assert mapped() == 0
+
+
+def test_a_disk_that_is_too_small_is_an_error_beforehand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1_000_000))
+    images = spaces.Box(0, 255, (84, 84, 3), np.uint8)
+    words = (
+        r"^agent.buffer_size=1_000 needs 21,189,168 bytes of agent.buffer_dir=\S+, but only 1,000,000 are free: "
+        r"at most about 47 transitions fit$"
+    )
+    with pytest.raises(RlkitError, match=words):
+        ReplayBuffer(1000, 1, images, ACTIONS, folder=tmp_path)
+    ReplayBuffer(40, 1, images, ACTIONS, folder=tmp_path)
+
+
+def test_a_disk_that_has_filled_up_meanwhile_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Not the end of the process, as writing to a mapped file without room would be."""
+
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    buffer = ReplayBuffer(10, 1, COUNT, ACTIONS, folder=tmp_path)
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(RlkitError, match=r"^agent.buffer_dir=\S+ cannot hold 64 bytes: No space left on device$"):
+        buffer.add(transition(0, truncated=True, next_obs=0, final=1))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "words"), [("missing", "No such file or directory"), ("file", "Not a directory")])
+def test_a_folder_that_cannot_be_used_is_an_error(name: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RlkitError, match=rf"agent.buffer_dir=\S+/{name} .*{words}"):
+        ReplayBuffer(10, 1, COUNT, ACTIONS, folder=tmp_path / name)
+
+
+def assert_same_batches(buffers: list[ReplayBuffer]) -> None:
+    """For the same generator, to the last bit."""
+    first, *others = (buffer.sample(50, np.random.default_rng(0)) for buffer in buffers)
+    for other in others:
+        for a, b in zip(first, other, strict=True):
+            for part, same in zip(*((x if isinstance(x, tuple) else (x,)) for x in (a, b)), strict=True):
+                np.testing.assert_array_equal(part, same)
 
 
 class Both:

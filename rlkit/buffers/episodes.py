@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from copy import deepcopy
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -61,15 +62,14 @@ class EpisodeBuffer:
 
     def add(self, step: Transition) -> None:
         """Stores one vector step; raises RlkitError once an episode seems endless."""
-        # Copies of what vector environments may overwrite; the collector's observations are copies already.
-        reward, terminated = step.reward.astype(np.float32), step.terminated.copy()
-        self._steps.append(step._replace(reward=reward, terminated=terminated))
+        step = step.kept()
+        self._steps.append(step._replace(reward=step.reward.astype(np.float32, copy=False)))
         now = len(self._steps)
         for env in np.flatnonzero(~step.valid):
             self._starts[env] = now
-        for env in np.flatnonzero(terminated | step.truncated):
+        for env in np.flatnonzero(step.terminated | step.truncated):
             last = step.final_obs.get(int(env)) or tuple(leaf[env] for leaf in step.next_obs)
-            self._finished.append(_Finished(int(env), self._starts[env], now, bool(terminated[env]), last))
+            self._finished.append(_Finished(int(env), self._starts[env], now, bool(step.terminated[env]), last))
             self._starts[env] = now
         if now - min(self._starts) > LONGEST_EPISODE:
             raise RlkitError(
@@ -96,6 +96,21 @@ class EpisodeBuffer:
         self._steps, self._starts = steps[first:], [start - first for start in self._starts]
         self._finished = []
         return episodes
+
+    def state_dict(self) -> dict[str, Any]:
+        """All steps of episodes that were not taken yet, as copies."""
+        finished = [{**episode._asdict(), "final_obs": list(episode.final_obs)} for episode in self._finished]
+        steps = [step.state_dict() for step in self._steps]
+        return {"steps": steps, "starts": list(self._starts), "finished": deepcopy(finished)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes back what `state_dict` gave."""
+        self._steps = [Transition.from_state_dict(step) for step in state["steps"]]
+        self._starts = list(state["starts"])
+        self._finished = [
+            _Finished(**{**episode, "final_obs": tuple(episode["final_obs"])})
+            for episode in deepcopy(state["finished"])
+        ]
 
 
 class _Finished(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from rlkit.buffers.observations import Kind, Leaf, Places, with_room
+from rlkit.buffers.observations import Allocate, Kind, Leaf, Places, copied, with_room
 from rlkit.spaces import Array
 
 SMALLEST_FRAME, MOST_FRAMES = 8, 16
@@ -29,10 +29,11 @@ class FrameStacks(Leaf):
     only the memory that it takes depends on what it is.
     """
 
-    def __init__(self, rows: int, stride: int, kind: Kind) -> None:
+    def __init__(self, rows: int, stride: int, kind: Kind, allocate: Allocate) -> None:
         depth, *frame = kind.shape
+        self._allocate = allocate
         self._rows, self._stride, self._depth = rows, stride, depth
-        self._ring = np.zeros((rows, *frame), kind.dtype)
+        self._ring = allocate((rows, *frame), kind.dtype)
         self._aside = np.zeros((0, *kind.shape), kind.dtype)
         self._age = np.zeros(rows, np.uint8)
         """How many rows back an observation is whose older frames are stored; `depth - 1` stands for any more, too."""
@@ -64,7 +65,7 @@ class FrameStacks(Leaf):
         self._age[rows] = np.where(moved_on, np.minimum(ages + 1, self._depth - 1), 0)
         for i in np.flatnonzero(~moved_on):
             place = self._places.take(rows.start + int(i))
-            self._older = with_room(self._older, place)
+            self._older = with_room(self._older, place, self._allocate)
             self._older[place] = batch[i, :-1]
         self._newest = rows.start, batch
 
@@ -85,11 +86,11 @@ class FrameStacks(Leaf):
         return stacks
 
     def state_dict(self) -> dict[str, Any]:
-        arrays = {"age": self._age.copy(), "older": self._older.copy()}
+        arrays = {"age": self._age.copy(), "older": copied(self._older, self._allocate)}
         return {**super().state_dict(), **arrays, "places": self._places.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self._age, self._older = state["age"].copy(), state["older"].copy()
+        self._age, self._older = state["age"].copy(), copied(state["older"], self._allocate)
         self._places.load_state_dict(state["places"])
         self._newest = None  # the next observation is stored in full

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rlkit.buffers.transition import Transition
 
 
 class LatestSteps:
-    """The last two vector steps; the one before is None at first."""
+    """The last two vector steps."""
 
-    latest: Transition
-    previous: Transition | None = None
+    def __init__(self) -> None:
+        self._steps: list[Transition] = []
+
+    @property
+    def latest(self) -> Transition:
+        """The last step; one must have been added."""
+        return self._steps[-1]
+
+    @property
+    def previous(self) -> Transition | None:
+        """The step before it, if there was one."""
+        return self._steps[0] if len(self._steps) == 2 else None
 
     def add(self, step: Transition) -> None:
         """Forgets the step before the latest, and makes room for this one."""
-        self.previous = getattr(self, "latest", None)
-        self.latest = step
+        self._steps = [*self._steps[-1:], step.kept()]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both steps, as copies."""
+        return {"steps": [step.state_dict() for step in self._steps]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes back what `state_dict` gave."""
+        self._steps = [Transition.from_state_dict(step) for step in state["steps"]]

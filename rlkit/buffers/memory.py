@@ -9,14 +9,17 @@ from pathlib import Path
 from rlkit.errors import RlkitError
 
 
-def check_memory(name: str, size: int, needed: int) -> None:
-    """Raises RlkitError if a buffer of `size` transitions, set by the field `name`, needs more bytes than there are."""
+def check_memory(name: str, size: int, needed: int, way_out: str = "") -> None:
+    """Raises RlkitError if a buffer of `size` transitions, set by the field `name`, needs more bytes than there are.
+
+    `way_out` is what the user may do beside choosing a smaller size.
+    """
     available = available_memory()
     if available is not None and needed > available:
         fits = size * available // needed
         raise RlkitError(
             f"{name}={size:_} needs {needed:,} bytes of memory, but only {available:,} are available: "
-            f"at most about {fits:_} transitions fit"
+            f"at most about {fits:_} transitions fit{way_out}"
         )
 
 

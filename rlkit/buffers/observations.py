@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from gymnasium import spaces
 
 from rlkit.spaces import Array, Obs
+
+Allocate: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], Array]
+"""Makes an array of zeros from its shape and type: `np.zeros` in memory, `zeros_on_disk` in a folder."""
 
 
 class Kind(NamedTuple):
@@ -66,8 +70,9 @@ class Places:
 class Leaf:
     """Storage for one leaf of the observations."""
 
-    def __init__(self, rows: int, stride: int, kind: Kind) -> None:
-        self._ring = np.zeros((rows, *kind.shape), kind.dtype)
+    def __init__(self, rows: int, stride: int, kind: Kind, allocate: Allocate) -> None:
+        self._allocate = allocate
+        self._ring = allocate((rows, *kind.shape), kind.dtype)
         self._aside = np.zeros((0, *kind.shape), kind.dtype)
 
     @classmethod
@@ -95,7 +100,7 @@ class Leaf:
 
     def set_aside(self, place: int, value: Array) -> None:
         """Stores one observation outside of the ring."""
-        self._aside = with_room(self._aside, place)
+        self._aside = with_room(self._aside, place, self._allocate)
         self._aside[place] = value
 
     def read_aside(self, places: Array) -> Array:
@@ -103,12 +108,12 @@ class Leaf:
         return self._aside.take(places, 0)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that is stored, as copies."""
-        return {"ring": self._ring.copy(), "aside": self._aside.copy()}
+        """All that is stored, as copies that are where the storage is: in memory, or on disk."""
+        return {"ring": copied(self._ring, self._allocate), "aside": copied(self._aside, self._allocate)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes back what `state_dict` gave."""
-        self._ring, self._aside = state["ring"].copy(), state["aside"].copy()
+        self._ring[:], self._aside = state["ring"], copied(state["aside"], self._allocate)
 
 
 class ObservationRing:
@@ -125,8 +130,8 @@ class ObservationRing:
 
     def write(self, rows: slice, obs: Obs) -> None:
         """Stores a batch of observations in rows that may have been used before."""
-        for leaf, batch in zip(self.leaves, obs, strict=True):
-            leaf.write(rows, batch)
+        for i, leaf in enumerate(self.leaves):  # zip(strict=True) takes longer than copying a small array
+            leaf.write(rows, obs[i])
         self._places.release(rows)
 
     def set_aside(self, row: int, obs: Obs) -> None:
@@ -175,9 +180,17 @@ class ObservationRing:
             leaf.load_state_dict(stored)
 
 
-def with_room(array: Array, place: int) -> Array:
+def with_room(array: Array, place: int, allocate: Allocate) -> Array:
     """The array, or a larger copy of it where it has no row `place`; rows are asked for one after the other."""
     if place < len(array):
         return array
-    more = np.zeros((max(16, len(array)), *array.shape[1:]), array.dtype)
-    return np.concatenate([array, more])
+    larger = allocate((len(array) + max(16, len(array)), *array.shape[1:]), array.dtype)
+    larger[: len(array)] = array
+    return larger
+
+
+def copied(array: Array, allocate: Allocate) -> Array:
+    """A copy that `allocate` makes the room for."""
+    copy = allocate(array.shape, array.dtype)
+    copy[:] = array
+    return copy

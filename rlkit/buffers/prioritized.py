@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,6 +24,8 @@ class SumTree:
         self.depth = max(1, int(size - 1).bit_length())
         self.first_leaf = 2**self.depth
         self.nodes = np.zeros(2 * self.first_leaf)
+        self._children = self.nodes.reshape(-1, 2)
+        """Of each node, both: in the same memory, and read at once."""
 
     @property
     def total(self) -> float:
@@ -38,18 +41,19 @@ class SumTree:
         self.nodes[nodes] = values
         for _ in range(self.depth):
             nodes = nodes >> 1
-            self.nodes[nodes] = self.nodes[2 * nodes] + self.nodes[2 * nodes + 1]
+            children = self._children.take(nodes, 0)
+            self.nodes[nodes] = children[:, 0] + children[:, 1]
 
     def find(self, sums: Array) -> Array:
         """For each of `sums` in [0, total): the index at which the running sum of the numbers passes it."""
         nodes, sums = np.ones(len(sums), np.int64), sums.copy()
         for _ in range(self.depth):
-            nodes = 2 * nodes
-            left = self.nodes[nodes]
+            children = self._children.take(nodes, 0)
+            left = children[:, 0]
             # Rounding may take a sum past the end: never to where there is nothing.
-            right = (sums >= left) & (self.nodes[nodes + 1] > 0)
+            right = (sums >= left) & (children[:, 1] > 0)
             sums -= left * right
-            nodes += right
+            nodes = 2 * nodes + right
         found: Array = nodes - self.first_leaf
         return found
 
@@ -69,9 +73,10 @@ class PrioritizedReplayBuffer(ReplayBuffer):
         *,
         n_step: int = 1,
         gamma: float = 0.99,
+        folder: Path | None = None,
         alpha: float = 0.6,
     ) -> None:
-        super().__init__(size, num_envs, observation_space, action_space, n_step=n_step, gamma=gamma)
+        super().__init__(size, num_envs, observation_space, action_space, n_step=n_step, gamma=gamma, folder=folder)
         self._alpha = alpha
         self._tree = SumTree(self._rows)
         self._highest = 1.0

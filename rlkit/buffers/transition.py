@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from copy import deepcopy
+from typing import Any, NamedTuple
 
 from rlkit.spaces import Array, Obs
 
@@ -36,3 +37,23 @@ class Transition(NamedTuple):
             for leaf, part in zip(batch, last, strict=True):
                 leaf[env] = part
         return batch
+
+    def kept(self) -> Transition:
+        """The step with copies of what vector environments may overwrite; the collector's observations are copies."""
+        return self._replace(
+            reward=self.reward.copy(), terminated=self.terminated.copy(), truncated=self.truncated.copy()
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it, as copies: dicts, lists, arrays and None."""
+        final_obs = {str(env): list(last) for env, last in self.final_obs.items()}
+        parts = {"obs": list(self.obs), "next_obs": list(self.next_obs), "final_obs": final_obs}
+        return deepcopy({**self._asdict(), **parts})
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Any]) -> Transition:
+        """The step that gave this state."""
+        state = deepcopy(state)
+        final_obs = {int(env): tuple(last) for env, last in state["final_obs"].items()}
+        parts = {"obs": tuple(state["obs"]), "next_obs": tuple(state["next_obs"]), "final_obs": final_obs}
+        return cls(**{**state, **parts})
