@@ -418,17 +418,6 @@ def difference(with_it: list[float], without: list[float]) -> tuple[float, float
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
-def number(value: float) -> str:
-    """With as many digits as its size calls for."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
-
-
-def with_interval(values: list[float]) -> str:
-    """The mean over seeds and its interval."""
-    low, high = interval(values)
-    return f"{number(float(np.mean(values)))} [{number(low)}, {number(high)}]"
-
-
 def table(results: Path) -> str:
     """All that has been run, in Markdown."""
     lines = [
@@ -456,14 +445,15 @@ def table(results: Path) -> str:
 
 def compared(with_it: list[float], without: list[float]) -> str:
     """A row of the table: both means, their difference, and whether there is one."""
+    means = [float(np.mean(with_it)), float(np.mean(without))]
     low, high = difference(with_it, without)
-    mean = float(np.mean(with_it) - np.mean(without))
-    words = "lower" if high < 0 else "higher" if low > 0 else "no difference shown"
+    size = max(map(abs, means))
+    digits = 0 if size >= 1000 else 1 if size >= 10 else 2
+    values = [(means[0], *interval(with_it)), (means[1], *interval(without)), (means[0] - means[1], low, high)]
+    cells = [f"{mean:,.{digits}f} [{left:,.{digits}f}, {right:,.{digits}f}]" for mean, left, right in values]
     p = stats.mannwhitneyu(with_it, without).pvalue
-    return (
-        f"{with_interval(with_it)} | {with_interval(without)} "
-        f"| {number(mean)} [{number(low)}, {number(high)}] | {p:.1g} | {words}"
-    )
+    words = "lower" if high < 0 else "higher" if low > 0 else "no difference shown"
+    return " | ".join([*cells, f"{p:.1g}", words])
 
 
 if __name__ == "__main__":

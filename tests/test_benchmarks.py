@@ -106,7 +106,7 @@ def test_variants_runs_what_is_missing_and_compares_it(modules: Any, tmp_path: P
     assert [(row["variant"], row["seed"], row["gradient_steps"]) for row in last] == [("prioritized", "1", "160.0")]
     table = variants.table(tmp_path)
     assert "## cliffwalk: prioritized, compared with uniform" in table
-    assert "| 160.0 [160.0, 160.0] | 160.0 [160.0, 160.0] | 0.00 [0.00, 0.00] | 1 | no difference shown |" in table
+    assert "| 160.0 [160.0, 160.0] | 160.0 [160.0, 160.0] | 0.0 [0.0, 0.0] | 1 | no difference shown |" in table
 
 
 def test_variants_of_the_maximisation_bias_start_alike(modules: Any) -> None:
