@@ -3,7 +3,7 @@
     python benchmarks/variants.py [--experiment cliffwalk] [--seeds 10] [--jobs 2]
     python benchmarks/variants.py --table
 
-What is trained, on what, how often, and which measure counts was written down before anything was run. Nothing is
+What is trained, on what, how often, and which measure counts was written down before it was run. Nothing is
 tuned for a variant: only its field changes.
 
 maximisation_bias: example 6.7 of Sutton and Barto (2018), in which the true values are known and maximising over noisy
