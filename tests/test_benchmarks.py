@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,3 +92,77 @@ def test_replay_measures_a_buffer() -> None:
     figures = json.loads(run("replay.py", "--one", "rlkit", "Atari"))
     assert figures["bytes"] == pytest.approx(84 * 84, rel=0.1)
     assert min(figures["adds"], figures["samples"], figures["prioritized_samples"]) > 0
+
+
+def test_variants_runs_what_is_missing_and_compares_it(modules: Any, tmp_path: Path) -> None:
+    variants = importlib.import_module("variants")
+    cliffwalk = next(experiment for experiment in variants.SUITE if experiment.name == "cliffwalk")
+    for variant, seed in (("uniform", 0), ("prioritized", 0), ("uniform", 1)):
+        done = {"variant": variant, "seed": seed, "budget": 160, "gradient_steps": 160.0, "solved": 0.0}
+        variants.write_row(tmp_path, cliffwalk, done)
+    few = ("--experiment", "cliffwalk", "--seeds", "2", "--budget", "160", "--results", str(tmp_path))
+    assert "1 of 4 runs to do" in run("variants.py", *few)
+    last = variants.read_rows(tmp_path, cliffwalk)[3:]
+    assert [(row["variant"], row["seed"], row["gradient_steps"]) for row in last] == [("prioritized", "1", "160.0")]
+    table = variants.table(tmp_path)
+    assert "## cliffwalk: prioritized, compared with uniform" in table
+    assert "| 160.0 [160.0, 160.0] | 160.0 [160.0, 160.0] | 0.0 [0.0, 0.0] | 1 | no difference shown |" in table
+
+
+def test_variants_of_the_maximisation_bias_start_alike(modules: Any) -> None:
+    variants = importlib.import_module("variants")
+    variants.register_environments()
+    measures = [variants.maximisation_bias({"double": double}, 0, 400) for double in (False, True)]
+    assert measures[0]["bias_quarter_1"] == measures[1]["bias_quarter_1"]  # nothing is learned from 100 transitions
+    assert measures[0]["bias"] != measures[1]["bias"]
+    quarters = [measures[0][f"bias_quarter_{i}"] for i in range(1, 5)]
+    assert measures[0]["bias"] == pytest.approx(np.mean(quarters), abs=0.02)
+    assert 0 <= measures[0]["wrong_share"] <= 1
+
+
+def test_variants_environments_are_those_of_the_books(modules: Any) -> None:
+    variants = importlib.import_module("variants")
+    biased = variants.MaximisationBias()
+    biased.reset(seed=0)
+    assert biased.action_masks().sum() == 2
+    assert biased.step(biased.RIGHT)[1:4] == (0.0, True, False)
+    rewards = []
+    for action in range(2000):
+        biased.reset()
+        assert biased.step(biased.LEFT)[:4] == (biased.B, 0.0, False, False)
+        assert biased.action_masks().all()
+        rewards.append(biased.step(action % 10)[1])
+    assert sum(rewards) / len(rewards) == pytest.approx(-0.1, abs=0.1)
+    cliff = variants.BlindCliffwalk(4)
+    for actions, rewards in {(0, 1, 0, 1): [0, 0, 0, 1], (0, 1, 1): [0, 0, 0], (1,): [0]}.items():
+        cliff.reset()
+        steps = [cliff.step(action) for action in actions]
+        assert [step[1] for step in steps] == rewards
+        assert [step[2] for step in steps] == [False] * (len(actions) - 1) + [True]
+
+
+def test_variants_memory_of_the_cliffwalk_holds_every_sequence_once(
+    modules: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variants = importlib.import_module("variants")
+    variants.register_environments()
+    buffers: list[Any] = []
+    monkeypatch.setattr(variants.DQN, "update", lambda agent, buffer, progress: buffers.append(buffer))
+    assert variants.cliffwalk({}, 0, 10, states=4)["gradient_steps"] == 10
+    stored = buffers[0].sample(5000, np.random.default_rng(0))
+    _, first = np.unique(stored.rows, return_index=True)
+    assert len(first) == 30
+    assert stored.reward[first].sum() == 1
+    states, actions = stored.obs[0][first].ravel(), stored.action[first]
+    assert [np.count_nonzero(states == state) for state in range(4)] == [16, 8, 4, 2]
+    assert [np.count_nonzero(actions[states == state]) for state in range(4)] == [8, 4, 2, 1]
+
+
+def test_variants_differences_have_intervals(modules: Any) -> None:
+    variants = importlib.import_module("variants")
+    low, high = variants.difference([1.0, 2.0, 3.0, 2.0], [11.0, 12.0, 13.0, 12.0])
+    assert -12 < low < -10 < high < -8
+    assert variants.compared([1.0, 2.0, 3.0], [11.0, 12.0, 13.0]).endswith("| lower")
+    assert variants.compared([11.0, 12.0, 13.0], [1.0, 2.0, 3.0]).endswith("| higher")
+    assert variants.compared([1.0, 9.0, 4.0], [3.0, 4.0, 8.0]).endswith("| no difference shown")
+    assert variants.difference([5.0, 5.0], [2.0, 2.0]) == (3.0, 3.0)
