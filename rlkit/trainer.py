@@ -60,8 +60,7 @@ class Trainer:
         self.episodes = 0
         self.best = -math.inf
         self.started = time.perf_counter()
-        self._since_log: list[Episode] = []
-        self._logged_at = (0, self.started)
+        self._start_row(0, self.started)
 
     def train(self) -> None:
         """The loop: collect, update, log, evaluate, save."""
@@ -82,18 +81,21 @@ class Trainer:
                 f"training diverged after {self.collector.timesteps} timesteps: {diverged[0]} is "
                 f"{metrics[diverged[0]]}; a smaller agent.learning_rate may help"
             )
-        self.episodes += len(episodes)
-        self._since_log += episodes
-        if self._since_log:
-            metrics["rollout/episode_return"] = float(np.mean([e.episode_return for e in self._since_log]))
-            metrics["rollout/episode_length"] = float(np.mean([e.length for e in self._since_log]))
+        for episode in episodes:
+            self.episodes += 1
+            self._row_episodes += 1
+            self._row_return += episode.episode_return
+            self._row_length += episode.length
+        if self._row_episodes:
+            metrics["rollout/episode_return"] = self._row_return / self._row_episodes
+            metrics["rollout/episode_length"] = self._row_length / self._row_episodes
         timesteps, now = self.collector.timesteps, time.perf_counter()
         self.progress.update(timesteps, metrics)
         if self._log_due(timesteps) or timesteps >= self.config.total_timesteps:
-            before, then = self._logged_at
+            before, then = self._row_start
             metrics["time/steps_per_second"] = (timesteps - before) / (now - then)
             self._write(metrics)
-            self._since_log, self._logged_at = [], (timesteps, now)
+            self._start_row(timesteps, now)
 
     def evaluate(self) -> None:
         """Evaluates on separate environments, and saves the agent as the best so far if it is."""
@@ -113,6 +115,11 @@ class Trainer:
         """Writes checkpoints/last or checkpoints/best."""
         timesteps = str(self.collector.timesteps)
         checkpoint.save(self.agent, self.folder.checkpoint(which), metadata={"timesteps": timesteps})
+
+    def _start_row(self, timesteps: int, now: float) -> None:
+        """Sums over the episodes of the next row start at zero; kept up to date, since some agents update often."""
+        self._row_start = (timesteps, now)
+        self._row_episodes, self._row_return, self._row_length = 0, 0.0, 0
 
     def _write(self, metrics: Mapping[str, float]) -> None:
         for logger in self.loggers:
