@@ -279,7 +279,7 @@ class DQN(Agent):
             )
             td_errors, metrics = self.engine.step(minibatch, config.loss, learning_rate)
             sizes = np.abs(td_errors)
-            metrics["td_error"] = float(sizes.mean())
+            metrics["td_error"] = float(sizes.sum()) / size
             history.append(metrics)
             if isinstance(buffer, PrioritizedReplayBuffer):
                 buffer.set_priorities(batch.rows[rows], sizes + PRIORITY_EPS)

@@ -198,9 +198,7 @@ class PPO(Agent):
     def update(self, buffer: RolloutBuffer, progress: float) -> dict[str, float]:
         config = self.config
         keep_params = config.objective != "clip"
-        batch, rows = policy_batch(
-            buffer, self.policy, config.gamma, config.gae_lambda, log_prob=True, old_params=keep_params
-        )
+        batch, rows = policy_batch(buffer, self.policy, config.gamma, config.gae_lambda, old_params=keep_params)
         learning_rate = scheduled(config.learning_rate_schedule, config.learning_rate, progress)
         coefficients = PPOCoefficients(
             config.objective,

@@ -134,9 +134,7 @@ class TRPO(Agent):
 
     def update(self, buffer: RolloutBuffer, progress: float) -> dict[str, float]:
         config = self.config
-        batch, rows = policy_batch(
-            buffer, self.policy, config.gamma, config.gae_lambda, log_prob=True, old_params=True
-        )
+        batch, rows = policy_batch(buffer, self.policy, config.gamma, config.gae_lambda, old_params=True)
         metrics = self._improve_policy(batch, rows)
         learning_rate = scheduled(config.learning_rate_schedule, config.learning_rate, progress)
         metrics["train/value_loss"] = self._fit_critic(batch, rows, learning_rate)

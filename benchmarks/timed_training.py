@@ -110,6 +110,7 @@ def train_sb3(workload: Workload, run_dir: Path, timesteps: int, seed: int, cloc
         log_interval = max(1, timesteps // LOG_ROWS // rollout)
     with clock.running():
         model.learn(timesteps, callbacks, log_interval=log_interval)
+    model.logger.close()
     model.save(run_dir / "last")
     eval_return, _ = evaluate_policy(model, eval_env, FINAL_EVAL_EPISODES)
     gradient_steps = model.policy.optimizer.state_dict()["state"][0]["step"]

@@ -46,12 +46,12 @@ def policy_batch(
     gamma: float,
     gae_lambda: float,
     *,
-    log_prob: bool = False,
+    log_prob: bool = True,
     old_params: bool = False,
 ) -> tuple[PolicyBatch, Array]:
     """The rollout as one row per transition with its advantage, and the indices of the rows that are experience.
 
-    Values and, if asked for, the actions' `log_prob` and the distributions' `old_params` are the policy's as it is.
+    Values and, if asked for, actions' `log_prob` and distributions' `old_params` are those of the policy as it is.
     """
     steps, envs = buffer.rewards.shape
     transitions = steps * envs

@@ -14,10 +14,13 @@ def epsilon_greedy(q_values: Array, epsilon: float, action_mask: Array | None = 
     probability 0; a mask that allows none counts as no mask.
     """
     if action_mask is None:
-        return epsilon / q_values.shape[1] + (1 - epsilon) * _shared(q_values == q_values.max(1, keepdims=True))
-    allowed = action_mask | ~action_mask.any(1, keepdims=True)
-    considered = np.where(allowed, q_values, -np.inf)
-    return epsilon * _shared(allowed) + (1 - epsilon) * _shared(considered == considered.max(1, keepdims=True))
+        random: Array | float = 1 / q_values.shape[1]
+        best = q_values == q_values.max(1, keepdims=True)
+    else:
+        allowed = action_mask | ~action_mask.any(1, keepdims=True)
+        considered = np.where(allowed, q_values, -np.inf)
+        random, best = _shared(allowed), considered == considered.max(1, keepdims=True)
+    return epsilon * random + (1 - epsilon) * _shared(best)
 
 
 def _shared(chosen: Array) -> Array:

@@ -60,7 +60,8 @@ class Trainer:
         self.episodes = 0
         self.best = -math.inf
         self.started = time.perf_counter()
-        self._start_row(0, self.started)
+        self._since_log = np.zeros(3)  # episodes, the sum of their returns, the sum of their lengths
+        self._logged_at = (0, self.started)
 
     def train(self) -> None:
         """The loop: collect, update, log, evaluate, save."""
@@ -81,21 +82,20 @@ class Trainer:
                 f"training diverged after {self.collector.timesteps} timesteps: {diverged[0]} is "
                 f"{metrics[diverged[0]]}; a smaller agent.learning_rate may help"
             )
+        self.episodes += len(episodes)
         for episode in episodes:
-            self.episodes += 1
-            self._row_episodes += 1
-            self._row_return += episode.episode_return
-            self._row_length += episode.length
-        if self._row_episodes:
-            metrics["rollout/episode_return"] = self._row_return / self._row_episodes
-            metrics["rollout/episode_length"] = self._row_length / self._row_episodes
+            self._since_log += (1, *episode)
+        count, returns, lengths = self._since_log.tolist()
+        if count:
+            metrics["rollout/episode_return"] = returns / count
+            metrics["rollout/episode_length"] = lengths / count
         timesteps, now = self.collector.timesteps, time.perf_counter()
         self.progress.update(timesteps, metrics)
         if self._log_due(timesteps) or timesteps >= self.config.total_timesteps:
-            before, then = self._row_start
+            before, then = self._logged_at
             metrics["time/steps_per_second"] = (timesteps - before) / (now - then)
             self._write(metrics)
-            self._start_row(timesteps, now)
+            self._since_log[:], self._logged_at = 0, (timesteps, now)
 
     def evaluate(self) -> None:
         """Evaluates on separate environments, and saves the agent as the best so far if it is."""
@@ -115,11 +115,6 @@ class Trainer:
         """Writes checkpoints/last or checkpoints/best."""
         timesteps = str(self.collector.timesteps)
         checkpoint.save(self.agent, self.folder.checkpoint(which), metadata={"timesteps": timesteps})
-
-    def _start_row(self, timesteps: int, now: float) -> None:
-        """Sums over the episodes of the next row start at zero; kept up to date, since some agents update often."""
-        self._row_start = (timesteps, now)
-        self._row_episodes, self._row_return, self._row_length = 0, 0.0, 0
 
     def _write(self, metrics: Mapping[str, float]) -> None:
         for logger in self.loggers:

@@ -31,7 +31,7 @@ def rollout(agent: TRPO, env: str) -> tuple[Any, PolicyBatch, Any]:
     buffer = agent.make_buffer(8)
     Collector(envs, list(range(8))).collect(agent, buffer, agent.steps_per_update)
     envs.close()
-    return (buffer, *policy_batch(buffer, agent.policy, 0.9, 0.95, log_prob=True, old_params=True))
+    return (buffer, *policy_batch(buffer, agent.policy, 0.9, 0.95, old_params=True))
 
 
 @pytest.mark.parametrize("compute", COMPUTES)

@@ -130,7 +130,7 @@ class NumpyQEngine:
     def step(self, batch: TDBatch, loss: str, learning_rate: float) -> tuple[Array, Metrics]:
         q_values = action_values(self._online.forward(batch.features[0]), self._dueling)
         d_q_values, value, td_errors = self._loss(q_values, batch, loss)
-        mean = float(q_values.mean())
+        mean = float(q_values.sum()) / q_values.size
         self._online.backward(_d_outputs(d_q_values, self._dueling))
         norm = self._descent.step(learning_rate)
         return td_errors, {"value_loss": value, "grad_norm": norm, "q_value": mean}
