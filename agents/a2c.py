@@ -147,7 +147,7 @@ class A2C(Agent):
 
     def update(self, buffer: RolloutBuffer, progress: float) -> dict[str, float]:
         config = self.config
-        batch, rows = policy_batch(buffer, self.policy, config.gamma, config.gae_lambda)
+        batch, rows = policy_batch(buffer, self.policy, config.gamma, config.gae_lambda, log_prob=False)
         learning_rate = scheduled(config.learning_rate_schedule, config.learning_rate, progress)
         coefficients = A2CCoefficients(config.ent_coef, config.vf_coef, config.normalize_advantages)
         self.engine.load(batch)

@@ -234,7 +234,8 @@ class DQN(Agent):
     def update(self, buffer: ReplayBuffer, progress: float) -> dict[str, float]:
         config = self.config
         self._anneal_epsilon(progress, buffer.episodes)
-        self.network.features.update(buffer.recent_obs(config.num_steps))
+        if self.network.features.statistics is not None:
+            self.network.features.update(buffer.recent_obs(config.num_steps))
         metrics = {"train/epsilon": self.epsilon}
         if buffer.added < config.learning_starts:
             return metrics
@@ -247,7 +248,7 @@ class DQN(Agent):
             block = min(left, config.target_update_interval - steps_since_target, self._largest_block)
             history += self._learn(buffer, block, learning_rate, progress)
             self._gradient_steps += block
-        metrics |= {f"train/{name}": float(np.mean([step[name] for step in history])) for name in history[0]}
+        metrics |= {f"train/{name}": sum(step[name] for step in history) / len(history) for name in history[0]}
         metrics["train/learning_rate"] = learning_rate
         return metrics
 
@@ -283,7 +284,7 @@ class DQN(Agent):
             )
             td_errors, metrics = self.engine.step(minibatch, config.loss, learning_rate)
             sizes = np.abs(td_errors)
-            metrics["td_error"] = float(sizes.mean())
+            metrics["td_error"] = float(sizes.sum()) / size
             history.append(metrics)
             if isinstance(buffer, PrioritizedReplayBuffer):
                 buffer.set_priorities(batch.rows[rows], sizes + PRIORITY_EPS)

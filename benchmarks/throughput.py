@@ -1,10 +1,10 @@
-"""How fast rlkit's PPO trains on CartPole-v1, beside Stable-Baselines3's.
+"""How fast rlkit trains, beside Stable-Baselines3.
 
-    python benchmarks/throughput.py [--repetitions 5] [--timesteps 100000]
+    python benchmarks/throughput.py [--workload ppo_cartpole] [--repetitions 5] [--timesteps 100000]
 
-Runs both in turn, each run in a fresh process with one thread, on the same hyperparameters and with the same
-features on: CSV log, evaluations, best and last checkpoints, a final evaluation. Prints medians and ranges, and
-writes results/throughput_ppo_cartpole.json and .md. "Training" is the training loop, everything in it included;
+Runs both in turn, each run in a fresh process with one thread, on the same hyperparameters (workloads.py) and with
+the same features on: CSV log, evaluations, best and last checkpoints, a final evaluation. Prints medians and ranges,
+and writes results/throughput_<workload>.json and .md. "Training" is the training loop, everything in it included;
 "shell to trained" is the whole process, from its start to its end.
 """
 
@@ -18,17 +18,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from timed_training import HYPERPARAMETERS
+from timed_training import TRAIN
+from workloads import WORKLOADS
 
 import rlkit
 
 HERE = Path(__file__).resolve().parent
-SYSTEMS = ("rlkit", "sb3")
+SCRIPT = "benchmarks/throughput.py"
+SYSTEMS = tuple(TRAIN)
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 PACKAGES = ("stable-baselines3", "torch", "gymnasium", "numpy")
@@ -47,6 +50,7 @@ MEASURES = {
     "train_steps_per_cpu_s": Measure("training, steps per CPU second", +1, 0),
     "process_wall_s": Measure("shell to trained, seconds", -1, 1),
     "process_cpu_s": Measure("shell to trained, CPU seconds", -1, 1),
+    "gradient_steps": Measure("gradient steps", 0, 0),
     "eval_return": Measure("return at the end", 0, 0),
 }
 
@@ -54,20 +58,21 @@ MEASURES = {
 def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workload", choices=WORKLOADS, default="ppo_cartpole", help="default ppo_cartpole")
     parser.add_argument("--repetitions", type=int, default=5, help="runs of each system (default 5)")
-    parser.add_argument("--timesteps", type=int, default=100_000, help="of each run (default 100000)")
+    parser.add_argument("--timesteps", type=int, help="of each run (default: the workload's own)")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder to write to")
     given = parser.parse_args()
+    name, repetitions, workload = given.workload, given.repetitions, WORKLOADS[given.workload]
+    timesteps = given.timesteps or workload.timesteps
     runs = []
-    for repetition in range(given.repetitions):
+    for repetition in range(repetitions):
         for system in SYSTEMS if repetition % 2 == 0 else SYSTEMS[::-1]:
-            runs.append(timed_run(system, given.timesteps, seed=repetition))
+            runs.append(timed_run(name, system, timesteps, seed=repetition))
             print({key: round(value, 1) if isinstance(value, float) else value for key, value in runs[-1].items()})
     report = {
-        "command": f"python benchmarks/throughput.py --repetitions {given.repetitions} --timesteps {given.timesteps}",
-        "agent": "ppo",
-        "env": "CartPole-v1",
-        "hyperparameters": HYPERPARAMETERS,
+        "command": f"python {SCRIPT} --workload {name} --repetitions {repetitions} --timesteps {timesteps}",
+        "workload": asdict(workload),
         "machine": machine(),
         "versions": {
             "rlkit": rlkit.__version__,
@@ -78,16 +83,17 @@ def main() -> None:
         "runs": runs,
     }
     given.results.mkdir(parents=True, exist_ok=True)
-    (given.results / "throughput_ppo_cartpole.json").write_text(json.dumps(report, indent=2) + "\n")
+    (given.results / f"throughput_{name}.json").write_text(json.dumps(report, indent=2) + "\n")
     table = markdown(report)
-    (given.results / "throughput_ppo_cartpole.md").write_text(table)
+    (given.results / f"throughput_{name}.md").write_text(table)
     print(f"\n{table}")
 
 
-def timed_run(system: str, timesteps: int, seed: int) -> dict[str, Any]:
+def timed_run(workload: str, system: str, timesteps: int, seed: int) -> dict[str, Any]:
     """One run in a fresh process: what timed_training.py measured inside, and the whole process from outside."""
     with tempfile.TemporaryDirectory() as run_dir:
-        command = [sys.executable, str(HERE / "timed_training.py"), system, run_dir, str(timesteps), str(seed)]
+        script = str(HERE / "timed_training.py")
+        command = [sys.executable, script, workload, system, run_dir, str(timesteps), str(seed)]
         log = Path(run_dir) / "log.txt"
         start = time.perf_counter()
         with log.open("w") as output:
@@ -105,6 +111,7 @@ def timed_run(system: str, timesteps: int, seed: int) -> dict[str, Any]:
         "train_steps_per_cpu_s": timing["steps"] / timing["train_cpu_s"],
         "process_wall_s": wall,
         "process_cpu_s": usage.ru_utime + usage.ru_stime,
+        "gradient_steps": timing["gradient_steps"],
         "eval_return": timing["eval_return"],
     }
 
@@ -127,7 +134,7 @@ def markdown(report: dict[str, Any]) -> str:
     """The summary as a table, with the command and the machine."""
     repetitions, versions = len(report["runs"]) // len(SYSTEMS), report["versions"]
     lines = [
-        f"PPO on {report['env']}: medians (lowest – highest) of {repetitions} runs of each system, in turn.",
+        f"{report['workload']['title']}: medians (lowest – highest) of {repetitions} runs of each system, in turn.",
         "",
         f"`{report['command']}`, on {report['machine']}; Python {versions['python']}, torch {versions['torch']}.",
         "",

@@ -41,11 +41,17 @@ def gae(
 
 
 def policy_batch(
-    buffer: RolloutBuffer, policy: ActorCriticPolicy, gamma: float, gae_lambda: float, *, old_params: bool = False
+    buffer: RolloutBuffer,
+    policy: ActorCriticPolicy,
+    gamma: float,
+    gae_lambda: float,
+    *,
+    log_prob: bool = True,
+    old_params: bool = False,
 ) -> tuple[PolicyBatch, Array]:
     """The rollout as one row per transition with its advantage, and the indices of the rows that are experience.
 
-    Values, log-probabilities and, if asked for, the distributions' `old_params` are those of the policy as it is.
+    Values and, if asked for, actions' `log_prob` and distributions' `old_params` are those of the policy as it is.
     """
     steps, envs = buffer.rewards.shape
     transitions = steps * envs
@@ -68,7 +74,7 @@ def policy_batch(
     batch = PolicyBatch(
         features=tuple(part[:transitions] for part in features),
         action=action,
-        log_prob=policy.analytic_head.evaluate(params, action).log_prob,
+        log_prob=policy.analytic_head.evaluate(params, action).log_prob if log_prob else None,
         advantages=advantages.reshape(transitions),
         returns=(advantages + values[:-1]).reshape(transitions),
         values=flat_values[:transitions],

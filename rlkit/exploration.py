@@ -13,12 +13,19 @@ def epsilon_greedy(q_values: Array, epsilon: float, action_mask: Array | None = 
     `q_values`, the boolean `action_mask` (True: allowed) and the result are (batch, actions). A forbidden action has
     probability 0; a mask that allows none counts as no mask.
     """
-    allowed = np.ones(q_values.shape, np.bool_) if action_mask is None else action_mask
-    allowed = allowed | ~allowed.any(1, keepdims=True)
-    considered = np.where(allowed, q_values, -np.inf)
-    best = considered == considered.max(1, keepdims=True)
-    probabilities: Array = epsilon * allowed / allowed.sum(1, keepdims=True)
-    probabilities += (1 - epsilon) * best / best.sum(1, keepdims=True)
+    if action_mask is None:
+        random: Array | float = 1 / q_values.shape[1]
+        best = q_values == q_values.max(1, keepdims=True)
+    else:
+        allowed = action_mask | ~action_mask.any(1, keepdims=True)
+        considered = np.where(allowed, q_values, -np.inf)
+        random, best = _shared(allowed), considered == considered.max(1, keepdims=True)
+    return epsilon * random + (1 - epsilon) * _shared(best)
+
+
+def _shared(chosen: Array) -> Array:
+    """A probability of one, shared evenly by each row's chosen actions."""
+    probabilities: Array = chosen / chosen.sum(1, keepdims=True)
     return probabilities
 
 

@@ -22,8 +22,11 @@ def discounted_returns(rewards: Floats, gamma: float) -> Floats:
 
 def explained_variance(values: Floats, returns: Floats) -> float:
     """1 - Var[returns - values] / Var[returns]: 1 is a perfect critic, 0 one that knows no more than the mean."""
-    variance = returns.var()
-    return float(1 - (returns - values).var() / variance) if variance > 0 else 0.0
+    errors = returns - values
+    errors -= errors.mean()
+    deviations = returns - returns.mean()
+    squares = deviations @ deviations
+    return float(1 - (errors @ errors) / squares) if squares > 0 else 0.0
 
 
 def td_targets(rewards: Floats, next_values: Floats, terminated: Bools, gamma: float | Floats) -> Floats:

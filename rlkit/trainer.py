@@ -60,7 +60,7 @@ class Trainer:
         self.episodes = 0
         self.best = -math.inf
         self.started = time.perf_counter()
-        self._since_log: list[Episode] = []
+        self._since_log = np.zeros(3)  # episodes, the sum of their returns, the sum of their lengths
         self._logged_at = (0, self.started)
 
     def train(self) -> None:
@@ -83,17 +83,19 @@ class Trainer:
                 f"{metrics[diverged[0]]}; a smaller agent.learning_rate may help"
             )
         self.episodes += len(episodes)
-        self._since_log += episodes
-        if self._since_log:
-            metrics["rollout/episode_return"] = float(np.mean([e.episode_return for e in self._since_log]))
-            metrics["rollout/episode_length"] = float(np.mean([e.length for e in self._since_log]))
+        for episode in episodes:
+            self._since_log += (1, *episode)
+        count, returns, lengths = self._since_log.tolist()
+        if count:
+            metrics["rollout/episode_return"] = returns / count
+            metrics["rollout/episode_length"] = lengths / count
         timesteps, now = self.collector.timesteps, time.perf_counter()
         self.progress.update(timesteps, metrics)
         if self._log_due(timesteps) or timesteps >= self.config.total_timesteps:
             before, then = self._logged_at
             metrics["time/steps_per_second"] = (timesteps - before) / (now - then)
             self._write(metrics)
-            self._since_log, self._logged_at = [], (timesteps, now)
+            self._since_log[:], self._logged_at = 0, (timesteps, now)
 
     def evaluate(self) -> None:
         """Evaluates on separate environments, and saves the agent as the best so far if it is."""

@@ -44,10 +44,47 @@ def test_throughput_compares_both_systems_and_writes_what_it_prints(tmp_path: Pa
     for measured in report["runs"]:
         assert measured["train_steps_per_s"] > 100
         assert 0 < 2048 / measured["train_steps_per_cpu_s"] < measured["process_cpu_s"]
+        assert measured["gradient_steps"] == 2048 // (8 * 32) * 20
         assert 8 <= measured["eval_return"] <= 500
     table = (tmp_path / "throughput_ppo_cartpole.md").read_text()
     assert table in printed
     assert f"**{report['summary']['process_wall_s']['ratio']:.2f} ×**" in table
+
+
+@pytest.mark.filterwarnings("default")  # of Stable-Baselines3
+@pytest.mark.parametrize("name", ["ppo_cartpole", "a2c_cartpole", "dqn_cartpole", "dqn_cartpole_every_4"])
+def test_a_workload_is_the_same_work_in_both_systems(
+    modules: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workloads, timed_training = (importlib.import_module(module) for module in ("workloads", "timed_training"))
+    # As many evaluations and episodes as ever would take longer than what is tested.
+    monkeypatch.setattr(timed_training, "EVALUATIONS", 1)
+    monkeypatch.setattr(timed_training, "EVAL_EPISODES", 1)
+    monkeypatch.setattr(timed_training, "FINAL_EVAL_EPISODES", 1)
+    trained = {}
+    for system, train in timed_training.TRAIN.items():
+        (tmp_path / system).mkdir()
+        clock = timed_training.Clock()
+        trained[system] = train(workloads.WORKLOADS[name], tmp_path / system, 1280, 0, clock)
+        assert clock.cpu_s > 0
+    ours, theirs = trained["rlkit"], trained["sb3"]
+    gradient_steps = {
+        "ppo_cartpole": 1280 // (8 * 32) * 20,
+        "a2c_cartpole": 1280 // (8 * 5),
+        "dqn_cartpole": 2 * 128,  # after 1024 steps, the first of which are more than learning_starts, and after 1280
+        "dqn_cartpole_every_4": (1280 - 1000) // 4 + 1,
+    }[name]
+    assert (ours.steps, ours.gradient_steps) == (theirs.steps, theirs.gradient_steps) == (1280, gradient_steps)
+
+
+def test_workloads_name_the_same_hyperparameters_in_sb3(modules: Any) -> None:
+    workloads = importlib.import_module("workloads").WORKLOADS
+    # With a gradient step after every fourth step, 125 gradient steps are 500 environment steps.
+    assert workloads["dqn_cartpole_every_4"].sb3_arguments()["target_update_interval"] == 500
+    assert workloads["dqn_cartpole"].sb3_arguments()["target_update_interval"] == 256
+    assert workloads["dqn_cartpole"].sb3_arguments()["learning_rate"](0.5) == 0.5 * 2.3e-3  # half of the run remains
+    assert workloads["a2c_cartpole"].sb3_arguments()["learning_rate"] == 7e-4
+    assert workloads["ppo_cartpole"].sb3_arguments()["clip_range"](0.25) == 0.05
 
 
 def test_throughput_takes_medians_and_ratios_the_right_way_round(modules: Any) -> None:

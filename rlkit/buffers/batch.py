@@ -15,7 +15,7 @@ class PolicyBatch(NamedTuple):
     """What the network takes: see `ObsFeatures`."""
     action: Any
     log_prob: Any
-    """Of the action, under the policy that chose it."""
+    """Of the action, under the policy that chose it; None where the loss has no ratio of probabilities."""
     advantages: Any
     returns: Any
     values: Any

@@ -60,10 +60,11 @@ class MLP:
 
     def backward(self, d_output: Array) -> None:
         """Writes the gradients of the last `forward` into the module's `grad`; uses up its activations."""
+        ones = np.ones(len(d_output), np.float32)  # a product with it sums the rows in less time than np.sum
         for i in reversed(range(len(self._weights))):
             inputs = self._activations[i - 1] if i else self._x
             np.matmul(d_output.T, inputs, out=self._weight_gradients[i])
-            np.sum(d_output, axis=0, out=self._bias_gradients[i])
+            np.matmul(ones, d_output, out=self._bias_gradients[i])
             if i:
                 d_inputs = d_output @ self._weights[i]
                 # Of a ReLU's or a tanh's output h, the derivative is [h > 0] or 1 - h².

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import numpy as np
@@ -23,14 +24,14 @@ class Optimizer(Protocol):
 
 def clip_global_norm(gradient: Array, max_norm: float | None) -> float:
     """Scales the flat gradient down to `max_norm` where its norm is larger; returns the norm before."""
-    norm = float(np.sqrt(gradient @ gradient))
+    norm = math.sqrt(gradient @ gradient)
     if max_norm is not None and norm > max_norm:
         gradient *= max_norm / (norm + 1e-6)
     return norm
 
 
 class Adam:
-    """Adam (Kingma & Ba 2015) as torch.optim.Adam computes it."""
+    """Adam (Kingma & Ba 2015) as torch.optim.Adam computes it, in the cheaper order at the end of their section 2."""
 
     def __init__(self, size: int, eps: float, betas: tuple[float, float] = (0.9, 0.999)) -> None:
         self.exp_avg = np.zeros(size, np.float32)
@@ -42,19 +43,21 @@ class Adam:
     def step(self, parameters: Array, gradient: Array, learning_rate: float) -> None:
         beta1, beta2 = self._betas
         self.steps += 1
+        # Python floats: a NumPy one would make each product below one of float64s, at three times the cost.
+        root_correction = math.sqrt(1 - beta2**self.steps)
+        step_size = learning_rate * root_correction / (1 - beta1**self.steps)
         buffer = self._buffer
         np.multiply(gradient, gradient, out=buffer)
-        buffer -= self.exp_avg_sq
         buffer *= 1 - beta2
+        self.exp_avg_sq *= beta2
         self.exp_avg_sq += buffer
-        gradient -= self.exp_avg
         gradient *= 1 - beta1
+        self.exp_avg *= beta1
         self.exp_avg += gradient
         np.sqrt(self.exp_avg_sq, out=buffer)
-        buffer *= 1 / np.sqrt(1 - beta2**self.steps)
-        buffer += self._eps
+        buffer += self._eps * root_correction
         np.divide(self.exp_avg, buffer, out=buffer)
-        buffer *= learning_rate / (1 - beta1**self.steps)
+        buffer *= step_size
         parameters -= buffer
 
 
@@ -71,8 +74,8 @@ class RMSprop:
         self.steps += 1
         buffer = self._buffer
         np.multiply(gradient, gradient, out=buffer)
-        buffer -= self.square_avg
         buffer *= 1 - self._alpha
+        self.square_avg *= self._alpha
         self.square_avg += buffer
         np.sqrt(self.square_avg, out=buffer)
         buffer += self._eps

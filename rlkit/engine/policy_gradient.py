@@ -1,7 +1,11 @@
-"""Policy-gradient losses with their derivatives written out; the agents' files hold the torch losses they equal."""
+"""Policy-gradient losses with their derivatives written out; the agents' files hold the torch losses they equal.
+
+Means are sums divided by the number of rows: of a few hundred numbers, `np.mean` takes five times as long as `np.sum`.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,10 +38,10 @@ def ppo_gradient(
         clipped = np.clip(ratio, 1 - c.clip_coef, 1 + c.clip_coef) * advantages
         d_log_prob[clipped < surrogate] = 0.0  # the clipped term is the smaller: it does not depend on the policy
         surrogate = np.minimum(surrogate, clipped)
-    policy_loss = -surrogate.mean()
+    policy_loss = surrogate.sum() / -rows
     d_kl = 0.0
     if kl is not None:
-        policy_loss += c.kl_coef * kl.mean()
+        policy_loss += c.kl_coef * kl.sum() / rows
         d_kl = c.kl_coef / rows
     d_params = head.gradient(d_log_prob, -c.ent_coef / rows, d_kl)
 
@@ -53,9 +57,9 @@ def ppo_gradient(
 
     metrics = {
         "policy_loss": float(policy_loss),
-        "value_loss": float(squares.mean()),
-        "entropy": float(entropy.mean()),
-        "approx_kl": float((ratio - 1 - log_ratio).mean()),
+        "value_loss": float(squares.sum()) / rows,
+        "entropy": float(entropy.sum()) / rows,
+        "approx_kl": float((ratio - 1 - log_ratio).sum()) / rows,
         "clip_fraction": np.count_nonzero(outside) / rows,
     }
     return d_params, d_values.astype(np.float32, copy=False), metrics
@@ -101,13 +105,14 @@ def _gradient(
     metrics = {
         "policy_loss": float(log_prob @ advantages) / -count,
         "value_loss": float(errors @ errors) / rows,
-        "entropy": float(entropy.mean()),
+        "entropy": float(entropy.sum()) / rows,
     }
     return d_params, errors * (2 * c.vf_coef / rows), metrics
 
 
 def _whitened(advantages: Array) -> Array:
-    if len(advantages) < 2:
+    rows = len(advantages)
+    if rows < 2:
         return advantages
-    whitened: Array = (advantages - advantages.mean()) / (advantages.std(ddof=1) + 1e-8)
-    return whitened
+    centred: Array = advantages - advantages.sum() / rows
+    return centred / (math.sqrt(centred @ centred / (rows - 1)) + 1e-8)

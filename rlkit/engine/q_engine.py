@@ -130,7 +130,7 @@ class NumpyQEngine:
     def step(self, batch: TDBatch, loss: str, learning_rate: float) -> tuple[Array, Metrics]:
         q_values = action_values(self._online.forward(batch.features[0]), self._dueling)
         d_q_values, value, td_errors = self._loss(q_values, batch, loss)
-        mean = float(q_values.mean())
+        mean = float(q_values.sum()) / q_values.size
         self._online.backward(_d_outputs(d_q_values, self._dueling))
         norm = self._descent.step(learning_rate)
         return td_errors, {"value_loss": value, "grad_norm": norm, "q_value": mean}
@@ -160,16 +160,17 @@ def dqn_gradient(q_values: Array, batch: TDBatch, loss: str) -> tuple[Array, flo
     """The derivatives of `rlkit.agents.dqn.dqn_loss` by the action values, the loss, and the TD errors."""
     rows = np.arange(len(q_values))
     td_errors: Array = batch.targets - q_values[rows, batch.action]
+    # A row's loss is its slope times a height.
     if loss == "huber":
-        slopes = np.clip(td_errors, -1, 1)
-        losses = slopes * (td_errors - 0.5 * slopes)
+        slopes = np.maximum(np.minimum(td_errors, 1), -1)
+        heights = td_errors - 0.5 * slopes
     else:
-        slopes, losses = 2 * td_errors, td_errors * td_errors
+        slopes, heights = 2 * td_errors, 0.5 * td_errors
     if batch.weights is not None:
-        slopes, losses = slopes * batch.weights, losses * batch.weights
+        slopes *= batch.weights
     d_q_values = np.zeros_like(q_values)
     d_q_values[rows, batch.action] = slopes / -len(rows)
-    return d_q_values, float(losses.mean()), td_errors
+    return d_q_values, float(slopes @ heights) / len(rows), td_errors
 
 
 def _d_outputs(d_q_values: Array, dueling: str) -> Array:
