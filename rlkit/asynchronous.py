@@ -23,7 +23,7 @@ from rlkit.trainer import Trainer
 from rlkit.workers import Report, Snapshot, Task, model_arrays
 
 CROWDED = 2  # from how many workers per core on a run begins with a warning
-TIME_TO_STOP = 1.0  # seconds that processes have for ending by themselves
+TIME_TO_STOP = 0.5  # seconds that processes have for closing their environments
 
 
 class Workers:
@@ -102,6 +102,7 @@ class Workers:
     def stop(self) -> list[Episode]:
         """Ends all processes; the workers' between two rollouts if they can. Returns the last episodes that ended."""
         self._budget.stop()
+        self.begin()  # those that still wait for it
         if self._evaluator is not None:
             _tell(self._evaluator, None)
         for _, message in self.supervisor.stop(TIME_TO_STOP):
@@ -185,5 +186,6 @@ class AsynchronousTrainer(Trainer):
 
 
 def _tell(member: Member, word: Any) -> None:
-    with suppress(OSError):  # one that is dead is found out by the supervisor
-        member.pipe.send(word)
+    if member.process is not None:
+        with suppress(OSError):  # one that is dead is found out by the supervisor
+            member.pipe.send(word)

@@ -18,7 +18,7 @@ class Ready(NamedTuple):
 
 
 class Done(NamedTuple):
-    """A process says that it has done what it had to, and ends."""
+    """A process says that it has done what it had to, and has closed what it had: it may be killed."""
 
 
 class Failure(NamedTuple):
@@ -80,17 +80,18 @@ class Supervisor:
         return said
 
     def stop(self, seconds: float) -> list[tuple[Member, Any]]:
-        """Waits so long for the members to end, then kills those that have not; returns what they still said."""
+        """Waits so long for the members to be done, then ends them; returns what they still said."""
         deadline = time.monotonic() + seconds
         said = []
         for member in self.members:
             if (process := member.process) is None:
                 continue
-            while process.is_alive() and (left := deadline - time.monotonic()) > 0:
+            # One that is not ready yet has nothing to close.
+            while member.ready and not member.done and process.is_alive() and (left := deadline - time.monotonic()) > 0:
                 # Whoever has much to say waits until it is read.
                 connection.wait([process.sentinel, *([member.pipe] if member.open else [])], left)
                 said += [(member, message) for message in self._read(member)]
-            process.kill()
+            process.kill()  # its interpreter's own end would take longer than everything else
             process.join()
             said += [(member, message) for message in self._read(member)]
             self._close(member)

@@ -103,7 +103,6 @@ def work(packed: bytes, index: int, starts: int, shared: SharedParameters, budge
                 pipe.send(report)
                 report, reported_at = Report([], {}), now
         pipe.send(report)
-        pipe.send(Done())
 
 
 def evaluate(packed: bytes, pipe: Connection) -> None:
@@ -121,7 +120,6 @@ def evaluate(packed: bytes, pipe: Connection) -> None:
         while (model := pipe.recv()) is not None:
             agent.model.load_state_dict({name: torch.from_numpy(array) for name, array in model.items()})
             pipe.send(evaluate_policy(agent, envs, config.eval_episodes, seed=seeds.evaluation))
-        pipe.send(Done())
 
 
 def model_arrays(agent: Agent) -> dict[str, Any]:
@@ -136,6 +134,7 @@ def _process(pipe: Connection) -> Iterator[ExitStack]:
     try:
         with threadpool_limits(1), ExitStack() as stack:
             yield stack
+        pipe.send(Done())
     except (EOFError, ConnectionError):
         pass  # the main process has gone, or wants no more
     except BaseException as error:
