@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from gymnasium import spaces
 
 from rlkit.agents.a2c import A2C, A2CConfig
+from rlkit.agents.a3c import A3C, A3CConfig
 from rlkit.agents.base import Agent, AgentConfig
 from rlkit.agents.dqn import DQN, DQNConfig
 from rlkit.agents.ppo import PPO, PPOConfig
@@ -23,12 +26,15 @@ class Variant(NamedTuple):
     agent: type[Agent]
     config: type[Any]
     fields: dict[str, Any]
+    run: Mapping[str, Any] = MappingProxyType({})
+    """Defaults of its own for fields of the run."""
 
 
 VARIANTS: dict[str, Variant] = {
     "reinforce": Variant(REINFORCE, REINFORCEConfig, {}),
     "reinforce_baseline": Variant(REINFORCE, REINFORCEConfig, {"baseline": "value"}),
     "a2c": Variant(A2C, A2CConfig, {}),
+    "a3c": Variant(A3C, A3CConfig, {}, run={"num_envs": 1}),
     "ppo": Variant(PPO, PPOConfig, {}),
     "ppo2": Variant(PPO, PPOConfig, {"objective": "clip"}),
     "ppo_kl": Variant(PPO, PPOConfig, {"objective": "kl"}),

@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-import os
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,6 +20,7 @@ from rlkit.envs.check import check_env, env_errors, sample_action
 from rlkit.envs.vector import AsyncVectorEnv, SyncVectorEnv
 from rlkit.envs.wrappers import ActionMaskInfo
 from rlkit.errors import RlkitError, check_choice, check_range, unknown
+from rlkit.processes import num_cores
 
 Env = gym.Env[Any, Any]
 
@@ -167,7 +166,7 @@ def _choose(factory: EnvFactory, spec: EnvSpec, env: Env, num_envs: int) -> tupl
             return "native", "ale-py steps its environments in threads"
         if num_envs >= NATIVE_MIN_ENVS:
             return "native", f"{factory.id} has one, which pays from {NATIVE_MIN_ENVS} environments on"
-    parallel = min(_num_cores(), num_envs)
+    parallel = min(num_cores(), num_envs)
     if parallel == 1:
         return "sync", "there is one environment, or one core"
     with env_errors(factory.id, "step"):
@@ -176,11 +175,6 @@ def _choose(factory: EnvFactory, spec: EnvSpec, env: Env, num_envs: int) -> tupl
     pays_from = ASYNC_STEP_COST / (1 - 1 / parallel)
     comparison = f"a step takes {step_time * 1e3:.2g} ms; worker processes pay from {pays_from * 1e3:.2g} ms on"
     return ("async" if step_time > pays_from else "sync"), comparison
-
-
-def _num_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _step_time(env: Env, seconds: float = 0.05, max_steps: int = 500) -> float:

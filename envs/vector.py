@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import time
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
-from multiprocessing import connection, parent_process, resource_tracker
-from threading import Thread
+from multiprocessing import connection
 from typing import Any
 
 import gymnasium as gym
@@ -20,6 +16,7 @@ from gymnasium.vector.utils import iterate
 
 from rlkit.envs.wrappers import WorkerEnv
 from rlkit.errors import RlkitError
+from rlkit.processes import end_with_parent, interrupts_deferred
 from rlkit.spaces import stacked
 
 Env = gym.Env[Any, Any]
@@ -75,7 +72,7 @@ class AsyncVectorEnv(gym.vector.AsyncVectorEnv[Any, Any]):
     def __init__(self, env_fns: Sequence[Callable[[], Env]], name: str) -> None:
         self._name = name
         hint = "a script needs `if __name__ == '__main__':` around what it does, or vectorization=sync"
-        with self._dead_workers_reported(hint), _interrupts_deferred():
+        with self._dead_workers_reported(hint), interrupts_deferred():
             super().__init__(env_fns, context="spawn", worker=_worker, autoreset_mode=AutoresetMode.SAME_STEP)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -121,28 +118,8 @@ class AsyncVectorEnv(gym.vector.AsyncVectorEnv[Any, Any]):
             raise RlkitError(f"env {self._name}: a worker process died (exit code {codes}); {hint}") from error
 
 
-@contextlib.contextmanager
-def _interrupts_deferred() -> Iterator[None]:
-    """Holds Ctrl-C back from this thread until the end, and for good from the processes that it starts meanwhile."""
-    resource_tracker.ensure_running()  # starting it later would lift the block
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _worker(index: int, env_fn: Callable[[], Env], *args: Any) -> None:
     """Gymnasium's worker, which ends with its parent even when the parent is killed, in silence."""
-    Thread(target=_exit_after_parent, daemon=True).start()
+    end_with_parent(CLOSING_TIME)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         _async_worker(index, lambda: WorkerEnv(env_fn()), *args)
-
-
-def _exit_after_parent() -> None:
-    """Ends this process when its parent is gone, even if the environment hangs."""
-    parent = parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        time.sleep(CLOSING_TIME)
-        os._exit(1)

@@ -68,11 +68,12 @@ class TrainConfig:
     logger: dict[str, Any] = field(default_factory=dict)
     """Loggers beside the CSV file, by name; `logger=[tensorboard,wandb]` on the command line."""
     total_timesteps: int = 100_000
-    """Environment steps to train for, counted over all environments; rounded up to whole updates."""
+    """Environment steps to train for, counted over all environments; rounded up to whole updates, but for
+    agent=a3c, which takes exactly so many."""
     seed: int = 0
     """Seeds the environments, the network's initial weights, the actions and the minibatches."""
     num_envs: int = 8
-    """Environments that are stepped side by side."""
+    """Environments that are stepped side by side; of agent=a3c in each worker, by default one."""
     vectorization: str = "auto"
     """`sync` steps the environments in this process, `async` in one process each, `native` uses the
     environment's own vectorised implementation; `auto` measures an environment step and says what it chose."""

@@ -75,7 +75,9 @@ def _lookup(config_path: str) -> tuple[Any, str | None] | None:
         OmegaConf.set_struct(schema.env_kwargs, False)  # takes any key
         return schema, None
     if group == "agent" and name in VARIANTS:
-        return OmegaConf.structured(VARIANTS[name].config(**VARIANTS[name].fields)), None
+        variant = VARIANTS[name]
+        config = OmegaConf.structured(variant.config(**variant.fields))
+        return OmegaConf.create({"agent": config, **variant.run}), "_global_"
     if group == "logger" and name in LOGGERS:
         return OmegaConf.structured(LOGGERS[name].config), f"logger.{name}"
     if group == "env" and name:

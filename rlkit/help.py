@@ -68,7 +68,7 @@ def help_text(agent: str) -> str:
         _section(f"{chosen}\n{agent}:", "agent.", variant.config(**variant.fields)),
         _section(f"{env}\nOf the environment:", "env.", EnvConfig()),
         _section("Of the network:", "network.", NetworkConfig()),
-        _section("Of the run:", "", TrainConfig()),
+        _section("Of the run:", "", TrainConfig(**variant.run)),
     ]
     for name, kind in LOGGERS.items():
         if dataclasses.fields(kind.config):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import platform
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,15 +21,22 @@ from threadpoolctl import threadpool_limits
 
 import rlkit
 from rlkit.agents import make_agent
+from rlkit.agents.a3c import A3C, A3CConfig
 from rlkit.agents.base import Agent
+from rlkit.asynchronous import AsynchronousTrainer, Workers
 from rlkit.collector import Collector
 from rlkit.config import TrainConfig
-from rlkit.envs import EnvFactory, make_vector_env
+from rlkit.envs import EnvFactory, make_env, make_vector_env
 from rlkit.episodes import Evaluation, evaluate_policy
 from rlkit.loggers import make_loggers
+from rlkit.processes import num_cores
 from rlkit.progress import Progress
 from rlkit.run_folder import RunFolder
+from rlkit.seeding import Seeds, env_seeds, run_seeds
 from rlkit.trainer import Trainer
+
+Built = tuple[Agent, str, Callable[..., Trainer]]
+"""The agent, a sentence on how it gets its experience, and what makes its trainer of the other parts of the run."""
 
 
 @dataclass
@@ -46,25 +54,13 @@ def run_training(config: TrainConfig, run_dir: Path, *, hydra_files: Mapping[str
     Raises RlkitError for a config, an environment or a folder that cannot work, before anything is written.
     """
     config.validate()
-    env_seed, agent_seed, eval_seed, final_seed = np.random.SeedSequence(config.seed).generate_state(4)
+    seeds = run_seeds(config.seed)
     with ExitStack() as stack:
         env: dict[str, Any] = {**asdict(config.env), "kwargs": config.env_kwargs}
         factory = EnvFactory(**env)
-        envs, choice = make_vector_env(factory, config.num_envs, config.vectorization)
-        stack.callback(envs.close)
-        agent = make_agent(
-            config.agent,
-            envs.single_observation_space,
-            envs.single_action_space,
-            network=config.network,
-            num_envs=config.num_envs,
-            seed=int(agent_seed),
-            device=config.device,
-            compute=config.compute,
-        )
+        build = _asynchronous if isinstance(config.agent, A3CConfig) else _synchronous
+        agent, choice, make_trainer = build(config, factory, seeds, stack)
         agent.env = env
-        buffer = agent.make_buffer(config.num_envs)
-        collector = Collector(envs, _seeds(env_seed, config.num_envs), f"environment {config.env.id}")
         eval_envs = [EnvFactory(**env, training=False)() for _ in range(min(8, config.most_eval_episodes))]
         for eval_env in eval_envs:
             stack.callback(eval_env.close)
@@ -76,10 +72,10 @@ def run_training(config: TrainConfig, run_dir: Path, *, hydra_files: Mapping[str
         progress.say(f"{config.agent.name} on {config.env.id}, seed {config.seed}: {run_dir}")
         progress.say(f"{choice}; {agent.compute} on {agent.device}")
 
-        def evaluate(episodes: int, seed: int = int(eval_seed)) -> Evaluation:
+        def evaluate(episodes: int, seed: int = seeds.evaluation) -> Evaluation:
             return evaluate_policy(agent, eval_envs, episodes, seed=seed)
 
-        trainer = Trainer(config, agent, buffer, collector, folder, loggers, progress, evaluate)
+        trainer = make_trainer(folder, loggers, progress, evaluate)
         stack.enter_context(_threads(agent))
         status = "failed"
         evaluation = None
@@ -88,7 +84,7 @@ def run_training(config: TrainConfig, run_dir: Path, *, hydra_files: Mapping[str
                 trainer.train()
                 trainer.save("last")
                 if config.final_eval_episodes:
-                    evaluation = evaluate(config.final_eval_episodes, int(final_seed))
+                    evaluation = evaluate(config.final_eval_episodes, seeds.final_evaluation)
                 status = "finished"
         except KeyboardInterrupt:
             status = "interrupted"
@@ -101,9 +97,40 @@ def run_training(config: TrainConfig, run_dir: Path, *, hydra_files: Mapping[str
         return Result(agent, summary, run_dir)
 
 
-def _seeds(seed: Any, count: int) -> list[int]:
-    """Independent seeds, so that runs whose seeds are neighbours share no environment."""
-    return [int(s) for s in np.random.SeedSequence(int(seed)).generate_state(count) >> 1]
+def _synchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, stack: ExitStack) -> Built:
+    """One process: it steps a vector environment, and learns."""
+    envs, choice = make_vector_env(factory, config.num_envs, config.vectorization)
+    stack.callback(envs.close)
+    agent = _agent(config, envs.single_observation_space, envs.single_action_space, seeds)
+    collector = Collector(envs, env_seeds(seeds.envs, config.num_envs), f"environment {config.env.id}")
+    buffer = agent.make_buffer(config.num_envs)
+    return agent, choice, functools.partial(Trainer, config, agent, buffer, collector)
+
+
+def _asynchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, stack: ExitStack) -> Built:
+    """Several processes, each of which does that, with one set of parameters."""
+    env = make_env(factory)
+    agent = _agent(config, env.observation_space, env.action_space, seeds)
+    env.close()
+    assert isinstance(agent, A3C)
+    workers = Workers(config, agent, factory)
+    stack.callback(workers.stop)
+    workers.start()
+    choice = f"workers: {workers.num_workers}, on {num_cores()} cores; environments of each: {config.num_envs}"
+    return agent, choice, functools.partial(AsynchronousTrainer, config, agent, workers)
+
+
+def _agent(config: TrainConfig, observation_space: Any, action_space: Any, seeds: Seeds) -> Agent:
+    return make_agent(
+        config.agent,
+        observation_space,
+        action_space,
+        network=config.network,
+        num_envs=config.num_envs,
+        seed=seeds.agent,
+        device=config.device,
+        compute=config.compute,
+    )
 
 
 @contextmanager
@@ -150,6 +177,7 @@ def _summary(trainer: Trainer, status: str, evaluation: Evaluation | None) -> di
         "eval_return_std": evaluation.return_std if evaluation else None,
         "eval_episodes": len(evaluation.returns) if evaluation else 0,
         "best_eval_return_mean": trainer.best if math.isfinite(trainer.best) else None,
+        **trainer.facts(),
         "versions": {
             "rlkit": rlkit.__version__,
             "python": platform.python_version(),

@@ -45,6 +45,7 @@ LOOKS = 64
 QUICK: dict[str, dict[str, Any]] = {
     "ppo": {"num_steps": 32, "minibatch_size": 64, "num_epochs": 8, "learning_rate": 3e-3, "ent_coef": 0.01},
     "a2c": {"num_steps": 8, "learning_rate": 3e-3, "ent_coef": 0.01},
+    "a3c": {"num_steps": 8, "learning_rate": 3e-3},
     "trpo": {"num_steps": 32, "learning_rate": 3e-3},
     "reinforce": {"num_steps": 8, "episodes_per_update": 16, "ent_coef": 0.01},
     "dqn": {"learning_rate": 3e-3, "gradient_steps": 16, "learning_starts": 200, "target_update_interval": 50},

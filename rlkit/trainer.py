@@ -45,7 +45,7 @@ class Trainer:
         config: TrainConfig,
         agent: Agent,
         buffer: Any,  # as the agent made it
-        collector: Collector,
+        collector: Collector | Any,  # or whatever counts `timesteps`
         folder: RunFolder,
         loggers: Sequence[Logger],
         progress: Progress,
@@ -65,15 +65,20 @@ class Trainer:
 
     def train(self) -> None:
         """The loop: collect, update, log, evaluate, save."""
-        while (timesteps := self.collector.timesteps) < self.config.total_timesteps:
-            episodes = self.collector.collect(self.agent, self.buffer, self.agent.steps_per_update)
-            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # `log` reports what diverges
-                metrics = self.agent.update(self.buffer, timesteps / self.config.total_timesteps)
+        while self.collector.timesteps < self.config.total_timesteps:
+            episodes, metrics = self.learn()
             self.log(episodes, metrics)
             if self._evaluation_due(self.collector.timesteps):
                 self.evaluate()
             if self._checkpoint_due(self.collector.timesteps):
                 self.save("last")
+
+    def learn(self) -> tuple[list[Episode], dict[str, float]]:
+        """Collects and updates once: the episodes that ended, and the update's metrics."""
+        timesteps = self.collector.timesteps
+        episodes = self.collector.collect(self.agent, self.buffer, self.agent.steps_per_update)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # `log` reports what diverges
+            return episodes, self.agent.update(self.buffer, timesteps / self.config.total_timesteps)
 
     def log(self, episodes: list[Episode], metrics: dict[str, float]) -> None:
         """Shows progress, and writes a row of metrics when one is due."""
@@ -98,13 +103,17 @@ class Trainer:
             self._since_log[:], self._logged_at = 0, (timesteps, now)
 
     def evaluate(self) -> None:
-        """Evaluates on separate environments, and saves the agent as the best so far if it is."""
-        evaluation = self._evaluate(self.config.eval_episodes)
+        """Evaluates on separate environments."""
+        self.record(self._evaluate(self.config.eval_episodes))
+
+    def record(self, evaluation: Evaluation, more: Mapping[str, float] = {}) -> None:
+        """Writes a row about an evaluation, with `more` in it, and saves the agent if it is the best so far."""
         self._write(
             {
                 "eval/return_mean": evaluation.return_mean,
                 "eval/return_std": evaluation.return_std,
                 "eval/episode_length": evaluation.length_mean,
+                **more,
             }
         )
         if evaluation.return_mean >= self.best:  # of equals the later one, which has seen more
@@ -115,6 +124,10 @@ class Trainer:
         """Writes checkpoints/last or checkpoints/best."""
         timesteps = str(self.collector.timesteps)
         checkpoint.save(self.agent, self.folder.checkpoint(which), metadata={"timesteps": timesteps})
+
+    def facts(self) -> dict[str, Any]:
+        """What summary.json says besides what it says of every run."""
+        return {}
 
     def _write(self, metrics: Mapping[str, float]) -> None:
         for logger in self.loggers:

@@ -203,3 +203,19 @@ def test_variants_differences_have_intervals(modules: Any) -> None:
     assert variants.compared([11.0, 12.0, 13.0], [1.0, 2.0, 3.0]).endswith("| higher")
     assert variants.compared([1.0, 9.0, 4.0], [3.0, 4.0, 8.0]).endswith("| no difference shown")
     assert variants.difference([5.0, 5.0], [2.0, 2.0]) == (3.0, 3.0)
+
+
+def test_a3cs_table_has_ratios_of_medians(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    a3c = importlib.import_module("a3c")
+    rates = {1: [90.0, 100.0, 500.0], 2: [180.0], 4: [300.0], 8: [400.0]}
+    runs = [
+        {"what": f"CartPole-v1, 4 per worker, {workers} workers", "steps_per_s": rate}
+        for workers, found in rates.items()
+        for rate in found
+    ]
+    runs += [{"what": "SB3", "steps_per_s": 40.0}, {"what": "Hogwild", "lost": 0.0123}]
+    table = a3c.markdown({"runs": runs, "command": "the command", "machine": "a machine"})
+    assert "| CartPole-v1 | 4 | 100 | 180 | 300 | 400 | 1.80 × | 4.00 × |" in table
+    assert "SB3's A2C, 8 environments: 40. Two workers: 4.5 × with 4 per worker." in table
+    assert "1.23%" in table

@@ -118,7 +118,7 @@ def gradients_by(
     engine, _ = make_engine(network, compute, losses[0], losses[1], None, 1e-5)
     seen = []
     if compute == "numpy":
-        engine._descent.optimizer.step = lambda flat, gradient, lr: seen.append(gradient.copy())  # type: ignore[attr-defined]
+        engine.descent.optimizer.step = lambda flat, gradient, lr: seen.append(gradient.copy())  # type: ignore[attr-defined]
     engine.load(batch)
     engine.step(np.arange(len(batch.returns)), c, 0.0)
     if seen:

@@ -137,15 +137,15 @@ class TestAuto:
     def test_slow_steps_go_to_worker_processes_where_there_are_cores(
         self, monkeypatch: pytest.MonkeyPatch, cores: int, expected: str
     ) -> None:
-        monkeypatch.setattr(make, "_num_cores", lambda: cores)
+        monkeypatch.setattr(make, "num_cores", lambda: cores)
         assert self.choose(EnvFactory(WALK, {"step_time": 0.003}), 4) == expected
 
     def test_fast_steps_stay_in_this_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(make, "_num_cores", lambda: 16)
+        monkeypatch.setattr(make, "num_cores", lambda: 16)
         assert self.choose(EnvFactory("CartPole-v1"), 8) == "sync"
 
     def test_one_environment_needs_no_worker(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(make, "_num_cores", lambda: 16)
+        monkeypatch.setattr(make, "num_cores", lambda: 16)
         assert self.choose(EnvFactory(WALK, {"step_time": 0.003}), 1) == "sync"
 
     @pytest.mark.parametrize(("num_envs", "expected"), [(63, "sync"), (64, "native")])

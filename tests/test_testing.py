@@ -27,7 +27,8 @@ Fault = Callable[[Patch], None]
 
 
 @pytest.mark.parametrize(
-    "agent", ["ppo", "a2c", "trpo", "reinforce", "reinforce_baseline", "dqn", "double_dqn", "sarsa", "q_learning"]
+    "agent",
+    ["ppo", "a2c", "a3c", "trpo", "reinforce", "reinforce_baseline", "dqn", "double_dqn", "sarsa", "q_learning"],
 )
 def test_right_agents_pass(agent: str) -> None:
     report = check_agent(agent)

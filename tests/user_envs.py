@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import time
 from typing import Any
@@ -48,6 +49,8 @@ class Bad(gym.Env[Any, Any]):
         self.fault = fault
         self.observation_space: spaces.Space[Any] = spaces.Box(-1, 1, (2,), np.float32)
         self.action_space: spaces.Space[Any] = spaces.Discrete(2)
+        if fault == "not here" and multiprocessing.parent_process() is not None:
+            raise ValueError("no display")
         if fault == "constructor":
             raise ValueError("boom\nin two lines")
         if fault == "text":

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from rlkit.buffers.batch import PolicyBatch
+from rlkit.engine.descent import Descent
 from rlkit.engine.heads import AnalyticHead
 from rlkit.networks.heads import Head
 from rlkit.spaces import Array
@@ -21,6 +22,10 @@ AnalyticLoss = Callable[[AnalyticHead, Array, Array, PolicyBatch, Any], tuple[Ar
 
 class Engine(Protocol):
     """Evaluates an actor-critic network and takes gradient steps on a loss; in and out go NumPy arrays."""
+
+    @property
+    def descent(self) -> Descent:
+        """What follows the gradients."""
 
     def policy(self, features: tuple[Array, ...]) -> Array:
         """The head's parameters: (batch, num_params). Overwritten by the next call."""

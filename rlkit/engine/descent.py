@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -10,7 +10,21 @@ from torch import Tensor, nn
 
 from rlkit.engine.flat import flatten_parameters
 from rlkit.engine.optim import MOMENTS, clip_global_norm, make_optimizer
+from rlkit.engine.shared import SharedParameters
 from rlkit.spaces import Array
+
+
+class Descent(Protocol):
+    """Follows gradients: those of a module's own parameters, and by `share` to where several processes have theirs."""
+
+    moments: tuple[str, ...]
+    """The names of what the optimiser remembers."""
+
+    def share(self, shared: SharedParameters, worker: int) -> None:
+        """From now on, steps move the shared parameters and moments instead of the module's, without a lock."""
+
+    def pull(self) -> None:
+        """Copies the shared parameters, if there are any, into the module."""
 
 
 class TorchDescent:
@@ -21,8 +35,9 @@ class TorchDescent:
         self.device = flat.device
         self.flat = nn.Parameter(flat)
         self.flat.grad = gradients
+        self.moments = MOMENTS[optimizer]
         self._max_grad_norm = max_grad_norm
-        self._moments = MOMENTS[optimizer]
+        self._shared: SharedParameters | None = None
         self._optimizer: torch.optim.Optimizer = (
             torch.optim.Adam([self.flat], eps=eps, fused=True)
             if optimizer == "adam"
@@ -38,15 +53,34 @@ class TorchDescent:
         if self._max_grad_norm is not None:
             self.flat.grad.mul_((self._max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
         self._optimizer.param_groups[0]["lr"] = learning_rate
-        self._optimizer.step()
+        if self._shared is None:
+            self._optimizer.step()
+        else:
+            moved = self._optimizer.param_groups[0]["params"][0]
+            self._optimizer.state[moved]["step"].fill_(float(self._shared.updates.sum()))
+            self._optimizer.step()
+            self._shared.updates[self._worker] += 1
         return norm
+
+    def share(self, shared: SharedParameters, worker: int) -> None:
+        self._shared, self._worker = shared, worker
+        moved = nn.Parameter(torch.from_numpy(shared.parameters))
+        moved.grad = self.flat.grad
+        self._optimizer.param_groups[0]["params"] = [moved]
+        moments = {name: torch.from_numpy(array) for name, array in shared.moments.items()}
+        self._optimizer.state[moved] = {"step": torch.zeros(()), **moments}
+
+    def pull(self) -> None:
+        if self._shared is not None:
+            with torch.no_grad():
+                self.flat.copy_(torch.from_numpy(self._shared.parameters))
 
     def state_dict(self) -> dict[str, Any]:
         """The optimiser's moments by name, and its steps: the same as `NumpyDescent`'s."""
         state = self._optimizer.state.get(self.flat)
         if not state:
-            return {**{name: np.zeros(self.flat.numel(), np.float32) for name in self._moments}, "steps": 0}
-        moments = {name: state[name].cpu().numpy().copy() for name in self._moments}
+            return {**{name: np.zeros(self.flat.numel(), np.float32) for name in self.moments}, "steps": 0}
+        moments = {name: state[name].cpu().numpy().copy() for name in self.moments}
         return {**moments, "steps": int(state["step"].item())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -55,7 +89,7 @@ class TorchDescent:
         def tensor(value: Any) -> Tensor:
             return torch.as_tensor(value, dtype=torch.float32, device=self.device).clone()
 
-        moments = {name: tensor(state[name]) for name in self._moments}
+        moments = {name: tensor(state[name]) for name in self.moments}
         self._optimizer.state[self.flat] = {"step": tensor(float(state["steps"])), **moments}
 
 
@@ -66,14 +100,31 @@ class NumpyDescent:
         flat, gradients = flatten_parameters(module)
         self.flat: Array = flat.numpy()
         self.gradients: Array = gradients.numpy()
+        self.moments = MOMENTS[optimizer]
         self._max_grad_norm = max_grad_norm
+        self._shared: SharedParameters | None = None
         self.optimizer, self._moments = make_optimizer(optimizer, len(self.flat), eps)
 
     def step(self, learning_rate: float) -> float:
         """Moves the parameters and uses up the gradients; returns their norm before clipping."""
         norm = clip_global_norm(self.gradients, self._max_grad_norm)
-        self.optimizer.step(self.flat, self.gradients, learning_rate)
+        if self._shared is None:
+            self.optimizer.step(self.flat, self.gradients, learning_rate)
+        else:
+            self.optimizer.steps = int(self._updates.sum())
+            self.optimizer.step(self._moved, self.gradients, learning_rate)
+            self._updates[self._worker] += 1
         return norm
+
+    def share(self, shared: SharedParameters, worker: int) -> None:
+        self._shared, self._worker = shared, worker
+        self._moved, self._updates, self._moments = shared.parameters, shared.updates, shared.moments
+        for name, moment in self._moments.items():
+            setattr(self.optimizer, name, moment)
+
+    def pull(self) -> None:
+        if self._shared is not None:
+            self.flat[:] = self._moved
 
     def state_dict(self) -> dict[str, Any]:
         """The optimiser's moments by name, and its steps: the same as `TorchDescent`'s."""

@@ -85,7 +85,7 @@ class NumpyEngine:
     ) -> None:
         if reason := unsupported(network):
             raise ValueError(reason)
-        self._descent = NumpyDescent(network, max_grad_norm=max_grad_norm, optimizer=optimizer, eps=eps)
+        self.descent = NumpyDescent(network, max_grad_norm=max_grad_norm, optimizer=optimizer, eps=eps)
         self._actor, self._critic = MLP(network.actor), MLP(network.critic)
         self._log_std = None if network.log_std is None else network.log_std.detach().numpy()
         self._log_std_gradient = None if network.log_std is None else _gradient(network.log_std)
@@ -118,14 +118,14 @@ class NumpyEngine:
             d_params = np.ascontiguousarray(d_mean)
         self._actor.backward(d_params)
         self._critic.backward(d_values[:, None])
-        metrics["grad_norm"] = self._descent.step(learning_rate)
+        metrics["grad_norm"] = self.descent.step(learning_rate)
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
-        return self._descent.state_dict()
+        return self.descent.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._descent.load_state_dict(state)
+        self.descent.load_state_dict(state)
 
     def _params(self, outputs: Array) -> Array:
         if self._log_std is None:

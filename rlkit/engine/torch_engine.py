@@ -25,8 +25,8 @@ class TorchEngine:
         self, network: ActorCritic, loss: TorchLoss, *, max_grad_norm: float | None, optimizer: str, eps: float
     ) -> None:
         self._network, self._loss = network, loss
-        self._descent = TorchDescent(network, max_grad_norm=max_grad_norm, optimizer=optimizer, eps=eps)
-        self.device = self._descent.device
+        self.descent = TorchDescent(network, max_grad_norm=max_grad_norm, optimizer=optimizer, eps=eps)
+        self.device = self.descent.device
         self._batch: PolicyBatch | None = None
 
     def policy(self, features: tuple[Array, ...]) -> Array:
@@ -53,15 +53,15 @@ class TorchEngine:
         if batch.action_mask is not None:
             params = params.masked_fill(~batch.action_mask, float(MASKED_LOGIT))
         loss, metrics = self._loss(self._network.head, params, values, batch, coefficients)
-        metrics["grad_norm"] = self._descent.step(loss, learning_rate)
+        metrics["grad_norm"] = self.descent.step(loss, learning_rate)
         numbers = torch.stack([value.detach() for value in metrics.values()]).tolist()  # one transfer for all
         return dict(zip(metrics, numbers, strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        return self._descent.state_dict()
+        return self.descent.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._descent.load_state_dict(state)
+        self.descent.load_state_dict(state)
 
     def _tensors(self, features: tuple[Array, ...]) -> tuple[Tensor, ...]:
         return tuple(torch.as_tensor(part, device=self.device) for part in features)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import nn
@@ -12,8 +15,26 @@ CLIP = 10.0
 EPSILON = 1e-8
 
 
+@dataclass
+class Moments:
+    """Of some rows: their mean and variance, (size,) each, and their number."""
+
+    mean: Array
+    var: Array
+    count: float
+
+
+def combined(a: Moments, b: Moments) -> Moments:
+    """The moments of two sets of rows together (Chan et al. 1979); of the same set where the other has no row."""
+    if a.count == 0 or b.count == 0:
+        return a if b.count == 0 else b
+    delta, count = b.mean - a.mean, a.count + b.count
+    squares = a.var * a.count + b.var * b.count + delta**2 * (a.count * b.count / count)
+    return Moments(a.mean + delta * (b.count / count), squares / count, count)
+
+
 class RunningStatistics(nn.Module):
-    """Mean and variance of all rows seen so far, by the parallel update of Chan et al. (1979)."""
+    """Mean and variance of all rows seen so far: in this process, or by `share` in several together."""
 
     mean: torch.Tensor
     var: torch.Tensor
@@ -24,20 +45,48 @@ class RunningStatistics(nn.Module):
         self.register_buffer("mean", torch.zeros(size, dtype=torch.float64))
         self.register_buffer("var", torch.ones(size, dtype=torch.float64))
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+        self._size = size
+        self._shared: tuple[Array, int] | None = None
 
     def update(self, rows: Array) -> None:
         """Adds the rows of a (rows, size) array."""
         if len(rows) == 0:
             return
-        count, new = self.count.item(), len(rows)
-        mean, var = self.mean.cpu().numpy(), self.var.cpu().numpy()
-        delta = rows.mean(0, dtype=np.float64) - mean
-        total = count + new
-        # The initial variance of one stands for no row at all: it has no weight in the sum.
-        squares = var * count + rows.var(0, dtype=np.float64) * new + delta**2 * (count * new / total)
-        self.mean.copy_(torch.from_numpy(mean + delta * (new / total)))
-        self.var.copy_(torch.from_numpy(squares / total))
-        self.count.fill_(float(total))
+        new = Moments(rows.mean(0, dtype=np.float64), rows.var(0, dtype=np.float64), len(rows))
+        if self._shared is None:
+            self._set(combined(Moments(self.mean.cpu().numpy(), self.var.cpu().numpy(), self.count.item()), new))
+        else:
+            shared, worker = self._shared
+            ours = combined(self._moments(shared[worker]), new)
+            shared[worker] = np.hstack([ours.mean, ours.var, ours.count])
+            self.pull()
+
+    @property
+    def shared_row(self) -> int:
+        """How many float64 numbers a process needs to share its statistics."""
+        return 2 * self._size + 1
+
+    def share(self, shared: Array, worker: int) -> None:
+        """From now on the statistics are those of several processes: of all rows of `shared`, ours is `worker`.
+
+        `shared` is (processes, shared_row), zero where there is nothing yet. A row that is being written while it is
+        read may be half a rollout old: without meaning for statistics over thousands.
+        """
+        self._shared = shared, worker
+
+    def pull(self) -> None:
+        """Takes in what other processes have seen."""
+        if self._shared is not None:
+            self._set(functools.reduce(combined, map(self._moments, self._shared[0])))
+
+    def _moments(self, row: Array) -> Moments:
+        return Moments(row[: self._size], row[self._size : -1], float(row[-1]))
+
+    def _set(self, moments: Moments) -> None:
+        if moments.count:
+            self.mean.copy_(torch.from_numpy(moments.mean))
+            self.var.copy_(torch.from_numpy(moments.var))
+            self.count.fill_(moments.count)
 
     def mean_and_std(self) -> tuple[Array, Array]:
         """What normalises a row: float32 arrays of shape (size,)."""

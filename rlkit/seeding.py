@@ -1,0 +1,26 @@
+"""The seeds of a run's parts, all from one."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Seeds(NamedTuple):
+    """One for each part of a run that draws."""
+
+    envs: int
+    agent: int
+    evaluation: int
+    final_evaluation: int
+
+
+def run_seeds(seed: int, *process: int) -> Seeds:
+    """Independent seeds for the parts of a run, or of one of its further processes, which numbers tell apart."""
+    return Seeds(*(int(s) for s in np.random.SeedSequence(seed, spawn_key=process).generate_state(4)))
+
+
+def env_seeds(seed: int, count: int) -> list[int]:
+    """Independent seeds, so that runs whose seeds are neighbours share no environment."""
+    return [int(s) for s in np.random.SeedSequence(seed).generate_state(count) >> 1]

@@ -1,0 +1,64 @@
+"""What tests run in processes of their own: importable, and without torch unless they need it."""
+
+from __future__ import annotations
+
+import time
+from multiprocessing.connection import Connection
+from typing import Any
+
+from rlkit.budget import Budget
+from rlkit.engine.shared import SharedParameters
+from rlkit.processes import KernelLock
+
+
+def hold(lock: KernelLock, pipe: Connection) -> None:
+    """Takes the lock, says so, and never lets it go."""
+    with lock:
+        pipe.send("held")
+        time.sleep(600)
+
+
+def claim_until_done(budget: Budget, worker: int) -> None:
+    """Claims the budget away, seven at a time."""
+    while budget.claim(worker, 7):
+        budget.finish(worker)
+
+
+def claim_once(budget: Budget, worker: int, pipe: Connection) -> None:
+    """Claims once, and never finishes."""
+    pipe.send(budget.claim(worker, 7))
+    time.sleep(600)
+
+
+def push_ones(shared: SharedParameters, worker: int, updates: int, pipe: Connection) -> None:
+    """Takes steps along a gradient of ones, all processes at the same time."""
+    descent = sgd_descent(len(shared.parameters))
+    descent.share(shared, worker)
+    pipe.send("ready")
+    pipe.recv()
+    for _ in range(updates):
+        descent.gradients[:] = 1
+        descent.step(0.5)
+    pipe.send("done")
+
+
+class SGD:
+    """What is lost by moving without a lock can be counted with it."""
+
+    steps = 0
+
+    def step(self, parameters: Any, gradient: Any, learning_rate: float) -> None:
+        """Moves the parameters."""
+        gradient *= learning_rate
+        parameters -= gradient
+
+
+def sgd_descent(size: int) -> Any:
+    """Steps of plain gradient descent on so many parameters."""
+    import torch
+
+    from rlkit.engine.descent import NumpyDescent
+
+    descent = NumpyDescent(torch.nn.Linear(size, 1, bias=False), max_grad_norm=None, optimizer="rmsprop", eps=0)
+    descent.optimizer = SGD()
+    return descent
