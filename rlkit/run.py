@@ -9,16 +9,18 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
+from gymnasium.vector import AutoresetMode
 from threadpoolctl import threadpool_limits
 
 import rlkit
+from rlkit import ranks
 from rlkit.agents import make_agent
 from rlkit.agents.base import Agent
 from rlkit.collector import Collector
@@ -33,7 +35,10 @@ from rlkit.trainer import Trainer
 
 @dataclass
 class Result:
-    """What training returns: the agent as it was at the end, the contents of summary.json, and the run folder."""
+    """What training returns: the agent as it was at the end, the contents of summary.json, and the run folder.
+
+    Of torchrun's processes, only the first one's folder exists.
+    """
 
     agent: Agent
     summary: dict[str, Any]
@@ -43,28 +48,37 @@ class Result:
 def run_training(config: TrainConfig, run_dir: Path, *, hydra_files: Mapping[str, str]) -> Result:
     """Trains as configured and writes the run folder; Ctrl-C saves before it raises KeyboardInterrupt.
 
-    Raises RlkitError for a config, an environment or a folder that cannot work, before anything is written.
+    Of torchrun's processes only the first one evaluates, saves, and writes anything. Raises RlkitError for a config,
+    an environment or a folder that cannot work, before anything is written.
     """
     config.validate()
     env_seed, agent_seed, eval_seed, final_seed = np.random.SeedSequence(config.seed).generate_state(4)
     with ExitStack() as stack:
+        stack.enter_context(ranks.taking_part())
+        first, num_envs = ranks.rank() == 0, ranks.share(config.num_envs)
         env: dict[str, Any] = {**asdict(config.env), "kwargs": config.env_kwargs}
         factory = EnvFactory(**env)
-        envs, choice = make_vector_env(factory, config.num_envs, config.vectorization)
+        envs, choice = make_vector_env(factory, num_envs, config.vectorization)
         stack.callback(envs.close)
         agent = make_agent(
             config.agent,
             envs.single_observation_space,
             envs.single_action_space,
             network=config.network,
-            num_envs=config.num_envs,
+            num_envs=num_envs,
             seed=int(agent_seed),
             device=config.device,
             compute=config.compute,
         )
         agent.env = env
-        buffer = agent.make_buffer(config.num_envs)
-        collector = Collector(envs, _seeds(env_seed, config.num_envs), f"environment {config.env.id}")
+        buffer = agent.make_buffer(num_envs)
+        seeds = ranks.mine(_seeds(env_seed, config.num_envs))
+        collector = Collector(envs, seeds, f"environment {config.env.id}")
+        stack.enter_context(_threads(agent))
+        lockstep = envs.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP
+        stack.enter_context(ranks.met(agent.model, f"{rlkit.__version__} {config}", lockstep=lockstep))
+        if not first:
+            return _follow(config, agent, buffer, collector, run_dir)
         eval_envs = [EnvFactory(**env, training=False)() for _ in range(min(8, config.most_eval_episodes))]
         for eval_env in eval_envs:
             stack.callback(eval_env.close)
@@ -75,30 +89,46 @@ def run_training(config: TrainConfig, run_dir: Path, *, hydra_files: Mapping[str
         progress = stack.enter_context(Progress(config.total_timesteps))
         progress.say(f"{config.agent.name} on {config.env.id}, seed {config.seed}: {run_dir}")
         progress.say(f"{choice}; {agent.compute} on {agent.device}")
+        if ranks.size() > 1:
+            progress.say(f"{ranks.size()} processes with {num_envs} environments each")
 
         def evaluate(episodes: int, seed: int = int(eval_seed)) -> Evaluation:
             return evaluate_policy(agent, eval_envs, episodes, seed=seed)
 
         trainer = Trainer(config, agent, buffer, collector, folder, loggers, progress, evaluate)
-        stack.enter_context(_threads(agent))
         status = "failed"
         evaluation = None
-        try:
-            with _terminable():
-                trainer.train()
+        with _on_sigterm(signal.SIG_IGN):  # while it ends: torchrun sends it to all as soon as one process has ended
+            try:
+                with _on_sigterm(signal.default_int_handler):
+                    trainer.train()
+                    trainer.save("last")
+                    if config.final_eval_episodes:
+                        evaluation = evaluate(config.final_eval_episodes, int(final_seed))
+                    status = "finished"
+            except (KeyboardInterrupt, ranks.LostRank):
+                status = "interrupted"
                 trainer.save("last")
-                if config.final_eval_episodes:
-                    evaluation = evaluate(config.final_eval_episodes, int(final_seed))
-                status = "finished"
-        except KeyboardInterrupt:
-            status = "interrupted"
-            trainer.save("last")
-            raise
-        finally:
-            summary = _summary(trainer, status, evaluation)
-            folder.write_summary(summary)
-            progress.say(_closing_words(summary, trainer))
+                raise
+            finally:
+                summary = _summary(trainer, status, evaluation)
+                folder.write_summary(summary)
+                progress.say(_closing_words(summary, trainer))
         return Result(agent, summary, run_dir)
+
+
+def _follow(config: TrainConfig, agent: Agent, buffer: Any, collector: Collector, run_dir: Path) -> Result:
+    """What the other ranks do: they train as the first one does, and leave it to log, evaluate and save."""
+
+    def evaluate(episodes: int) -> Evaluation:
+        raise AssertionError("never due")
+
+    config = replace(config, eval_interval=0, checkpoint_interval=0)
+    progress = Progress(config.total_timesteps, silent=True)
+    trainer = Trainer(config, agent, buffer, collector, RunFolder(run_dir), [], progress, evaluate)
+    with _on_sigterm(signal.default_int_handler):
+        trainer.train()
+    return Result(agent, _summary(trainer, "finished", None), run_dir)
 
 
 def _seeds(seed: Any, count: int) -> list[int]:
@@ -122,12 +152,12 @@ def _threads(agent: Agent) -> Iterator[None]:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """Makes SIGTERM, as cluster schedulers send it, stop a run as Ctrl-C does."""
+def _on_sigterm(handler: Any) -> Iterator[None]:
+    """What SIGTERM, as cluster schedulers send it, does meanwhile: stop a run as Ctrl-C does, for one."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, handler)
     try:
         yield
     finally:
@@ -142,10 +172,10 @@ def _summary(trainer: Trainer, status: str, evaluation: Evaluation | None) -> di
         "seed": config.seed,
         "device": trainer.agent.device,
         "compute": trainer.agent.compute,
-        "total_timesteps": trainer.collector.timesteps,
+        "total_timesteps": trainer.timesteps,
         "episodes": trainer.episodes,
         "wall_time_s": round(wall_time, 3),
-        "steps_per_second": round(trainer.collector.timesteps / wall_time, 1),
+        "steps_per_second": round(trainer.timesteps / wall_time, 1),
         "eval_return_mean": evaluation.return_mean if evaluation else None,
         "eval_return_std": evaluation.return_std if evaluation else None,
         "eval_episodes": len(evaluation.returns) if evaluation else 0,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rlkit import ranks
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.engine.base import Metrics
 from rlkit.engine.heads import AnalyticHead
@@ -107,7 +108,8 @@ def _gradient(
 
 
 def _whitened(advantages: Array) -> Array:
-    if len(advantages) < 2:
+    if len(advantages) * ranks.size() < 2:
         return advantages
-    whitened: Array = (advantages - advantages.mean()) / (advantages.std(ddof=1) + 1e-8)
+    mean, std = ranks.mean_and_std(advantages)
+    whitened: Array = (advantages - mean) / (std + 1e-8)
     return whitened

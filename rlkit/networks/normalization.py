@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from rlkit import ranks
 from rlkit.spaces import Array
 
 CLIP = 10.0
@@ -26,15 +27,16 @@ class RunningStatistics(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
 
     def update(self, rows: Array) -> None:
-        """Adds the rows of a (rows, size) array."""
-        if len(rows) == 0:
+        """Adds the rows of a (rows, size) array, of all ranks."""
+        new, new_mean, new_var = ranks.moments(rows)
+        if new == 0:
             return
-        count, new = self.count.item(), len(rows)
+        count = self.count.item()
         mean, var = self.mean.cpu().numpy(), self.var.cpu().numpy()
-        delta = rows.mean(0, dtype=np.float64) - mean
+        delta = new_mean - mean
         total = count + new
         # The initial variance of one stands for no row at all: it has no weight in the sum.
-        squares = var * count + rows.var(0, dtype=np.float64) * new + delta**2 * (count * new / total)
+        squares = var * count + new_var * new + delta**2 * (count * new / total)
         self.mean.copy_(torch.from_numpy(mean + delta * (new / total)))
         self.var.copy_(torch.from_numpy(squares / total))
         self.count.fill_(float(total))
