@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from gymnasium import spaces
 
+from rlkit import ranks
 from rlkit.agents.base import Agent, Step, as_batch, discrete_actions
 from rlkit.buffers.batch import ReplayBatch
 from rlkit.buffers.prioritized import PrioritizedReplayBuffer
@@ -201,7 +202,7 @@ class DQN(Agent):
         epsilon = torch.tensor(config.epsilon_start, dtype=torch.float64)
         self.model.register_buffer("epsilon", epsilon)  # saved, so that a loaded agent explores as it did
         self._epsilon: Array = epsilon.numpy()
-        self._act_rng, self._sample_rng = (np.random.default_rng(part) for part in (act_seed, sample_seed))
+        self._act_rng, self._sample_rng = ranks.env_rng(act_seed), ranks.own_rng(sample_seed)
         self._gradient_steps = 0
 
     @property
@@ -211,7 +212,7 @@ class DQN(Agent):
 
     def make_buffer(self, num_envs: int) -> ReplayBuffer:
         config = self.config
-        sizes = (config.buffer_size, num_envs, self.observation_space, self._actions)
+        sizes = (ranks.share(config.buffer_size), num_envs, self.observation_space, self._actions)
         folder = None if config.buffer_dir is None else Path(config.buffer_dir)
         if config.prioritized:
             return PrioritizedReplayBuffer(
@@ -237,7 +238,7 @@ class DQN(Agent):
         if self.network.features.statistics is not None:
             self.network.features.update(buffer.recent_obs(config.num_steps))
         metrics = {"train/epsilon": self.epsilon}
-        if buffer.added < config.learning_starts:
+        if ranks.steps(buffer.added) < config.learning_starts:
             return metrics
         learning_rate = scheduled(config.learning_rate_schedule, config.learning_rate, progress)
         history: list[dict[str, float]] = []
@@ -256,13 +257,13 @@ class DQN(Agent):
     def _largest_block(self) -> int:
         """Gradient steps whose transitions can be drawn together: one where priorities change, or images are large."""
         single = self.config.prioritized or len(self.network.cnns) > 0
-        return 1 if single else max(1, BLOCK // self.config.minibatch_size)
+        return 1 if single else max(1, BLOCK // ranks.share(self.config.minibatch_size))
 
     def _learn(self, buffer: ReplayBuffer, steps: int, learning_rate: float, progress: float) -> list[dict[str, float]]:
         """Gradient steps during which the target network stands still; returns their metrics."""
         from rlkit.engine.q_engine import TDBatch
 
-        config, size = self.config, self.config.minibatch_size
+        config, size = self.config, ranks.share(self.config.minibatch_size)
         batch = self._sampled(buffer, steps * size, progress)
         features, next_features = self.network.features(batch.obs), self.network.features(batch.next_obs)
         target_q_values = self.engine.target_q_values(next_features)
@@ -301,7 +302,7 @@ class DQN(Agent):
         if config.epsilon_episodes is None:
             share = progress / config.exploration_fraction
         else:
-            share = episodes / config.epsilon_episodes
+            share = ranks.episodes(episodes) / config.epsilon_episodes
         self._epsilon[()] = annealed(config.epsilon_schedule, config.epsilon_start, config.epsilon_end, share)
 
     def q_values(self, obs: Any) -> Array:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
+from rlkit import ranks
 from rlkit.advantages import policy_batch
 from rlkit.agents.base import Agent, Step, as_batch
 from rlkit.buffers.batch import PolicyBatch
@@ -186,7 +187,7 @@ class PPO(Agent):
         self.policy = ActorCriticPolicy(self.network, self.engine, act_seed, config.noise_correlation, rewards)
         self.model = self.policy.model
         self.kl_coef = config.kl_coef
-        self._rng = np.random.default_rng(update_seed)
+        self._rng = ranks.own_rng(update_seed)
 
     def make_buffer(self, num_envs: int) -> RolloutBuffer:
         return RolloutBuffer(self.config.num_steps, num_envs)
@@ -209,14 +210,15 @@ class PPO(Agent):
             config.vf_coef,
             config.normalize_advantages,
         )
+        minibatch_size = ranks.share(config.minibatch_size)
         self.engine.load(batch)
         history = []
         for _ in range(config.num_epochs):
             order = self._rng.permutation(rows)
-            for start in range(0, len(order), config.minibatch_size):
-                minibatch = order[start : start + config.minibatch_size]
+            for start in range(0, len(order), minibatch_size):
+                minibatch = order[start : start + minibatch_size]
                 history.append(self.engine.step(minibatch, coefficients, learning_rate))
-            if config.target_kl is not None and history[-1]["approx_kl"] > 1.5 * config.target_kl:
+            if config.target_kl is not None and ranks.mean(history[-1]["approx_kl"]) > 1.5 * config.target_kl:
                 break
         metrics = {f"train/{name}": float(np.mean([step[name] for step in history])) for name in history[0]}
         metrics["train/explained_variance"] = explained_variance(batch.values[rows], batch.returns[rows])
@@ -235,7 +237,7 @@ class PPO(Agent):
         params = masked(self.engine.evaluate(batch.features)[0], batch.action_mask)
         kl = self.policy.analytic_head.evaluate(params, batch.action, batch.old_params).kl
         assert kl is not None
-        return float(kl[rows].mean())
+        return ranks.mean(float(kl[rows].mean()))
 
     def value(self, obs: Any) -> Array:
         """The values of a batch of observations: (batch,)."""

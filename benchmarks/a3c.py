@@ -2,7 +2,7 @@
 
     python benchmarks/a3c.py [--repetitions 3] [--seconds 8]
 
-CartPole-v1 as it is, and with a step that takes a millisecond longer (`benchmarks/slow_cartpole.py`), each with 1, 2, 4
+CartPole-v1 as it is, and with a step that takes a millisecond longer (`benchmarks/slow_env.py`), each with 1, 2, 4
 and 8 workers; SB3's A2C with 8 environments; and how many updates are lost when processes do nothing but update. Every
 run is a fresh process with one thread per worker; repetitions are interleaved. A run's rate is summary.json's, from the
 workers' common beginning to their end. Writes results/a3c.json after each run, goes on where it stopped, and then
@@ -25,7 +25,7 @@ from typing import Any
 from throughput import HERE, ONE_THREAD, machine
 
 WORKERS = (1, 2, 4, 8)
-ENVS = {"CartPole-v1": "CartPole-v1", "CartPole-v1, 1 ms per step": "slow_cartpole:bench/SlowCartPole-v1"}
+ENVS = {"CartPole-v1": "CartPole-v1", "CartPole-v1, 1 ms per step": "slow_env:SlowCartPole-v1"}
 RATE = {"CartPole-v1": 15_000, "CartPole-v1, 1 ms per step": 900}
 """Steps per second and worker to reckon with, so that runs take about as long."""
 ENVS_PER_WORKER = (1, 4)
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder to write to")
     given = parser.parse_args()
     file = given.results / "a3c.json"
-    report = json.loads(file.read_text()) if file.is_file() else {"machine": machine(), "runs": []}
+    report: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {"machine": machine(), "runs": []}
     report["command"] = f"python benchmarks/a3c.py --repetitions {given.repetitions} --seconds {given.seconds:g}"
     done = {(run["what"], run["repetition"]) for run in report["runs"]}
     given.results.mkdir(parents=True, exist_ok=True)

@@ -195,7 +195,7 @@ def table(results: Path) -> str:
             low, high = interval(returns)
             steps = " / ".join(sorted({f"{int(row['total_timesteps']):,}" for row in rows}))
             lines.append(
-                f"| {task.agent} | {task.env} | {steps} | {len(rows)} | {rounded(np.mean(returns))} "
+                f"| {task.agent} | {task.env} | {steps} | {len(rows)} | {rounded(float(np.mean(returns)))} "
                 f"[{rounded(low)}, {rounded(high)}] | {rounded(min(returns))} – {rounded(max(returns))} "
                 f"| {task.reference} |"
             )

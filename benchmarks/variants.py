@@ -368,7 +368,8 @@ def measure(name: str, variant: str, seed: int, budget: int) -> dict[str, Any]:
 
 def register_environments() -> None:
     """Those of this file, in the process that needs them."""
-    for env in (MaximisationBias, BlindCliffwalk):
+    environments: tuple[Any, ...] = (MaximisationBias, BlindCliffwalk)
+    for env in environments:
         if (id := f"rlkit-benchmarks/{env.__name__}-v0") not in gym.registry:
             gym.register(id, env)
 

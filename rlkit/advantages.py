@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rlkit import ranks
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.buffers.rollout import RolloutBuffer
 from rlkit.returns import Bools, Floats
@@ -81,4 +82,4 @@ def policy_batch(
         action_mask=mask,
         old_params=params if old_params else None,
     )
-    return batch, np.flatnonzero(buffer.valid)
+    return batch, ranks.even(np.flatnonzero(buffer.valid))

@@ -160,9 +160,11 @@ class AsynchronousTrainer(Trainer):
             self._record_evaluations()
         finally:
             self.episodes += len(self.workers.stop())
+            self.timesteps = self.workers.timesteps
 
     def learn(self) -> tuple[list[Episode], dict[str, float]]:
         reported = self.workers.collect()
+        self.timesteps = self.workers.timesteps
         self._record_evaluations()
         while self.workers.supervisor.notes:
             self.progress.say(self.workers.supervisor.notes.pop(0))

@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from rlkit import ranks
 from rlkit.errors import RlkitError
 
 if TYPE_CHECKING:
@@ -63,6 +65,8 @@ def _main(arguments: list[str]) -> None:
     if parsed.overrides == arguments and all(argument.startswith("hydra.run.dir=") for argument in for_hydra):
         _train(compose_job(arguments))  # one run like most, which Hydra's launcher would compose three times over
         return
+    if parsed.multirun and ranks.launched().size > 1:
+        raise RlkitError("-m sweeps over runs, but torchrun starts the processes of one: start it once for each run")
     check_choices(parsed.overrides)
     # With HYDRA_FULL_ERROR, Hydra raises errors instead of printing them in its own words.
     with env_override({"HYDRA_FULL_ERROR": "1"}), readable_errors():
@@ -106,5 +110,6 @@ def _remove_empty(run_dir: Path) -> None:
 def _fail(error: RlkitError, cause: BaseException | None = None) -> NoReturn:
     if TRACEBACKS:
         raise error from cause
+    time.sleep(ranks.seconds_to_speak(error))
     print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
     sys.exit(2)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlkit import ranks
 from rlkit.errors import check_choice, check_range
 
 VECTORIZATIONS = ("auto", "sync", "async", "native")
@@ -118,3 +119,4 @@ class TrainConfig:
             check_range("network.hidden_sizes", size, 1)
         check_range("network.log_std_init", self.network.log_std_init, -20, 2)
         self.agent.validate(self.num_envs)
+        ranks.check(self.agent, self.num_envs)

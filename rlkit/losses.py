@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rlkit import ranks
+
 if TYPE_CHECKING:  # so that agents can be listed without importing torch
     from torch import Tensor
 
@@ -21,5 +23,9 @@ def surrogate(head: Head, params: Tensor, batch: PolicyBatch, advantages: Tensor
 
 
 def whitened(advantages: Tensor) -> Tensor:
-    """Advantages of mean 0 and standard deviation 1; a single one as it is."""
-    return (advantages - advantages.mean()) / (advantages.std() + 1e-8) if len(advantages) > 1 else advantages
+    """Advantages of mean 0 and standard deviation 1, over all ranks; a single one as it is."""
+    if len(advantages) * ranks.size() < 2:
+        return advantages
+    mean, std = ranks.mean_and_std(advantages)
+    standard: Tensor = (advantages - mean) / (std + 1e-8)
+    return standard

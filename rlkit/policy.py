@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from rlkit import ranks
 from rlkit.engine.base import Engine
 from rlkit.engine.heads import analytic_head
 from rlkit.engine.make import make_model
@@ -36,7 +37,7 @@ class ActorCriticPolicy:
         self.network, self.engine, self.rewards = network, engine, rewards
         self.model = make_model(network=network, rewards=rewards)
         self.analytic_head = analytic_head(network.head)
-        self._rng = np.random.default_rng(seed)
+        self._rng = ranks.env_rng(seed)
         self._rho = noise_correlation if isinstance(network.head, Gaussian) else 0.0
         self._noise: Array | None = None
 

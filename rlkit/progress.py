@@ -17,14 +17,18 @@ RETURN_KEY = "rollout/episode_return"
 
 
 class Progress:
-    """Shows timesteps, steps per second, time left and the latest return, on stderr; a context manager."""
+    """Shows timesteps, steps per second, time left and the latest return, on stderr; a context manager.
 
-    def __init__(self, total_timesteps: int) -> None:
+    `silent` shows nothing: of the processes of one run, one speaks.
+    """
+
+    def __init__(self, total_timesteps: int, *, silent: bool = False) -> None:
+        self._silent = silent
         self._total = total_timesteps
         self._start = time.perf_counter()
         self._next_line = 0.1
         self._return = ""
-        self._bar: Bar | None = _make_bar() if sys.stderr.isatty() else None
+        self._bar: Bar | None = _make_bar() if sys.stderr.isatty() and not silent else None
 
     def __enter__(self) -> Progress:
         if self._bar is not None:
@@ -56,6 +60,8 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Prints a line, above the bar if there is one."""
+        if self._silent:
+            return
         if self._bar is not None:
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:

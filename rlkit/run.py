@@ -10,16 +10,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
+from gymnasium.vector import AutoresetMode
 from threadpoolctl import threadpool_limits
 
 import rlkit
+from rlkit import ranks
 from rlkit.agents import make_agent
 from rlkit.agents.a3c import A3C, A3CConfig
 from rlkit.agents.base import Agent
@@ -41,7 +43,10 @@ Built = tuple[Agent, str, Callable[..., Trainer]]
 
 @dataclass
 class Result:
-    """What training returns: the agent as it was at the end, the contents of summary.json, and the run folder."""
+    """What training returns: the agent as it was at the end, the contents of summary.json, and the run folder.
+
+    Of torchrun's processes, only the first one's folder exists.
+    """
 
     agent: Agent
     summary: dict[str, Any]
@@ -51,16 +56,21 @@ class Result:
 def run_training(config: TrainConfig, run_dir: Path, *, hydra_files: Mapping[str, str]) -> Result:
     """Trains as configured and writes the run folder; Ctrl-C saves before it raises KeyboardInterrupt.
 
-    Raises RlkitError for a config, an environment or a folder that cannot work, before anything is written.
+    Of torchrun's processes only the first one evaluates, saves, and writes anything. Raises RlkitError for a config,
+    an environment or a folder that cannot work, before anything is written.
     """
     config.validate()
     seeds = run_seeds(config.seed)
     with ExitStack() as stack:
+        stack.enter_context(ranks.taking_part())
         env: dict[str, Any] = {**asdict(config.env), "kwargs": config.env_kwargs}
         factory = EnvFactory(**env)
         build = _asynchronous if isinstance(config.agent, A3CConfig) else _synchronous
         agent, choice, make_trainer = build(config, factory, seeds, stack)
         agent.env = env
+        stack.enter_context(_threads(agent))
+        if ranks.rank():
+            return _follow(config, make_trainer, run_dir)
         eval_envs = [EnvFactory(**env, training=False)() for _ in range(min(8, config.most_eval_episodes))]
         for eval_env in eval_envs:
             stack.callback(eval_env.close)
@@ -76,41 +86,61 @@ def run_training(config: TrainConfig, run_dir: Path, *, hydra_files: Mapping[str
             return evaluate_policy(agent, eval_envs, episodes, seed=seed)
 
         trainer = make_trainer(folder, loggers, progress, evaluate)
-        stack.enter_context(_threads(agent))
         status = "failed"
         evaluation = None
-        try:
-            with _terminable():
-                trainer.train()
+        with _on_sigterm(signal.SIG_IGN):  # while it ends: torchrun sends it to all as soon as one process has ended
+            try:
+                with _on_sigterm(signal.default_int_handler):
+                    trainer.train()
+                    trainer.save("last")
+                    if config.final_eval_episodes:
+                        evaluation = evaluate(config.final_eval_episodes, seeds.final_evaluation)
+                    status = "finished"
+            except (KeyboardInterrupt, ranks.LostRank):
+                status = "interrupted"
                 trainer.save("last")
-                if config.final_eval_episodes:
-                    evaluation = evaluate(config.final_eval_episodes, seeds.final_evaluation)
-                status = "finished"
-        except KeyboardInterrupt:
-            status = "interrupted"
-            trainer.save("last")
-            raise
-        finally:
-            summary = _summary(trainer, status, evaluation)
-            folder.write_summary(summary)
-            progress.say(_closing_words(summary, trainer))
+                raise
+            finally:
+                summary = _summary(trainer, status, evaluation)
+                folder.write_summary(summary)
+                progress.say(_closing_words(summary, trainer))
         return Result(agent, summary, run_dir)
 
 
+def _follow(config: TrainConfig, make_trainer: Callable[..., Trainer], run_dir: Path) -> Result:
+    """What the other ranks do: they train as the first one does, and leave it to log, evaluate and save."""
+
+    def evaluate(episodes: int) -> Evaluation:
+        raise AssertionError("never due")
+
+    trainer = make_trainer(RunFolder(run_dir), [], Progress(config.total_timesteps, silent=True), evaluate)
+    with _on_sigterm(signal.default_int_handler):
+        trainer.train()
+    return Result(trainer.agent, _summary(trainer, "finished", None), run_dir)
+
+
 def _synchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, stack: ExitStack) -> Built:
-    """One process: it steps a vector environment, and learns."""
-    envs, choice = make_vector_env(factory, config.num_envs, config.vectorization)
+    """One process, or one of torchrun's: it steps a vector environment, and learns."""
+    num_envs = ranks.share(config.num_envs)
+    envs, choice = make_vector_env(factory, num_envs, config.vectorization)
     stack.callback(envs.close)
-    agent = _agent(config, envs.single_observation_space, envs.single_action_space, seeds)
-    collector = Collector(envs, env_seeds(seeds.envs, config.num_envs), f"environment {config.env.id}")
-    buffer = agent.make_buffer(config.num_envs)
+    agent = _agent(config, num_envs, envs.single_observation_space, envs.single_action_space, seeds)
+    buffer = agent.make_buffer(num_envs)
+    own_seeds = ranks.mine(env_seeds(seeds.envs, config.num_envs))
+    collector = Collector(envs, own_seeds, f"environment {config.env.id}")
+    lockstep = envs.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP
+    stack.enter_context(ranks.met(agent.model, f"{rlkit.__version__} {config}", lockstep=lockstep))
+    if ranks.size() > 1:
+        choice += f"; {ranks.size()} processes with {num_envs} environments each"
+    if ranks.rank():
+        config = replace(config, eval_interval=0, checkpoint_interval=0)  # the first one does both
     return agent, choice, functools.partial(Trainer, config, agent, buffer, collector)
 
 
 def _asynchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, stack: ExitStack) -> Built:
     """Several processes, each of which does that, with one set of parameters."""
     env = make_env(factory)
-    agent = _agent(config, env.observation_space, env.action_space, seeds)
+    agent = _agent(config, config.num_envs, env.observation_space, env.action_space, seeds)
     env.close()
     assert isinstance(agent, A3C)
     workers = Workers(config, agent, factory)
@@ -120,13 +150,13 @@ def _asynchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, stack:
     return agent, choice, functools.partial(AsynchronousTrainer, config, agent, workers)
 
 
-def _agent(config: TrainConfig, observation_space: Any, action_space: Any, seeds: Seeds) -> Agent:
+def _agent(config: TrainConfig, num_envs: int, observation_space: Any, action_space: Any, seeds: Seeds) -> Agent:
     return make_agent(
         config.agent,
         observation_space,
         action_space,
         network=config.network,
-        num_envs=config.num_envs,
+        num_envs=num_envs,
         seed=seeds.agent,
         device=config.device,
         compute=config.compute,
@@ -149,12 +179,12 @@ def _threads(agent: Agent) -> Iterator[None]:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """Makes SIGTERM, as cluster schedulers send it, stop a run as Ctrl-C does."""
+def _on_sigterm(handler: Any) -> Iterator[None]:
+    """What SIGTERM, as cluster schedulers send it, does meanwhile: stop a run as Ctrl-C does, for one."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, handler)
     try:
         yield
     finally:
@@ -169,10 +199,10 @@ def _summary(trainer: Trainer, status: str, evaluation: Evaluation | None) -> di
         "seed": config.seed,
         "device": trainer.agent.device,
         "compute": trainer.agent.compute,
-        "total_timesteps": trainer.collector.timesteps,
+        "total_timesteps": trainer.timesteps,
         "episodes": trainer.episodes,
         "wall_time_s": round(wall_time, 3),
-        "steps_per_second": round(trainer.collector.timesteps / wall_time, 1),
+        "steps_per_second": round(trainer.timesteps / wall_time, 1),
         "eval_return_mean": evaluation.return_mean if evaluation else None,
         "eval_return_std": evaluation.return_std if evaluation else None,
         "eval_episodes": len(evaluation.returns) if evaluation else 0,

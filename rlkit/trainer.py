@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rlkit import checkpoint
+from rlkit import checkpoint, ranks
 from rlkit.agents.base import Agent
 from rlkit.collector import Collector, Episode
 from rlkit.config import TrainConfig
@@ -21,20 +21,7 @@ from rlkit.errors import RlkitError
 from rlkit.loggers import Logger
 from rlkit.progress import Progress
 from rlkit.run_folder import RunFolder
-
-
-class Every:
-    """True once in every `interval` timesteps; never for an interval of 0."""
-
-    def __init__(self, interval: int) -> None:
-        self.interval = interval
-        self._next = interval
-
-    def __call__(self, timesteps: int) -> bool:
-        if self.interval == 0 or timesteps < self._next:
-            return False
-        self._next = (timesteps // self.interval + 1) * self.interval
-        return True
+from rlkit.schedules import Every
 
 
 class Trainer:
@@ -57,50 +44,53 @@ class Trainer:
         self._log_due = Every(config.log_interval or max(1, total // 200))
         self._evaluation_due = Every(_interval(config.eval_interval, total))
         self._checkpoint_due = Every(_interval(config.checkpoint_interval, total))
-        self.episodes = 0
+        self.timesteps = self.episodes = 0
         self.best = -math.inf
         self.started = time.perf_counter()
-        self._since_log = np.zeros(3)  # episodes, the sum of their returns, the sum of their lengths
+        self._since_log = np.zeros(3)  # episodes, the sum of their returns, and that of their lengths
         self._logged_at = (0, self.started)
 
     def train(self) -> None:
         """The loop: collect, update, log, evaluate, save."""
-        while self.collector.timesteps < self.config.total_timesteps:
+        while self.timesteps < self.config.total_timesteps:
             episodes, metrics = self.learn()
             self.log(episodes, metrics)
-            if self._evaluation_due(self.collector.timesteps):
+            if self._evaluation_due(self.timesteps):
                 self.evaluate()
-            if self._checkpoint_due(self.collector.timesteps):
+            if self._checkpoint_due(self.timesteps):
                 self.save("last")
 
     def learn(self) -> tuple[list[Episode], dict[str, float]]:
         """Collects and updates once: the episodes that ended, and the update's metrics."""
-        timesteps = self.collector.timesteps
         episodes = self.collector.collect(self.agent, self.buffer, self.agent.steps_per_update)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # `log` reports what diverges
-            return episodes, self.agent.update(self.buffer, timesteps / self.config.total_timesteps)
+            metrics = self.agent.update(self.buffer, self.timesteps / self.config.total_timesteps)
+        self.timesteps = ranks.steps(self.collector.timesteps)
+        return episodes, metrics
 
     def log(self, episodes: list[Episode], metrics: dict[str, float]) -> None:
         """Shows progress, and writes a row of metrics when one is due."""
         if diverged := [key for key, value in metrics.items() if not math.isfinite(value)]:
             raise RlkitError(
-                f"training diverged after {self.collector.timesteps} timesteps: {diverged[0]} is "
+                f"training diverged after {self.timesteps} timesteps: {diverged[0]} is "
                 f"{metrics[diverged[0]]}; a smaller agent.learning_rate may help"
             )
         self.episodes += len(episodes)
-        for episode in episodes:
-            self._since_log += (1, *episode)
-        count, returns, lengths = self._since_log.tolist()
-        if count:
-            metrics["rollout/episode_return"] = returns / count
-            metrics["rollout/episode_length"] = lengths / count
-        timesteps, now = self.collector.timesteps, time.perf_counter()
+        self._since_log += (len(episodes), sum(e.episode_return for e in episodes), sum(e.length for e in episodes))
+        timesteps, now = self.timesteps, time.perf_counter()
+        if due := self._log_due(timesteps) or timesteps >= self.config.total_timesteps:
+            own = self._since_log[0]
+            self._since_log, metrics = ranks.combined(self._since_log, metrics)
+            self.episodes += int(self._since_log[0] - own)
+        if self._since_log[0]:
+            count, returns, lengths = self._since_log.tolist()
+            metrics |= {"rollout/episode_return": returns / count, "rollout/episode_length": lengths / count}
         self.progress.update(timesteps, metrics)
-        if self._log_due(timesteps) or timesteps >= self.config.total_timesteps:
+        if due:
             before, then = self._logged_at
             metrics["time/steps_per_second"] = (timesteps - before) / (now - then)
             self._write(metrics)
-            self._since_log[:], self._logged_at = 0, (timesteps, now)
+            self._since_log, self._logged_at = np.zeros(3), (timesteps, now)
 
     def evaluate(self) -> None:
         """Evaluates on separate environments."""
@@ -122,8 +112,7 @@ class Trainer:
 
     def save(self, which: str) -> None:
         """Writes checkpoints/last or checkpoints/best."""
-        timesteps = str(self.collector.timesteps)
-        checkpoint.save(self.agent, self.folder.checkpoint(which), metadata={"timesteps": timesteps})
+        checkpoint.save(self.agent, self.folder.checkpoint(which), metadata={"timesteps": str(self.timesteps)})
 
     def facts(self) -> dict[str, Any]:
         """What summary.json says besides what it says of every run."""
@@ -131,7 +120,7 @@ class Trainer:
 
     def _write(self, metrics: Mapping[str, float]) -> None:
         for logger in self.loggers:
-            logger.log(metrics, self.collector.timesteps)
+            logger.log(metrics, self.timesteps)
 
 
 def _interval(interval: int | None, total: int) -> int:

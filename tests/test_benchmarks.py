@@ -125,6 +125,21 @@ def test_learnings_interval_is_over_seeds(modules: Any) -> None:
     assert learning.interval([7.0]) == (7.0, 7.0)
 
 
+def test_torchrun_compares_two_processes_with_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    torchrun = importlib.import_module("torchrun")
+    speeds = {1: [100.0, 300.0, 200.0], 2: [500.0, 100.0, 300.0]}
+    runs = [
+        {"case": "a2c", "processes": p, "seed": s, "steps_per_second": v, "eval_return_mean": v / p, "load_before": p}
+        for p in speeds
+        for s, v in enumerate(speeds[p])
+    ]
+    text = torchrun.table({"machine": "a machine", "runs": runs})
+    assert "| 3 | 200 (100 – 300) | 300 (100 – 500) | **1.50 ×** | 200.0 | 150.0 |" in text
+    assert "at most 2." in text
+    assert "PPO" not in text  # of which there are no runs
+
+
 def test_replay_measures_a_buffer() -> None:
     figures = json.loads(run("replay.py", "--one", "rlkit", "Atari"))
     assert figures["bytes"] == pytest.approx(84 * 84, rel=0.1)

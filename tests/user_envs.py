@@ -102,6 +102,8 @@ class Bad(gym.Env[Any, Any]):
                 raise KeyError("boom")
             case "late step" if self.steps == 10:
                 raise KeyError("late boom")
+            case "late step of rank 1" if self.steps == 10 and os.environ["RANK"] == "1":
+                raise KeyError("late boom")
             case "unpicklable" if self.steps == 10:
                 raise Unpicklable("boom", key=3)
             case "exit" if self.steps == 10:

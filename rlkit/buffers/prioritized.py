@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium import spaces
 
+from rlkit import ranks
 from rlkit.buffers.batch import ReplayBatch
 from rlkit.buffers.replay import ReplayBuffer
 from rlkit.buffers.transition import Transition
@@ -101,7 +102,8 @@ class PrioritizedReplayBuffer(ReplayBuffer):
         parts = (np.arange(count) + rng.random(count)) / count
         rows = self._tree.find(parts * self._tree.total)
         probabilities = self._tree[rows] / self._tree.total
-        weights = (probabilities / probabilities.min()) ** -beta  # the number of transitions cancels out
+        smallest = ranks.gathered(probabilities.min()).min()
+        weights = (probabilities / smallest) ** -beta  # the number of transitions cancels out
         return self._batch(rows)._replace(weights=weights.astype(np.float32))
 
     def set_priorities(self, rows: Array, priorities: Array) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rlkit import ranks
 from rlkit.engine.flat import flatten_parameters
 from rlkit.engine.optim import MOMENTS, clip_global_norm, make_optimizer
 from rlkit.engine.shared import SharedParameters
@@ -49,6 +50,7 @@ class TorchDescent:
         assert self.flat.grad is not None
         self.flat.grad.zero_()
         torch.autograd.backward(loss)
+        ranks.mean_(self.flat.grad)
         norm: Tensor = self.flat.grad.norm()
         if self._max_grad_norm is not None:
             self.flat.grad.mul_((self._max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
@@ -107,6 +109,7 @@ class NumpyDescent:
 
     def step(self, learning_rate: float) -> float:
         """Moves the parameters and uses up the gradients; returns their norm before clipping."""
+        ranks.mean_(self.gradients)
         norm = clip_global_norm(self.gradients, self._max_grad_norm)
         if self._shared is None:
             self.optimizer.step(self.flat, self.gradients, learning_rate)

@@ -9,6 +9,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
+from rlkit import ranks
 from rlkit.config import NetworkConfig
 from rlkit.engine.base import AnalyticLoss, Engine, TorchLoss
 from rlkit.engine.numpy_engine import NumpyEngine, unsupported
@@ -53,7 +54,8 @@ def place(network: ActorCritic | QNetwork, device: str) -> str:
         device = "cuda" if len(network.cnns) and torch.cuda.is_available() else "cpu"
     elif device == "cuda" and not torch.cuda.is_available():
         raise RlkitError("device=cuda, but torch finds no CUDA device here; device=auto or device=cpu would work")
-    network.to(device).features.cpu()  # observations are normalised before they go to the device
+    network.to(ranks.gpu() if device == "cuda" else device)
+    network.features.cpu()  # observations are normalised before they go to the device
     return device
 
 

@@ -5,11 +5,11 @@ Means are sums divided by the number of rows: of a few hundred numbers, `np.mean
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rlkit import ranks
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.engine.base import Metrics
 from rlkit.engine.heads import AnalyticHead
@@ -111,8 +111,8 @@ def _gradient(
 
 
 def _whitened(advantages: Array) -> Array:
-    rows = len(advantages)
-    if rows < 2:
+    if len(advantages) * ranks.size() < 2:
         return advantages
-    centred: Array = advantages - advantages.sum() / rows
-    return centred / (math.sqrt(centred @ centred / (rows - 1)) + 1e-8)
+    mean, std = ranks.mean_and_std(advantages)
+    whitened: Array = (advantages - mean) / (std + 1e-8)
+    return whitened

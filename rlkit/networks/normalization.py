@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from rlkit import ranks
 from rlkit.spaces import Array
 
 CLIP = 10.0
@@ -49,10 +50,11 @@ class RunningStatistics(nn.Module):
         self._shared: tuple[Array, int] | None = None
 
     def update(self, rows: Array) -> None:
-        """Adds the rows of a (rows, size) array."""
-        if len(rows) == 0:
+        """Adds the rows of a (rows, size) array, of all ranks."""
+        count, mean, var = ranks.moments(rows)
+        if count == 0:
             return
-        new = Moments(rows.mean(0, dtype=np.float64), rows.var(0, dtype=np.float64), len(rows))
+        new = Moments(mean, var, count)
         if self._shared is None:
             self._set(combined(Moments(self.mean.cpu().numpy(), self.var.cpu().numpy(), self.count.item()), new))
         else:

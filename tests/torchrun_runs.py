@@ -1,0 +1,122 @@
+"""Runs that tests/test_ranks.py compares: here by one process, and by those that torchrun starts for this file."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import rlkit
+from rlkit.run import Result
+
+QUIET: dict[str, Any] = {"eval_interval": 0, "final_eval_episodes": 0, "checkpoint_interval": 0, "log_interval": 1}
+NORMAL: dict[str, Any] = {"network.normalize_obs": True, "agent.normalize_rewards": True}
+EQUAL: dict[str, dict[str, Any]] = {
+    "a2c": {"agent": "a2c", "env": "CartPole-v1", "total_timesteps": 4 * 5 * 60, "agent.num_steps": 5},
+    "a2c, normalised": {
+        "agent": "a2c",
+        "env": "Pendulum-v1",
+        "total_timesteps": 4 * 20 * 25,
+        "agent.num_steps": 20,
+        **NORMAL,
+        "agent.normalize_advantages": True,
+        "compute": "torch",
+    },
+    "ppo": {
+        "agent": "ppo",
+        "env": "Pendulum-v1",
+        "total_timesteps": 4 * 20 * 25,
+        "agent.num_steps": 20,
+        **NORMAL,
+        "agent.minibatch_size": 80,
+        "agent.num_epochs": 5,
+        "agent.noise_correlation": 0.5,
+        "agent.learning_rate": 1e-3,
+        "agent.target_kl": 1e-4,
+    },
+    "ppo, adaptive": {
+        "agent": "ppo_adaptive_kl",
+        "env": "CartPole-v1",
+        "total_timesteps": 4 * 32 * 10,
+        "agent.num_steps": 32,
+        "agent.minibatch_size": 128,
+        "agent.num_epochs": 4,
+        "compute": "torch",
+    },
+}
+"""What several processes train as one does, to rounding."""
+PROBE: dict[str, Any] = {"env": "rlkit/ProbeActionObs-v0", "agent.learning_rate": 1e-2, "agent.gamma": 0.9}
+OTHERS: dict[str, dict[str, Any]] = {
+    "ppo, minibatches": {
+        "agent": "ppo",
+        **PROBE,
+        "total_timesteps": 1536,
+        "agent.num_steps": 32,
+        "agent.num_epochs": 4,
+        "agent.minibatch_size": 64,
+        "agent.learning_rate_schedule": "constant",
+    },
+    "ppo, reset steps": {
+        "agent": "ppo",
+        "env": "CartPole-v1",
+        "total_timesteps": 500,
+        "agent.num_steps": 32,
+        **NORMAL,
+        "vectorization": "native",
+        "agent.minibatch_size": 32,
+        "agent.num_epochs": 2,
+    },
+    "dqn": {
+        "agent": "dqn",
+        **PROBE,
+        "total_timesteps": 1024,
+        "agent.num_steps": 8,
+        "agent.gradient_steps": 12,
+        "agent.learning_starts": 200,
+        "agent.target_update_interval": 50,
+        "agent.exploration_fraction": 0.5,
+    },
+    "dqn, reset steps": {
+        "agent": "dqn",
+        "env": "CartPole-v1",
+        "total_timesteps": 500,
+        "agent.learning_starts": 300,
+        "agent.prioritized": True,
+        "agent.epsilon_episodes": 20,
+        "agent.gradient_steps": 2,
+        "vectorization": "native",
+        "network.normalize_obs": True,
+    },
+}
+"""What they learn in another order: from minibatches of their own, or in lock-step only after waiting for others."""
+
+
+def run(name: str, folder: Path, **changes: Any) -> Result:
+    """One of the runs with 4 environments, its folder in `folder`."""
+    settings = {"num_envs": 4, "vectorization": "sync", **QUIET, **{**EQUAL, **OTHERS}[name], **changes}
+    return rlkit.train(run_dir=folder / name, tuned=False, **settings)
+
+
+def numbers(result: Result) -> dict[str, Any]:
+    """What a run has learned: parameters, statistics, and how many gradient steps it took."""
+    agent: Any = result.agent
+    steps = {"gradient steps": agent.engine.state_dict()["steps"]}
+    return {**{name: tensor.numpy() for name, tensor in agent.model.state_dict().items()}, **steps}
+
+
+def main(folder: Path) -> None:
+    """All runs, one after the other; leaves what each rank has learned, and what it says of unequal settings."""
+    rank = os.environ["RANK"]
+    for name in (*EQUAL, *OTHERS):
+        np.savez(folder / f"{name} {rank}.npz", **numbers(run(name, folder)))
+    try:
+        run("a2c", folder / "unequal", seed=int(rank))
+    except rlkit.RlkitError as error:
+        (folder / f"unequal {rank}.txt").write_text(str(error))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
