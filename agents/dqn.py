@@ -1,13 +1,13 @@
 """Deep Q-learning (Mnih et al. 2015) with what became usual since: double, dueling, prioritized, and n-step.
 
-Read top to bottom: the hyperparameters, the loss and the targets, the agent. The replay buffers are in
-`rlkit/buffers/`, the ε-greedy policy in `rlkit.exploration`.
+Read top to bottom: the hyperparameters, the targets, the agent. Its loss is in `rlkit.losses`, the replay buffers are
+in `rlkit/buffers/`, the ε-greedy policy is in `rlkit.exploration`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
@@ -19,14 +19,10 @@ from rlkit.buffers.replay import ReplayBuffer
 from rlkit.config import NetworkConfig
 from rlkit.errors import RlkitError, check_choice, check_fields
 from rlkit.exploration import epsilon_greedy, sample
+from rlkit.losses import dqn_loss
 from rlkit.returns import td_targets
 from rlkit.schedules import ANNEALINGS, SCHEDULES, annealed, scheduled
 from rlkit.spaces import Array, Obs, masked
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from rlkit.engine.q_engine import TDBatch
 
 LOSSES = ("huber", "mse")
 DUELINGS = ("mean", "sum")
@@ -127,19 +123,6 @@ class DQNConfig:
                 f"agent.buffer_size={self.buffer_size} is too small for agent.learning_starts={self.learning_starts} "
                 f"and num_envs={num_envs}: it must be at least {least}"
             )
-
-
-def dqn_loss(q_values: Tensor, batch: TDBatch, loss: str) -> tuple[Tensor, Tensor]:
-    """The loss on a minibatch, and the TD errors; `q_values`, (rows, actions), are the network's now.
-
-    The analytic engine computes this function's derivatives in `rlkit.engine.q_engine`.
-    """
-    td_errors = batch.targets - q_values.gather(1, batch.action[:, None])[:, 0]
-    sizes = td_errors.abs()
-    losses = (0.5 * sizes.square()).where(sizes < 1, sizes - 0.5) if loss == "huber" else td_errors.square()
-    if batch.weights is not None:
-        losses = losses * batch.weights
-    return losses.mean(), td_errors.detach()
 
 
 def next_values(choosing: Array, valuing: Array, action_mask: Array | None) -> Array:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:  # so that agents can be listed without importing torch
     from torch import Tensor
 
     from rlkit.buffers.batch import PolicyBatch
+    from rlkit.engine.q_engine import TDBatch
     from rlkit.networks.heads import Head
 
 
@@ -23,3 +24,16 @@ def surrogate(head: Head, params: Tensor, batch: PolicyBatch, advantages: Tensor
 def whitened(advantages: Tensor) -> Tensor:
     """Advantages of mean 0 and standard deviation 1; a single one as it is."""
     return (advantages - advantages.mean()) / (advantages.std() + 1e-8) if len(advantages) > 1 else advantages
+
+
+def dqn_loss(q_values: Tensor, batch: TDBatch, loss: str) -> tuple[Tensor, Tensor]:
+    """The loss on a minibatch, and the TD errors; `q_values`, (rows, actions), are the network's now.
+
+    The analytic engine computes this function's derivatives in `rlkit.engine.q_engine`.
+    """
+    td_errors = batch.targets - q_values.gather(1, batch.action[:, None])[:, 0]
+    sizes = td_errors.abs()
+    losses = (0.5 * sizes.square()).where(sizes < 1, sizes - 0.5) if loss == "huber" else td_errors.square()
+    if batch.weights is not None:
+        losses = losses * batch.weights
+    return losses.mean(), td_errors.detach()

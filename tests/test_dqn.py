@@ -18,7 +18,7 @@ from small_envs import Counting, NativeCounting
 
 import rlkit
 from rlkit.agents import VARIANTS, make_agent
-from rlkit.agents.dqn import DQN, DQNConfig, dqn_loss, next_values
+from rlkit.agents.dqn import DQN, DQNConfig, next_values
 from rlkit.buffers.prioritized import PrioritizedReplayBuffer
 from rlkit.collector import Collector, Episode
 from rlkit.config import NetworkConfig
@@ -26,6 +26,7 @@ from rlkit.engine.make import make_q_engine, make_q_network
 from rlkit.engine.q_engine import TDBatch, dqn_gradient
 from rlkit.envs import EnvFactory, make_vector_env
 from rlkit.errors import RlkitError
+from rlkit.losses import dqn_loss
 from rlkit.networks.q_network import DUELING, action_values
 from rlkit.schedules import annealed
 

@@ -157,7 +157,7 @@ class NumpyQEngine:
 
 
 def dqn_gradient(q_values: Array, batch: TDBatch, loss: str) -> tuple[Array, float, Array]:
-    """The derivatives of `rlkit.agents.dqn.dqn_loss` by the action values, the loss, and the TD errors."""
+    """The derivatives of `rlkit.losses.dqn_loss` by the action values, the loss, and the TD errors."""
     rows = np.arange(len(q_values))
     td_errors: Array = batch.targets - q_values[rows, batch.action]
     if loss == "huber":
