@@ -1,4 +1,4 @@
-"""What several agents' losses are made of: pure functions of tensors."""
+"""Losses that several agents share, and what others are made of: pure functions of tensors."""
 
 from __future__ import annotations
 
@@ -37,3 +37,18 @@ def dqn_loss(q_values: Tensor, batch: TDBatch, loss: str) -> tuple[Tensor, Tenso
     if batch.weights is not None:
         losses = losses * batch.weights
     return losses.mean(), td_errors.detach()
+
+
+def categorical_loss(log_probs: Tensor, batch: TDBatch, loss: str) -> tuple[Tensor, Tensor]:
+    """The cross-entropy between target distributions and the network's (Bellemare et al. 2017), and their divergence.
+
+    `log_probs`, (rows, actions, atoms), are the network's now, `batch.targets`, (rows, atoms), probabilities. The
+    divergence, (rows,), is KL(target || network): the cross-entropy less what no network can undercut. `loss`, the
+    kind of a `dqn_loss`, does not matter.
+    """
+    taken = log_probs.take_along_dim(batch.action[:, None, None], 1)[:, 0]
+    losses = -(batch.targets * taken).sum(1)
+    divergences = losses.detach() + batch.targets.xlogy(batch.targets).sum(1)
+    if batch.weights is not None:
+        losses = losses * batch.weights
+    return losses.mean(), divergences
