@@ -28,12 +28,11 @@ class NoisyLinear(nn.Linear):
         self.bias_std = nn.Parameter(torch.full((outputs,), start))
 
     def forward(self, x: Tensor) -> Tensor:
-        mean = super().forward(x)
         if self.noise is None:
-            return mean
-        # (σ ⊙ outputs inputsᵀ) x, without writing that matrix out.
+            return super().forward(x)
         inputs, outputs = self.noise
-        return mean + outputs * F.linear(x * inputs, self.weight_std, self.bias_std)
+        weight = torch.addcmul(self.weight, self.weight_std, torch.outer(outputs, inputs))
+        return F.linear(x, weight, torch.addcmul(self.bias, self.bias_std, outputs))
 
 
 @contextmanager
