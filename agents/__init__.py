@@ -30,6 +30,8 @@ class Variant(NamedTuple):
     """Defaults of its own for fields of the run."""
 
 
+RAINBOW = {**dict.fromkeys(("double", "dueling", "prioritized", "noisy", "distributional"), True), "n_step": 3}
+"""All that Hessel et al. (2018) put together."""
 VARIANTS: dict[str, Variant] = {
     "reinforce": Variant(REINFORCE, REINFORCEConfig, {}),
     "reinforce_baseline": Variant(REINFORCE, REINFORCEConfig, {"baseline": "value"}),
@@ -46,6 +48,7 @@ VARIANTS: dict[str, Variant] = {
     "dqn": Variant(DQN, DQNConfig, {}),
     "double_dqn": Variant(DQN, DQNConfig, {"double": True}),
     "dueling_dqn": Variant(DQN, DQNConfig, {"dueling": True}),
+    "rainbow": Variant(DQN, DQNConfig, RAINBOW),
 }
 """Every `agent=` choice. A config's `name` is the agent's own name, under which its tuned values are found."""
 

@@ -1,14 +1,15 @@
-"""Deep Q-learning (Mnih et al. 2015) with what became usual since: double, dueling, prioritized, and n-step.
+"""Deep Q-learning (Mnih et al. 2015) with the parts of Rainbow (Hessel et al. 2018), each a field of its own.
 
-Read top to bottom: the hyperparameters, the loss and the targets, the agent. The replay buffers are in
-`rlkit/buffers/`, the ε-greedy policy in `rlkit.exploration`.
+Read top to bottom: the hyperparameters, the next values, the agent. The losses are in `rlkit.losses`, the targets in
+`rlkit.returns`, the replay buffers in `rlkit/buffers/`, the ε-greedy policy in `rlkit.exploration`, noisy layers in
+`rlkit.networks.noisy`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
@@ -19,23 +20,19 @@ from rlkit.buffers.batch import ReplayBatch
 from rlkit.buffers.prioritized import PrioritizedReplayBuffer
 from rlkit.buffers.replay import ReplayBuffer
 from rlkit.config import NetworkConfig
-from rlkit.errors import RlkitError, check_choice, check_fields
+from rlkit.errors import RlkitError, check_choice, check_fields, check_range
 from rlkit.exploration import epsilon_greedy, sample
-from rlkit.returns import td_targets
+from rlkit.losses import categorical_loss, dqn_loss
+from rlkit.returns import project_distribution, td_targets
 from rlkit.schedules import ANNEALINGS, SCHEDULES, annealed, scheduled
 from rlkit.spaces import Array, Obs, masked
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from rlkit.engine.q_engine import TDBatch
 
 LOSSES = ("huber", "mse")
 DUELINGS = ("mean", "sum")
 BLOCK = 8192
 """Transitions drawn from the buffer at once, whose next values the target network finds together."""
 PRIORITY_EPS = 1e-6
-"""Added to TD errors, so that none is never drawn again."""
+"""Added to errors, so that none is never drawn again."""
 
 
 @dataclass
@@ -60,6 +57,19 @@ class DQNConfig:
     """`prioritized` only: how far; 0 is evenly, 1 in proportion to the error."""
     priority_beta: float = 0.4
     """`prioritized` only: how far the loss's weights undo that, at the start; it rises to 1 over the run."""
+    noisy: bool = False
+    """Explore by learned noise in the network's weights (Fortunato et al. 2018), drawn anew for every action and
+    gradient step; evaluation is without it. ε is 0 unless epsilon_start is given."""
+    noisy_std: float = 0.5
+    """`noisy` only: the noise's initial size, as a multiple of 1/√inputs of each layer."""
+    distributional: bool = False
+    """Learn how probable each of `num_atoms` values is instead of only their mean (C51, Bellemare et al. 2017)."""
+    num_atoms: int = 51
+    """`distributional` only: values from v_min to v_max."""
+    v_min: float = -100.0
+    """`distributional` only: the least discounted return that can be told apart; one below it counts as this one."""
+    v_max: float = 100.0
+    """`distributional` only: the greatest. Rewards up to ±1 stay between -100 and 100 at a gamma of 0.99."""
     learning_rate: float = 1e-4
     """Adam's step size."""
     learning_rate_schedule: str = "constant"
@@ -84,8 +94,8 @@ class DQNConfig:
     it a moving average."""
     gamma: float = 0.99
     """Discount factor."""
-    epsilon_start: float = 1.0
-    """The probability of a random action at the start."""
+    epsilon_start: float | None = None
+    """The probability of a random action at the start; null: 1, or with `noisy` no random actions at all."""
     epsilon_end: float = 0.05
     """The same after `exploration_fraction` of the run."""
     epsilon_schedule: str = "linear"
@@ -95,7 +105,8 @@ class DQNConfig:
     epsilon_episodes: int | None = None
     """Let ε fall over this many episodes instead; null: over `exploration_fraction`."""
     loss: str = "huber"
-    """`huber`: half the squared TD error up to 1, linear beyond; `mse`: the squared TD error."""
+    """`huber`: half the squared TD error up to 1, linear beyond; `mse`: the squared TD error. `distributional` has
+    the cross-entropy instead."""
     reward_scale: float = 1.0
     """Rewards are learned from as multiples of this."""
     max_grad_norm: float | None = 10.0
@@ -118,7 +129,7 @@ class DQNConfig:
                 *("target_update_interval", "epsilon_episodes"),
             ),
             positive=(
-                *("learning_rate", "tau", "exploration_fraction", "max_grad_norm", "reward_scale"),
+                *("learning_rate", "tau", "exploration_fraction", "max_grad_norm", "reward_scale", "noisy_std"),
                 *exponential_epsilon,
             ),
             not_negative=("adam_eps",),
@@ -127,6 +138,12 @@ class DQNConfig:
                 *("priority_alpha", "priority_beta"),
             ),
         )
+        check_range("agent.num_atoms", self.num_atoms, 2)
+        if not -np.inf < self.v_min < self.v_max < np.inf:
+            raise RlkitError(
+                f"agent.v_min={self.v_min} must be less than agent.v_max={self.v_max}: they are the least and the "
+                "greatest discounted return"
+            )
         if self.buffer_size < (least := max(self.learning_starts, 2 * num_envs)):
             raise RlkitError(
                 f"agent.buffer_size={self.buffer_size} is too small for agent.learning_starts={self.learning_starts} "
@@ -134,23 +151,11 @@ class DQNConfig:
             )
 
 
-def dqn_loss(q_values: Tensor, batch: TDBatch, loss: str) -> tuple[Tensor, Tensor]:
-    """The loss on a minibatch, and the TD errors; `q_values`, (rows, actions), are the network's now.
-
-    The analytic engine computes this function's derivatives in `rlkit.engine.q_engine`.
-    """
-    td_errors = batch.targets - q_values.gather(1, batch.action[:, None])[:, 0]
-    sizes = td_errors.abs()
-    losses = (0.5 * sizes.square()).where(sizes < 1, sizes - 0.5) if loss == "huber" else td_errors.square()
-    if batch.weights is not None:
-        losses = losses * batch.weights
-    return losses.mean(), td_errors.detach()
-
-
 def next_values(choosing: Array, valuing: Array, action_mask: Array | None) -> Array:
     """What `valuing` says of the actions that are best by `choosing` among those allowed: (rows,).
 
     Both are action values, (rows, actions): of the target network, or, for double DQN, `choosing` of the online one.
+    `valuing` may be distributions, (rows, actions, atoms): then so are the values, (rows, atoms).
     """
     best = masked(choosing, action_mask).argmax(1)
     values: Array = valuing[np.arange(len(best)), best]
@@ -185,21 +190,29 @@ class DQN(Agent):
         self._actions = discrete_actions(config.name, action_space)
         self.steps_per_update = config.num_steps
         init_seed, act_seed, sample_seed = np.random.SeedSequence(seed).spawn(3)
-        dueling = config.dueling_advantage if config.dueling else "none"
+        atoms = np.linspace(config.v_min, config.v_max, config.num_atoms, dtype=np.float32)
+        self._atoms = atoms if config.distributional else None
         self.network, self.device = make_q_network(
-            observation_space, int(self._actions.n), self.network_config, init_seed, device, dueling
+            observation_space,
+            int(self._actions.n),
+            self.network_config,
+            init_seed,
+            device,
+            dueling=config.dueling_advantage if config.dueling else "none",
+            noisy_std=config.noisy_std if config.noisy else None,
+            atoms=self._atoms,
         )
         self.engine, self.compute = make_q_engine(
             self.network,
             compute,
-            dqn_loss,
+            categorical_loss if config.distributional else dqn_loss,
             dqn_gradient,
             max_grad_norm=config.max_grad_norm,
             optimizer="adam",
             eps=config.adam_eps,
         )
         self.model = make_model(network=self.network)
-        epsilon = torch.tensor(config.epsilon_start, dtype=torch.float64)
+        epsilon = torch.tensor(self._scheduled_epsilon(0.0, 0), dtype=torch.float64)
         self.model.register_buffer("epsilon", epsilon)  # saved, so that a loaded agent explores as it did
         self._epsilon: Array = epsilon.numpy()
         self._act_rng, self._sample_rng = ranks.env_rng(act_seed), ranks.own_rng(sample_seed)
@@ -221,7 +234,7 @@ class DQN(Agent):
         return ReplayBuffer(*sizes, n_step=config.n_step, gamma=config.gamma, folder=folder)
 
     def act(self, obs: Obs, *, action_mask: Array | None = None, explore: bool = True) -> Step:
-        q_values = self.engine.q_values(self.network.features(obs))
+        q_values = self.engine.q_values(self.network.features(obs), noise=self._act_rng if explore else None)
         if action_mask is not None and action_mask.shape != q_values.shape:
             raise RlkitError(
                 f"an action mask of shape {action_mask.shape} does not fit the action space: expected {q_values.shape}"
@@ -234,7 +247,7 @@ class DQN(Agent):
 
     def update(self, buffer: ReplayBuffer, progress: float) -> dict[str, float]:
         config = self.config
-        self._anneal_epsilon(progress, buffer.episodes)
+        self._epsilon[()] = self._scheduled_epsilon(progress, buffer.episodes)
         if self.network.features.statistics is not None:
             self.network.features.update(buffer.recent_obs(config.num_steps))
         metrics = {"train/epsilon": self.epsilon}
@@ -255,8 +268,11 @@ class DQN(Agent):
 
     @property
     def _largest_block(self) -> int:
-        """Gradient steps whose transitions can be drawn together: one where priorities change, or images are large."""
-        single = self.config.prioritized or len(self.network.cnns) > 0
+        """Gradient steps whose transitions can be drawn together.
+
+        One where priorities change, where each step has noise of its own, and where images are large.
+        """
+        single = self.config.prioritized or self.config.noisy or len(self.network.cnns) > 0
         return 1 if single else max(1, BLOCK // ranks.share(self.config.minibatch_size))
 
     def _learn(self, buffer: ReplayBuffer, steps: int, learning_rate: float, progress: float) -> list[dict[str, float]]:
@@ -266,30 +282,37 @@ class DQN(Agent):
         config, size = self.config, ranks.share(self.config.minibatch_size)
         batch = self._sampled(buffer, steps * size, progress)
         features, next_features = self.network.features(batch.obs), self.network.features(batch.next_obs)
-        target_q_values = self.engine.target_q_values(next_features)
+        target_outputs = self.engine.target_outputs(next_features, noise=self._sample_rng)
         history = []
         for start in range(0, steps * size, size):
             rows = slice(start, start + size)
-            valuing = choosing = target_q_values[rows]
-            if config.double:
-                choosing = self.engine.q_values(tuple(part[rows] for part in next_features))
-            mask = None if batch.next_action_mask is None else batch.next_action_mask[rows]
-            values = next_values(choosing, valuing, mask)
-            rewards = batch.reward[rows] * config.reward_scale
-            targets = td_targets(rewards, values, batch.terminated[rows], batch.gamma[rows])
+            targets = self._targets(batch, rows, next_features, target_outputs[rows])
             minibatch = TDBatch(
                 tuple(part[rows] for part in features),
                 batch.action[rows],
                 targets.astype(np.float32, copy=False),
                 None if batch.weights is None else batch.weights[rows],
             )
-            td_errors, metrics = self.engine.step(minibatch, config.loss, learning_rate)
-            sizes = np.abs(td_errors)
+            errors, metrics = self.engine.step(minibatch, config.loss, learning_rate, noise=self._sample_rng)
+            sizes = np.abs(errors)
             metrics["td_error"] = float(sizes.sum()) / size
             history.append(metrics)
             if isinstance(buffer, PrioritizedReplayBuffer):
                 buffer.set_priorities(batch.rows[rows], sizes + PRIORITY_EPS)
         return history
+
+    def _targets(self, batch: ReplayBatch, rows: slice, next_features: tuple[Array, ...], outputs: Array) -> Array:
+        """What a minibatch's values should have been, or their distributions; `outputs` are the target network's."""
+        valuing = outputs if self._atoms is None else np.exp(outputs)
+        choosing = outputs if self._atoms is None else valuing @ self._atoms
+        if self.config.double:
+            choosing = self.engine.q_values(tuple(part[rows] for part in next_features), noise=self._sample_rng)
+        mask = None if batch.next_action_mask is None else batch.next_action_mask[rows]
+        values = next_values(choosing, valuing, mask)
+        rewards, terminated = batch.reward[rows] * self.config.reward_scale, batch.terminated[rows]
+        if self._atoms is None:
+            return td_targets(rewards, values, terminated, batch.gamma[rows])
+        return project_distribution(rewards, values, terminated, batch.gamma[rows], self._atoms)
 
     def _sampled(self, buffer: ReplayBuffer, count: int, progress: float) -> ReplayBatch:
         if isinstance(buffer, PrioritizedReplayBuffer):
@@ -297,13 +320,16 @@ class DQN(Agent):
             return buffer.sample(count, self._sample_rng, beta)
         return buffer.sample(count, self._sample_rng)
 
-    def _anneal_epsilon(self, progress: float, episodes: int) -> None:
+    def _scheduled_epsilon(self, progress: float, episodes: int) -> float:
         config = self.config
+        if config.noisy and config.epsilon_start is None:
+            return 0.0
         if config.epsilon_episodes is None:
             share = progress / config.exploration_fraction
         else:
             share = ranks.episodes(episodes) / config.epsilon_episodes
-        self._epsilon[()] = annealed(config.epsilon_schedule, config.epsilon_start, config.epsilon_end, share)
+        start = 1.0 if config.epsilon_start is None else config.epsilon_start
+        return annealed(config.epsilon_schedule, start, config.epsilon_end, share)
 
     def q_values(self, obs: Any) -> Array:
         """The values of all actions for a batch of observations: (batch, number of actions)."""

@@ -13,7 +13,6 @@ import numpy as np
 from gymnasium import spaces
 
 from rlkit.agents.base import Agent, Step, as_batch, discrete_actions
-from rlkit.agents.dqn import dqn_loss
 from rlkit.buffers.latest import LatestSteps
 from rlkit.config import NetworkConfig
 from rlkit.errors import check_choice, check_fields
@@ -99,7 +98,6 @@ class SARSA(Agent):
             int(self._actions.n),
             initial_value=config.initial_value,
             network=self.network_config,
-            loss=dqn_loss,
             seed=init_seed,
             device=device,
             compute=compute,

@@ -13,9 +13,10 @@ from torch import nn
 from rlkit.buffers.transition import Transition
 from rlkit.config import NetworkConfig
 from rlkit.engine.make import make_model, make_q_engine, make_q_network
-from rlkit.engine.q_engine import TDBatch, TorchTDLoss, dqn_gradient
+from rlkit.engine.q_engine import TDBatch, dqn_gradient
 from rlkit.errors import RlkitError
 from rlkit.exploration import epsilon_greedy, sample
+from rlkit.losses import dqn_loss
 from rlkit.spaces import Array, Obs
 from rlkit.tabular import QTable, table_rows
 
@@ -63,14 +64,13 @@ class OnlineQNetwork:
         observation_space: spaces.Space[Any],
         num_actions: int,
         network: NetworkConfig,
-        loss: TorchTDLoss,
         seed: np.random.SeedSequence,
         device: str,
         compute: str,
     ) -> None:
         self.network, self.device = make_q_network(observation_space, num_actions, network, seed, device, "none")
         self._engine, self.compute = make_q_engine(
-            self.network, compute, loss, dqn_gradient, max_grad_norm=None, optimizer="adam", eps=1e-8
+            self.network, compute, dqn_loss, dqn_gradient, max_grad_norm=None, optimizer="adam", eps=1e-8
         )
         self.model: nn.Module = make_model(network=self.network)
 
@@ -101,7 +101,6 @@ def make_approximator(
     *,
     initial_value: float,
     network: NetworkConfig,
-    loss: TorchTDLoss,
     seed: np.random.SeedSequence,
     device: str,
     compute: str,
@@ -112,7 +111,7 @@ def make_approximator(
     """
     rows = table_rows(observation_space)
     if rows is None or 8 * rows * num_actions > MOST_BYTES:
-        return OnlineQNetwork(observation_space, num_actions, network, loss, seed, device, compute)
+        return OnlineQNetwork(observation_space, num_actions, network, seed, device, compute)
     if device == "cuda" or compute == "torch":
         asked = "device=cuda" if device == "cuda" else "compute=torch"
         raise RlkitError(

@@ -39,6 +39,28 @@ def td_targets(rewards: Floats, next_values: Floats, terminated: Bools, gamma: f
     return targets
 
 
+def project_distribution(
+    rewards: Floats, next_probabilities: Floats, terminated: Bools, gamma: float | Floats, atoms: Floats
+) -> Floats:
+    """`td_targets` of whole distributions: how probable each of `atoms` is after the step, (rows, num_atoms).
+
+    `next_probabilities`, (rows, num_atoms), are of the atoms as next values; `atoms`, (num_atoms,), are evenly spaced.
+    What r + γ · atom falls between two of them is shared out so that the mean stays, and what falls beyond the first
+    or the last goes to that one: algorithm 1 of Bellemare et al. (2017).
+    """
+    rows, num_atoms = next_probabilities.shape
+    discounts = np.where(terminated, 0.0, gamma)
+    moved = rewards[:, None] + discounts[:, None] * atoms
+    places = np.clip((moved - atoms[0]) / (atoms[1] - atoms[0]), 0, num_atoms - 1)
+    lower = places.astype(np.intp)
+    share = places - lower  # of the atom above: nothing where the place is an atom's own
+    firsts = np.arange(0, rows * num_atoms, num_atoms)[:, None]
+    projected = np.zeros(rows * num_atoms + 1)  # one more, since the last atom too adds nothing to the one above
+    for index, part in ((firsts + lower, 1 - share), (firsts + lower + 1, share)):
+        projected += np.bincount(index.ravel(), (next_probabilities * part).ravel(), len(projected))
+    return projected[:-1].reshape(rows, num_atoms)
+
+
 def n_step_returns(rewards: Floats, ended: Bools, gammas: Floats) -> tuple[Floats, NDArray[np.intp]]:
     """The discounted sums of rewards up to each row's first end, and how many steps they are of: (rows,) both.
 

@@ -48,7 +48,14 @@ QUICK: dict[str, dict[str, Any]] = {
     "a3c": {"num_steps": 8, "learning_rate": 3e-3},
     "trpo": {"num_steps": 32, "learning_rate": 3e-3},
     "reinforce": {"num_steps": 8, "episodes_per_update": 16, "ent_coef": 0.01},
-    "dqn": {"learning_rate": 3e-3, "gradient_steps": 16, "learning_starts": 200, "target_update_interval": 50},
+    "dqn": {
+        "learning_rate": 3e-3,
+        "gradient_steps": 16,
+        "learning_starts": 200,
+        "target_update_interval": 50,
+        "v_min": -10.0,
+        "v_max": 10.0,
+    },
 }
 """By name, an agent's values for tasks as small as these."""
 

@@ -18,7 +18,7 @@ from small_envs import Counting, NativeCounting
 
 import rlkit
 from rlkit.agents import VARIANTS, make_agent
-from rlkit.agents.dqn import DQN, DQNConfig, dqn_loss, next_values
+from rlkit.agents.dqn import DQN, DQNConfig, next_values
 from rlkit.buffers.prioritized import PrioritizedReplayBuffer
 from rlkit.collector import Collector, Episode
 from rlkit.config import NetworkConfig
@@ -26,6 +26,7 @@ from rlkit.engine.make import make_q_engine, make_q_network
 from rlkit.engine.q_engine import TDBatch, dqn_gradient
 from rlkit.envs import EnvFactory, make_vector_env
 from rlkit.errors import RlkitError
+from rlkit.losses import dqn_loss
 from rlkit.networks.q_network import DUELING, action_values
 from rlkit.schedules import annealed
 
@@ -153,7 +154,7 @@ def targets_of(agent: DQN, buffer: Any) -> dict[float, set[float]]:
     """The targets that an update learns from, by observation; nothing is learned."""
     seen: dict[float, set[float]] = {}
 
-    def watching(batch: TDBatch, loss: str, learning_rate: float) -> Any:
+    def watching(batch: TDBatch, loss: str, learning_rate: float, noise: Any = None) -> Any:
         for obs, target in zip(batch.features[0][:, 0], batch.targets, strict=True):
             seen.setdefault(float(obs), set()).add(round(float(target), 3))
         return np.zeros(len(batch.targets), np.float32), {"value_loss": 0.0}
@@ -256,7 +257,7 @@ def test_both_engines_take_the_same_steps(dueling: str, loss: str, config: dict[
     features = some_batch(2000).features
     (network, plain_engine), (fast_network, fast_engine) = (engines[compute] for compute in COMPUTES)
     np.testing.assert_allclose(fast_engine.q_values(features), plain_engine.q_values(features), atol=1e-3)
-    np.testing.assert_allclose(fast_engine.target_q_values(features), plain_engine.target_q_values(features), atol=1e-3)
+    np.testing.assert_allclose(fast_engine.target_outputs(features), plain_engine.target_outputs(features), atol=1e-3)
     for fast_part, part in zip(fast_network.parameters(), network.parameters(), strict=True):
         torch.testing.assert_close(fast_part, part, atol=1e-4, rtol=1e-3)
 
@@ -265,17 +266,17 @@ def test_both_engines_take_the_same_steps(dueling: str, loss: str, config: dict[
 def test_the_target_network_moves_as_far_as_tau_says(compute: str) -> None:
     network, engine = both_engines("mean")[compute]
     features = some_batch(10).features
-    start = engine.target_q_values(features).copy()
+    start = engine.target_outputs(features).copy()
     np.testing.assert_array_equal(start, engine.q_values(features))
     before = torch.cat([p.detach().reshape(-1) for p in network.parameters()])
     for i in range(5):
         engine.step(some_batch(10, i), "huber", 0.1)
     after = torch.cat([p.detach().reshape(-1) for p in network.parameters()])
-    np.testing.assert_array_equal(engine.target_q_values(features), start)
+    np.testing.assert_array_equal(engine.target_outputs(features), start)
     engine.update_target(0.25)
     np.testing.assert_allclose(engine.state_dict()["target"], before + 0.25 * (after - before), atol=1e-6)
     engine.update_target(1.0)
-    np.testing.assert_array_equal(engine.target_q_values(features), engine.q_values(features))
+    np.testing.assert_array_equal(engine.target_outputs(features), engine.q_values(features))
 
 
 def test_gradients_are_clipped() -> None:
@@ -293,9 +294,9 @@ def test_the_target_network_is_copied_every_so_many_gradient_steps(monkeypatch: 
     steps: list[int] = []
     original = agent.engine.step
 
-    def counting(*args: Any) -> Any:
+    def counting(*args: Any, **kwargs: Any) -> Any:
         steps.append(1)
-        return original(*args)
+        return original(*args, **kwargs)
 
     monkeypatch.setattr(agent.engine, "step", counting)
     monkeypatch.setattr(agent.engine, "update_target", lambda tau: copies.append((len(steps), tau)))

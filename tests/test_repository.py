@@ -168,6 +168,12 @@ def test_imports_point_down_only(module: str) -> None:
             assert rank[unit(imported)] < rank[unit(module)], f"{module} must not know {imported}"
 
 
+@pytest.mark.parametrize("module", sorted(module for module in SOURCES if module.startswith("rlkit.agents.")))
+def test_agents_know_nothing_of_each_other(module: str) -> None:
+    of_agents = {imported for imported in imports(SOURCES[module]) if imported.startswith("rlkit.agents.")}
+    assert of_agents <= {"rlkit.agents.base"}
+
+
 def test_environments_know_only_gymnasium() -> None:
     allowed = {"ale_py", "gymnasium", "numpy", *sys.stdlib_module_names}
     for module, file in SOURCES.items():

@@ -1,13 +1,15 @@
-"""Advantages against known answers and against the definition's double sum."""
+"""Advantages, targets and projected distributions, against known answers and against their definitions."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rlkit.advantages import gae
-from rlkit.returns import Bools, Floats, discounted_returns, td_targets
+from rlkit.returns import Bools, Floats, discounted_returns, project_distribution, td_targets
 
 
 def column(*values: float) -> NDArray[np.float64]:
@@ -96,3 +98,56 @@ def test_rewards_to_go_of_two_episodes_of_different_length() -> None:
     rewards = np.array([[1.0, 4.0], [2.0, 8.0], [4.0, 0.0]])
     np.testing.assert_array_equal(discounted_returns(rewards, 0.5), [[3.0, 8.0], [4.0, 8.0], [4.0, 0.0]])
     assert rewards[0, 0] == 1.0
+
+
+# Distributions
+
+ATOMS = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "reward", "gamma", "terminated", "expected"),
+    [
+        ([0.1, 0.2, 0.3, 0.2, 0.2], 0.0, 1.0, False, [0.1, 0.2, 0.3, 0.2, 0.2]),  # each atom hits itself
+        ([0.1, 0.2, 0.3, 0.4, 0.0], 1.0, 1.0, False, [0.0, 0.1, 0.2, 0.3, 0.4]),  # and here the next one
+        ([0, 0, 0, 1, 0], 0.25, 0.5, False, [0, 0, 0.25, 0.75, 0]),  # 0.75 is between 0 and 1
+        ([0.5, 0, 0, 0, 0.5], 0.5, 0.5, False, [0, 0.25, 0.25, 0.25, 0.25]),  # -0.5 and 1.5
+        ([0.2, 0.2, 0.2, 0.2, 0.2], 1.5, 0.9, True, [0, 0, 0, 0.5, 0.5]),  # nothing follows
+        ([0.2, 0.2, 0.2, 0.2, 0.2], 7.0, 0.9, True, [0, 0, 0, 0, 1]),
+        ([0.2, 0.2, 0.2, 0.2, 0.2], -7.0, 0.9, True, [1, 0, 0, 0, 0]),
+        ([0.1, 0.2, 0.3, 0.2, 0.2], 1.0, 1.0, False, [0, 0.1, 0.2, 0.3, 0.4]),  # the last two meet at the end
+        ([0.1, 0.2, 0.3, 0.2, 0.2], -1.0, 1.0, False, [0.3, 0.3, 0.2, 0.2, 0]),
+    ],
+)
+def test_projections_of_one_distribution(
+    probabilities: list[float], reward: float, gamma: float, terminated: bool, expected: list[float]
+) -> None:
+    row = np.array([reward]), np.array([probabilities], float), np.array([terminated])
+    np.testing.assert_allclose(project_distribution(*row, gamma, ATOMS), [expected], atol=1e-12)
+
+
+def test_each_row_of_a_projection_has_its_own_discount_and_keeps_to_itself() -> None:
+    rewards, ends = np.array([0.0, 9.0, -9.0, 0.0]), np.array([False, False, False, True])
+    probabilities = np.tile([0.0, 0, 0, 0, 1], (4, 1))
+    projected = project_distribution(rewards, probabilities, ends, np.array([1.0, 1, 1, 0.5]), ATOMS)
+    np.testing.assert_array_equal(projected, np.eye(5)[[4, 4, 0, 2]])
+    halves = project_distribution(np.zeros(2), probabilities[:2], ends[:2], np.array([0.5, 0.25]), ATOMS)
+    np.testing.assert_array_equal(halves, [[0, 0, 0, 1, 0], [0, 0, 0.5, 0.5, 0]])
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 1000), num_atoms=st.integers(2, 60), high=st.floats(-5, 50), width=st.floats(0.1, 100))
+def test_projections_are_those_of_the_definition(seed: int, num_atoms: int, high: float, width: float) -> None:
+    """Bellemare et al. (2017), equation 7: an atom gets of each moved one what its distance leaves, 1 - |b - i|."""
+    rng, rows = np.random.default_rng(seed), 7
+    atoms = np.linspace(high - width, high, num_atoms)
+    spacing = atoms[1] - atoms[0]
+    rewards, ends, gammas = rng.normal(size=rows) * width / 3, rng.random(rows) < 0.3, rng.random(rows)
+    probabilities = rng.dirichlet(np.ones(num_atoms), rows)
+    projected = project_distribution(rewards, probabilities, ends, gammas, atoms)
+    moved = np.clip(rewards[:, None] + (gammas * ~ends)[:, None] * atoms, atoms[0], atoms[-1])
+    shares = np.clip(1 - np.abs(moved[:, :, None] - atoms) / spacing, 0, 1)
+    np.testing.assert_allclose(projected, (shares * probabilities[:, :, None]).sum(1), atol=1e-9)
+    np.testing.assert_allclose(projected.sum(1), 1)
+    assert (projected >= 0).all()
+    np.testing.assert_allclose(projected @ atoms, (moved * probabilities).sum(1), atol=1e-9 * (1 + abs(high) + width))

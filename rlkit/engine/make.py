@@ -42,9 +42,10 @@ def make_q_network(
     seed: np.random.SeedSequence,
     device: str,
     dueling: str,
+    **parts: Any,
 ) -> tuple[QNetwork, str]:
-    """The same for a Q-network."""
-    network = QNetwork(observation_space, num_actions, config, seeded_generator(seed), dueling)
+    """The same for a Q-network; `parts` are those of Rainbow: noisy_std and atoms."""
+    network = QNetwork(observation_space, num_actions, config, seeded_generator(seed), dueling, **parts)
     return network, place(network, device)
 
 

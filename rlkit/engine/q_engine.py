@@ -8,12 +8,14 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from numpy.random import Generator
 from torch import Tensor
 
 from rlkit.engine.base import Metrics
 from rlkit.engine.descent import NumpyDescent, TorchDescent
 from rlkit.engine.flat import flatten_parameters
 from rlkit.engine.numpy_engine import MLP
+from rlkit.networks.noisy import noise_from
 from rlkit.networks.q_network import QNetwork, action_values
 from rlkit.spaces import Array
 
@@ -27,28 +29,33 @@ class TDBatch(NamedTuple):
     features: tuple[Any, ...]
     action: Any
     targets: Any
-    """What the values of the actions should have been."""
+    """What the values of the actions should have been: (rows,), or their distributions, (rows, num_atoms)."""
     weights: Any = None
     """What each row counts; None: all the same."""
 
 
 TorchTDLoss = Callable[[Tensor, TDBatch, str], tuple[Tensor, Tensor]]
-"""(action values, batch, kind of loss) -> the loss to differentiate, and the TD errors."""
+"""(the network's outputs, batch, kind of loss) -> the loss to differentiate, and each row's error."""
 AnalyticTDLoss = Callable[[Array, TDBatch, str], tuple[Array, float, Array]]
 """(action values, batch, kind of loss) -> d loss / d action values, the loss, and the TD errors."""
 
 
 class QEngine(Protocol):
-    """A Q-network and its target network; in and out go NumPy arrays."""
+    """A Q-network and its target network; in and out go NumPy arrays.
 
-    def q_values(self, features: tuple[Array, ...]) -> Array:
+    `noise` is what noisy layers draw from, anew in every call; without it they have none, and no others draw.
+    """
+
+    def q_values(self, features: tuple[Array, ...], noise: Generator | None = None) -> Array:
         """Of all actions: (batch, num_actions). May be overwritten by the next call."""
 
-    def target_q_values(self, features: tuple[Array, ...]) -> Array:
-        """The same by the target network."""
+    def target_outputs(self, features: tuple[Array, ...], noise: Generator | None = None) -> Array:
+        """The same by the target network, or what it says of their distributions: see `QNetwork.forward`."""
 
-    def step(self, batch: TDBatch, loss: str, learning_rate: float) -> tuple[Array, Metrics]:
-        """One gradient step; returns the TD errors, targets less values, as they were before it."""
+    def step(
+        self, batch: TDBatch, loss: str, learning_rate: float, noise: Generator | None = None
+    ) -> tuple[Array, Metrics]:
+        """One gradient step; returns each row's error as it was before: see the losses in `rlkit.losses`."""
 
     def update_target(self, tau: float) -> None:
         """Moves the target network's parameters towards the online ones: a share `tau` of the way."""
@@ -69,21 +76,25 @@ class TorchQEngine:
         self._descent = TorchDescent(network, **descent)
         self._loss = loss
 
-    def q_values(self, features: tuple[Array, ...]) -> Array:
-        return self._evaluate(self._network, features)
+    def q_values(self, features: tuple[Array, ...], noise: Generator | None = None) -> Array:
+        return self._evaluate(self._network, features, noise, self._network.expected)
 
-    def target_q_values(self, features: tuple[Array, ...]) -> Array:
-        return self._evaluate(self._target, features)
+    def target_outputs(self, features: tuple[Array, ...], noise: Generator | None = None) -> Array:
+        return self._evaluate(self._target, features, noise)
 
-    def step(self, batch: TDBatch, loss: str, learning_rate: float) -> tuple[Array, Metrics]:
+    def step(
+        self, batch: TDBatch, loss: str, learning_rate: float, noise: Generator | None = None
+    ) -> tuple[Array, Metrics]:
         features = tuple(self._tensor(part) for part in batch.features)
         tensors = TDBatch(features, *(None if part is None else self._tensor(part) for part in batch[1:]))
-        q_values = self._network(features)
-        value, td_errors = self._loss(q_values, tensors, loss)
+        with noise_from(noise, self._network.body):
+            outputs = self._network(features)
+        value, errors = self._loss(outputs, tensors, loss)
         norm = self._descent.step(value, learning_rate)
+        mean = self._network.expected(outputs.detach()).mean()
         # One transfer for all.
-        value_, norm_, mean, *errors = torch.cat([torch.stack([value, norm, q_values.mean()]), td_errors]).tolist()
-        return np.array(errors, np.float32), {"value_loss": value_, "grad_norm": norm_, "q_value": mean}
+        value_, norm_, mean_, *errors_ = torch.cat([torch.stack([value, norm, mean]), errors]).tolist()
+        return np.array(errors_, np.float32), {"value_loss": value_, "grad_norm": norm_, "q_value": mean_}
 
     def update_target(self, tau: float) -> None:
         with torch.no_grad():
@@ -96,14 +107,20 @@ class TorchQEngine:
         self._descent.load_state_dict(state)
         self._target_flat.copy_(torch.as_tensor(state["target"]))
 
-    def _evaluate(self, network: QNetwork, features: tuple[Array, ...]) -> Array:
-        with torch.no_grad():
+    def _evaluate(
+        self,
+        network: QNetwork,
+        features: tuple[Array, ...],
+        noise: Generator | None,
+        read: Callable[[Tensor], Tensor] = lambda outputs: outputs,
+    ) -> Array:
+        with torch.no_grad(), noise_from(noise, network.body):
             chunks = [
-                network(tuple(self._tensor(part[start : start + CHUNK]) for part in features)).cpu()
+                read(network(tuple(self._tensor(part[start : start + CHUNK]) for part in features))).cpu()
                 for start in range(0, len(features[0]), CHUNK)
             ]
-        q_values: Array = torch.cat(chunks).numpy()
-        return q_values
+        outputs: Array = torch.cat(chunks).numpy()
+        return outputs
 
     def _tensor(self, array: Array) -> Tensor:
         return torch.as_tensor(array, device=self._descent.device)
@@ -121,13 +138,15 @@ class NumpyQEngine:
         self._online, self._target = MLP(network.body), MLP(target.body)
         self._dueling, self._loss = network.dueling, loss
 
-    def q_values(self, features: tuple[Array, ...]) -> Array:
+    def q_values(self, features: tuple[Array, ...], noise: Generator | None = None) -> Array:
         return self._evaluate(self._online, features[0])
 
-    def target_q_values(self, features: tuple[Array, ...]) -> Array:
+    def target_outputs(self, features: tuple[Array, ...], noise: Generator | None = None) -> Array:
         return self._evaluate(self._target, features[0])
 
-    def step(self, batch: TDBatch, loss: str, learning_rate: float) -> tuple[Array, Metrics]:
+    def step(
+        self, batch: TDBatch, loss: str, learning_rate: float, noise: Generator | None = None
+    ) -> tuple[Array, Metrics]:
         q_values = action_values(self._online.forward(batch.features[0]), self._dueling)
         d_q_values, value, td_errors = self._loss(q_values, batch, loss)
         mean = float(q_values.sum()) / q_values.size
@@ -157,7 +176,7 @@ class NumpyQEngine:
 
 
 def dqn_gradient(q_values: Array, batch: TDBatch, loss: str) -> tuple[Array, float, Array]:
-    """The derivatives of `rlkit.agents.dqn.dqn_loss` by the action values, the loss, and the TD errors."""
+    """The derivatives of `rlkit.losses.dqn_loss` by the action values, the loss, and the TD errors."""
     rows = np.arange(len(q_values))
     td_errors: Array = batch.targets - q_values[rows, batch.action]
     # A row's loss is its slope times a height.
@@ -186,6 +205,10 @@ def q_unsupported(network: QNetwork) -> str | None:
     """Why NumPy cannot compute a Q-network, or None where it can."""
     if len(network.cnns):
         return "the network has convolutions"
+    if network.noisy:
+        return "the network is noisy"
+    if network.atoms is not None:
+        return "the network's values are distributions"
     if next(network.parameters()).is_cuda:
         return "the network is on a GPU"
     return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TypeVar
 
@@ -15,15 +15,21 @@ HIDDEN_GAIN = math.sqrt(2)
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 
-def mlp(sizes: Sequence[int], activation: str, output_gain: float, generator: torch.Generator) -> nn.Sequential:
-    """Linear layers from sizes[0] to sizes[-1] with an activation after each but the last.
+def mlp(
+    sizes: Sequence[int],
+    activation: str,
+    output_gain: float,
+    generator: torch.Generator,
+    linear: Callable[[int, int], nn.Linear] = nn.Linear,
+) -> nn.Sequential:
+    """Linear layers, as `linear` makes them, from sizes[0] to sizes[-1] with an activation after each but the last.
 
     Weights are orthogonal, with gain √2 in hidden layers and `output_gain` in the last; biases are zero.
     """
     layers: list[nn.Module] = []
     for i, (inputs, outputs) in enumerate(pairwise(sizes)):
         last = i == len(sizes) - 2
-        layers.append(orthogonal(nn.Linear(inputs, outputs), output_gain if last else HIDDEN_GAIN, generator))
+        layers.append(orthogonal(linear(inputs, outputs), output_gain if last else HIDDEN_GAIN, generator))
         if not last:
             layers.append(ACTIVATIONS[activation]())
     return nn.Sequential(*layers)

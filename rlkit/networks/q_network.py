@@ -1,7 +1,11 @@
-"""The Q-network: an MLP from features to a value for each action, behind a CNN for images; plain or dueling."""
+"""The Q-network: an MLP from features to a value for each action, behind a CNN for images.
+
+Plain or dueling, with noisy layers or without, and of values or of their distributions.
+"""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,12 +16,20 @@ from rlkit.config import NetworkConfig
 from rlkit.networks.encoders import ImageEncoders, hidden_sizes
 from rlkit.networks.features import ObsFeatures
 from rlkit.networks.mlp import mlp
+from rlkit.networks.noisy import NoisyLinear
+from rlkit.spaces import Array
 
 DUELING = ("none", "mean", "sum")
 
 
 class QNetwork(nn.Module):
-    """Features of observations to action values; `dueling` says how they are made, see `action_values`."""
+    """Features of observations to action values; `dueling` says how they are made, see `action_values`.
+
+    With `noisy_std` the MLP's layers are noisy, from such a σ on. With `atoms`, (num_atoms,) evenly spaced values,
+    the network finds how probable each of them is (Bellemare et al. 2017).
+    """
+
+    atoms: Tensor | None
 
     def __init__(
         self,
@@ -26,18 +38,35 @@ class QNetwork(nn.Module):
         config: NetworkConfig,
         generator: torch.Generator,
         dueling: str = "none",
+        *,
+        noisy_std: float | None = None,
+        atoms: Array | None = None,
     ) -> None:
         super().__init__()
-        self.dueling = dueling
+        self.dueling, self.noisy = dueling, noisy_std is not None
+        self.register_buffer("atoms", None if atoms is None else torch.as_tensor(atoms), persistent=False)
         self.features = ObsFeatures(observation_space, encoder=config.encoder, normalize=config.normalize_obs)
         self.cnns = ImageEncoders(self.features, generator)
-        sizes = [self.cnns.num_outputs, *hidden_sizes(config, self.cnns), num_actions + (dueling != "none")]
-        self.body = mlp(sizes, config.activation, 1.0, generator)
+        num_outputs = (num_actions + (dueling != "none")) * (1 if atoms is None else len(atoms))
+        sizes = [self.cnns.num_outputs, *hidden_sizes(config, self.cnns), num_outputs]
+        linear = nn.Linear if noisy_std is None else partial(NoisyLinear, std=noisy_std)
+        self.body = mlp(sizes, config.activation, 1.0, generator, linear)
 
     def forward(self, features: tuple[Tensor, ...]) -> Tensor:
-        """The action values, (batch, num_actions), of `ObsFeatures`' output."""
-        q_values: Tensor = action_values(self.body(self.cnns(features)), self.dueling)
-        return q_values
+        """The action values, (batch, num_actions), of `ObsFeatures`' output.
+
+        With atoms, the logarithms of their probabilities, (batch, num_actions, num_atoms), of which `expected` makes
+        action values.
+        """
+        outputs = self.body(self.cnns(features))
+        if self.atoms is not None:
+            outputs = outputs.view(len(outputs), -1, len(self.atoms))
+        values: Tensor = action_values(outputs, self.dueling)
+        return values if self.atoms is None else values.log_softmax(2)
+
+    def expected(self, outputs: Tensor) -> Tensor:
+        """The action values, (batch, num_actions), that outputs of the network mean."""
+        return outputs if self.atoms is None else outputs.exp() @ self.atoms
 
 
 def action_values(outputs: Any, dueling: str) -> Any:
@@ -45,7 +74,7 @@ def action_values(outputs: Any, dueling: str) -> Any:
 
     A dueling network's first output is the state's value, the others are advantages (Wang et al. 2016): `mean`
     subtracts their mean, which makes the value the mean of the action values; with `sum`, the two are not told apart.
-    Both streams share all hidden layers.
+    Both streams share all hidden layers. Of distributions, the same holds for the logits of each atom, the last axis.
     """
     if dueling == "none":
         return outputs
