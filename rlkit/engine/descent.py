@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from rlkit.engine.flat import flatten_parameters
-from rlkit.engine.optim import MOMENTS, clip_global_norm, make_optimizer
+from rlkit.engine.optim import MOMENTS
+from rlkit.engine.primitives import Primitives
 from rlkit.spaces import Array
 
 
@@ -62,16 +63,19 @@ class TorchDescent:
 class NumpyDescent:
     """Clips and follows gradients that were written into `gradients`, or into the module's own `grad`."""
 
-    def __init__(self, module: nn.Module, *, max_grad_norm: float | None, optimizer: str, eps: float) -> None:
+    def __init__(
+        self, module: nn.Module, primitives: Primitives, *, max_grad_norm: float | None, optimizer: str, eps: float
+    ) -> None:
         flat, gradients = flatten_parameters(module)
         self.flat: Array = flat.numpy()
         self.gradients: Array = gradients.numpy()
         self._max_grad_norm = max_grad_norm
-        self.optimizer, self._moments = make_optimizer(optimizer, len(self.flat), eps)
+        self._clip_global_norm = primitives.clip_global_norm
+        self.optimizer, self._moments = primitives.make_optimizer(optimizer, len(self.flat), eps)
 
     def step(self, learning_rate: float) -> float:
         """Moves the parameters and uses up the gradients; returns their norm before clipping."""
-        norm = clip_global_norm(self.gradients, self._max_grad_norm)
+        norm = self._clip_global_norm(self.gradients, self._max_grad_norm)
         self.optimizer.step(self.flat, self.gradients, learning_rate)
         return norm
 
