@@ -195,8 +195,8 @@ def test_values_that_moved_little_keep_their_gradient_whatever_rounding_does(com
     loss: Any = ppo_gradient if compute == "numpy" else native.native_ppo_gradient
     network = make_network(spaces.Discrete(2))
     batch = make_batch(network, 1000, seed=0)._replace(old_params=None)
-    batch = batch._replace(values=batch.log_prob * np.float32(0.01))
-    values = batch.values + np.float32(0.09) * np.tanh(batch.advantages)
+    values = np.float32(0.01) * batch.log_prob
+    batch = batch._replace(values=values + np.float32(0.09) * np.tanh(batch.advantages))
     c = COEFFICIENTS._replace(clip_value_coef=0.1)
     _, d_values, _ = loss(analytic_head(network.head), np.zeros((1000, 2), np.float32), values, batch, c)
     np.testing.assert_allclose(d_values, (values - batch.returns) / 1000, rtol=1e-5, atol=1e-9)
