@@ -467,6 +467,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "backward first": (lambda: two_layers().backward(floats(5, 3), floats(5, 2)), RuntimeError, "forward comes before"),
     "too few": (lambda: two_layers().forward(floats(5, 3)), TypeError, "forward takes 2 arguments, 1 given"),
     "no layers": (lambda: c.MLP([], "tanh"), ValueError, "expected at least one"),
+    "a layer of one": (lambda: c.MLP([floats(2, 2)], "tanh"), TypeError, "a layer: expected a tuple"),
     "activation": (lambda: c.MLP([], "gelu"), ValueError, "'gelu': expected tanh, relu or identity"),
     "layers that do not fit": (
         lambda: c.MLP([(floats(4, 3), floats(4)) * 2, (floats(2, 5), floats(2)) * 2], "tanh"),

@@ -76,6 +76,13 @@ static void release(Views *views)
         PyBuffer_Release(views->taken + --views->count);
 }
 
+static bool expect_tuple(PyObject *given, const char *name)
+{
+    if (!PyTuple_Check(given))
+        PyErr_Format(PyExc_TypeError, "%s: expected a tuple", name);
+    return PyTuple_Check(given);
+}
+
 static bool expect_arguments(const char *function, Py_ssize_t given, Py_ssize_t expected)
 {
     if (given != expected)
@@ -131,7 +138,9 @@ static int mlp_init(MlpObject *self, PyObject *args, PyObject *kwargs)
     int64_t inputs = -1;
     for (Py_ssize_t l = 0; l < count; l++) {
         PyObject *arrays[4];
-        if (!PyArg_ParseTuple(PyList_GetItem(layers, l), "OOOO", arrays, arrays + 1, arrays + 2, arrays + 3))
+        PyObject *layer = PyList_GetItem(layers, l);
+        if (!expect_tuple(layer, "a layer") ||
+            !PyArg_ParseTuple(layer, "OOOO", arrays, arrays + 1, arrays + 2, arrays + 3))
             return -1;
         const char *titles[] = {"weights", "biases", "weight gradients", "bias gradients"};
         int64_t shape[2] = {-1, inputs};
@@ -380,7 +389,7 @@ static PyObject *native_policy_loss(PyObject *module, PyObject *const *args, Py_
     int head_kind, objective;
     double clip_coef, kl_coef, clip_value_coef, ent_coef, vf_coef, divisor;
     if (!expect_arguments("policy_loss", count, 14) || !named(args[0], heads, 3, &head_kind) ||
-        !named(args[2], objectives, 3, &objective) ||
+        !named(args[2], objectives, 3, &objective) || !expect_tuple(args[3], "coefficients") ||
         !PyArg_ParseTuple(args[3], "dddddd", &clip_coef, &kl_coef, &clip_value_coef, &ent_coef, &vf_coef, &divisor))
         return NULL;
     PyObject *result = NULL;
