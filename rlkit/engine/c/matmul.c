@@ -138,6 +138,28 @@ AVX2 static void compute_rows(const Tile *tile, int64_t rows, int columns)
 #undef WITH_ROWS
 }
 
+/* Turns eight rows of eight numbers into columns: first pairs of them, then fours, then all. */
+INLINE void transpose(const float *from, int64_t from_row, float *to, int64_t to_row)
+{
+    __m256 rows[8], pairs[8], fours[8];
+    for (int i = 0; i < 8; i++)
+        rows[i] = _mm256_loadu_ps(from + i * from_row);
+    for (int i = 0; i < 8; i += 2) {
+        pairs[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
+        pairs[i + 1] = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+        fours[i] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0x44);
+        fours[i + 1] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0xEE);
+        fours[i + 2] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0x44);
+        fours[i + 3] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0xEE);
+    }
+    for (int i = 0; i < 4; i++) {
+        _mm256_storeu_ps(to + i * to_row, _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x20));
+        _mm256_storeu_ps(to + (i + 4) * to_row, _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x31));
+    }
+}
+
 /* Copies a panel of `b` so that the micro-kernel reads it from front to back; zeros beyond the matrix. */
 AVX2 static void pack_b(const float *b, int64_t step, int64_t column, int64_t depth, int columns, float *panel)
 {
@@ -151,9 +173,16 @@ AVX2 static void pack_b(const float *b, int64_t step, int64_t column, int64_t de
             for (int64_t k = 0; k < depth; k++)
                 memcpy(panel + k * TILE_COLUMNS, b + k * step, columns * sizeof(float));
     } else {
-        for (int j = 0; j < columns; j++)
-            for (int64_t k = 0; k < depth; k++)
-                panel[k * TILE_COLUMNS + j] = b[k * step + j * column];
+        for (int start = 0; start < columns; start += 8) {
+            const int end = start + 8 < columns ? start + 8 : columns;
+            int64_t k = 0;
+            if (step == 1 && end == start + 8) /* as many as possible by eights */
+                for (; k + 8 <= depth; k += 8)
+                    transpose(b + k + start * column, column, panel + k * TILE_COLUMNS + start, TILE_COLUMNS);
+            for (; k < depth; k++)
+                for (int j = start; j < end; j++)
+                    panel[k * TILE_COLUMNS + j] = b[k * step + j * column];
+        }
     }
 }
 
