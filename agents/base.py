@@ -66,7 +66,7 @@ class Agent(Acting, Protocol):
     action_space: spaces.Space[Any]
     device: str
     compute: str
-    """What `compute=auto` became: "numpy" or "torch"."""
+    """What `compute=auto` became: "native", "numpy" or "torch"."""
     model: torch.nn.Module
     """All that a saved model holds: weights and normalisation statistics."""
     env: dict[str, Any] | None = None

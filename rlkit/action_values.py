@@ -112,8 +112,8 @@ def make_approximator(
     rows = table_rows(observation_space)
     if rows is None or 8 * rows * num_actions > MOST_BYTES:
         return OnlineQNetwork(observation_space, num_actions, network, seed, device, compute)
-    if device == "cuda" or compute == "torch":
-        asked = "device=cuda" if device == "cuda" else "compute=torch"
+    if device == "cuda" or compute not in ("auto", "numpy"):
+        asked = "device=cuda" if device == "cuda" else f"compute={compute}"
         raise RlkitError(
             f"{asked} cannot be: for {observation_space}, values are in a table of NumPy's; auto would work"
         )

@@ -15,7 +15,7 @@ from rlkit.errors import check_choice, check_range
 
 VECTORIZATIONS = ("auto", "sync", "async", "native")
 DEVICES = ("auto", "cpu", "cuda")
-COMPUTES = ("auto", "torch", "numpy")
+COMPUTES = ("auto", "torch", "numpy", "native")
 PREPROCESSINGS = ("auto", "none", "atari")
 ENCODERS = ("auto", "mlp", "cnn")
 ACTIVATIONS = ("tanh", "relu")
@@ -81,8 +81,8 @@ class TrainConfig:
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: CUDA for convolutional networks where there is a GPU, else the CPU."""
     compute: str = "auto"
-    """How updates are computed: `torch` (autograd, for every network), `numpy` (analytic gradients, for plain
-    MLPs on the CPU, faster), or `auto`: `numpy` where it can, else `torch`."""
+    """How networks are computed: `torch` (autograd, for every network), `numpy` (analytic gradients, for plain
+    MLPs on the CPU, faster), `native` (the same in C, faster still, where it was built), or `auto`: the fastest."""
     eval_interval: int | None = None
     """Timesteps between evaluations on separate environments; null: a tenth of the run; 0: only at the end."""
     eval_episodes: int = 10

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -284,8 +285,13 @@ def moments(rows: Array) -> tuple[int, Array, Array]:
 def mean_and_std(values: Any) -> tuple[Any, Any]:
     """Mean and sample standard deviation of the (rows,) arrays or tensors of all ranks; of two values at least."""
     is_array = isinstance(values, np.ndarray)
+    if _place.size == 1 and is_array:
+        count = len(values)
+        mean = values.sum() / count
+        centred = values - mean  # whose product with itself takes a quarter of the time of np.std
+        return mean, math.sqrt(centred @ centred / (count - 1))
     if _place.size == 1:
-        return values.mean(), values.std(ddof=1) if is_array else values.std()
+        return values.mean(), values.std()
     count, mean, var = moments(values if is_array else values.cpu().numpy())
     return float(mean), float(np.sqrt(var * (count / (count - 1))))
 

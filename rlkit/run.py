@@ -28,6 +28,7 @@ from rlkit.agents.base import Agent
 from rlkit.asynchronous import AsynchronousTrainer, Workers
 from rlkit.collector import Collector
 from rlkit.config import TrainConfig
+from rlkit.engine.make import why_chosen
 from rlkit.envs import EnvFactory, make_env, make_vector_env
 from rlkit.episodes import Evaluation, evaluate_policy
 from rlkit.loggers import make_loggers
@@ -80,7 +81,8 @@ def run_training(config: TrainConfig, run_dir: Path, *, hydra_files: Mapping[str
             stack.callback(logger.close)
         progress = stack.enter_context(Progress(config.total_timesteps))
         progress.say(f"{config.agent.name} on {config.env.id}, seed {config.seed}: {run_dir}")
-        progress.say(f"{choice}; {agent.compute} on {agent.device}")
+        why = why_chosen(agent.model) if config.compute == "auto" else None
+        progress.say(f"{choice}; {agent.compute} on {agent.device}{f': {why}' if why else ''}")
 
         def evaluate(episodes: int, seed: int = seeds.evaluation) -> Evaluation:
             return evaluate_policy(agent, eval_envs, episodes, seed=seed)

@@ -58,7 +58,9 @@ def sgd_descent(size: int) -> Any:
     import torch
 
     from rlkit.engine.descent import NumpyDescent
+    from rlkit.engine.numpy_engine import NUMPY
 
-    descent = NumpyDescent(torch.nn.Linear(size, 1, bias=False), max_grad_norm=None, optimizer="rmsprop", eps=0)
+    parameters = torch.nn.Linear(size, 1, bias=False)
+    descent = NumpyDescent(parameters, NUMPY, max_grad_norm=None, optimizer="rmsprop", eps=0)
     descent.optimizer = SGD()
     return descent

@@ -57,7 +57,7 @@ def without_rounding(agent: Any) -> None:
     agent._rng = SimpleNamespace(permutation=lambda rows: rows)
 
     def load_exactly(batch: PolicyBatch) -> None:
-        if agent.compute == "numpy":
+        if agent.compute != "torch":
             log_prob = agent.policy.analytic_head.evaluate(agent.engine.policy(batch.features), batch.action).log_prob
         else:
             with torch.no_grad():

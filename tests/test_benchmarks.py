@@ -87,6 +87,17 @@ def test_workloads_name_the_same_hyperparameters_in_sb3(modules: Any) -> None:
     assert workloads["ppo_cartpole"].sb3_arguments()["clip_range"](0.25) == 0.05
 
 
+def test_engines_are_timed_in_turn_and_printed_as_written(tmp_path: Path) -> None:
+    arguments = ("--repetitions", "1", "--scale", "0.02", "--agents", "a2c", "--results", str(tmp_path))
+    printed = run("engines.py", *arguments)
+    report = json.loads((tmp_path / "engines.json").read_text())
+    for times in report["steps"].values():
+        assert 0 < times["step"]["numpy"][0] < times["step"]["torch"][0]
+    assert list(report["runs"]) == ["a2c"]
+    assert report["runs"]["a2c"]["steps_per_cpu_s"]["numpy"][0] > 100
+    assert (tmp_path / "engines.md").read_text() in printed
+
+
 def test_throughput_takes_medians_and_ratios_the_right_way_round(modules: Any) -> None:
     _, throughput = modules
     values = {"rlkit": [3.0, 1.0, 2.0], "sb3": [10.0, 4.0, 8.0]}

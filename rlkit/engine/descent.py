@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from rlkit import ranks
 from rlkit.engine.flat import flatten_parameters
-from rlkit.engine.optim import MOMENTS, clip_global_norm, make_optimizer
+from rlkit.engine.optim import MOMENTS
+from rlkit.engine.primitives import Primitives
 from rlkit.engine.shared import SharedParameters
 from rlkit.spaces import Array
 
@@ -98,19 +99,22 @@ class TorchDescent:
 class NumpyDescent:
     """Clips and follows gradients that were written into `gradients`, or into the module's own `grad`."""
 
-    def __init__(self, module: nn.Module, *, max_grad_norm: float | None, optimizer: str, eps: float) -> None:
+    def __init__(
+        self, module: nn.Module, primitives: Primitives, *, max_grad_norm: float | None, optimizer: str, eps: float
+    ) -> None:
         flat, gradients = flatten_parameters(module)
         self.flat: Array = flat.numpy()
         self.gradients: Array = gradients.numpy()
         self.moments = MOMENTS[optimizer]
         self._max_grad_norm = max_grad_norm
         self._shared: SharedParameters | None = None
-        self.optimizer, self._moments = make_optimizer(optimizer, len(self.flat), eps)
+        self._clip_global_norm = primitives.clip_global_norm
+        self.optimizer, self._moments = primitives.make_optimizer(optimizer, len(self.flat), eps)
 
     def step(self, learning_rate: float) -> float:
         """Moves the parameters and uses up the gradients; returns their norm before clipping."""
         ranks.mean_(self.gradients)
-        norm = clip_global_norm(self.gradients, self._max_grad_norm)
+        norm = self._clip_global_norm(self.gradients, self._max_grad_norm)
         if self._shared is None:
             self.optimizer.step(self.flat, self.gradients, learning_rate)
         else:

@@ -25,6 +25,11 @@ class Evaluated(NamedTuple):
 class AnalyticHead(Protocol):
     """A head whose derivatives are written out."""
 
+    kind: str
+    """"categorical", "bernoulli" or "gaussian"."""
+    part_sizes: Array
+    """How many parameters there are for each dimension of the action."""
+
     def evaluate(self, params: Array, action: Array, old: Array | None = None) -> Evaluated: ...
 
     def gradient(self, d_log_prob: Array, d_entropy: float, d_kl: float) -> Array:
@@ -37,7 +42,10 @@ class AnalyticCategorical:
     Works on (choices, rows) arrays: with few choices, NumPy is several times faster along that axis.
     """
 
+    kind = "categorical"
+
     def __init__(self, head: Categorical) -> None:
+        self.part_sizes = np.array(head.sizes, np.int64)
         ends = np.cumsum(head.sizes)
         self._parts = [slice(int(end) - size, int(end)) for end, size in zip(ends, head.sizes, strict=True)]
 
@@ -74,8 +82,10 @@ class AnalyticCategorical:
 class AnalyticBernoulli:
     """A coin for each bit."""
 
+    kind = "bernoulli"
+
     def __init__(self, head: Bernoulli) -> None:
-        del head  # its size is that of the parameters
+        self.part_sizes = np.ones(head.num_params, np.int64)
 
     def evaluate(self, params: Array, action: Array, old: Array | None = None) -> Evaluated:
         self._logits, self._action = params, action
@@ -101,8 +111,11 @@ class AnalyticBernoulli:
 class AnalyticGaussian:
     """Independent normals, whose parameters are means and logarithms of standard deviations."""
 
+    kind = "gaussian"
+
     def __init__(self, head: Gaussian) -> None:
         self._size = head.num_actions
+        self.part_sizes = np.full(head.num_actions, 2, np.int64)
 
     def evaluate(self, params: Array, action: Array, old: Array | None = None) -> Evaluated:
         n = self._size

@@ -11,8 +11,9 @@ from torch import nn
 
 from rlkit import ranks
 from rlkit.config import NetworkConfig
+from rlkit.engine import native
 from rlkit.engine.base import AnalyticLoss, Engine, TorchLoss
-from rlkit.engine.numpy_engine import NumpyEngine, unsupported
+from rlkit.engine.numpy_engine import NUMPY, NumpyEngine, unsupported
 from rlkit.engine.q_engine import AnalyticTDLoss, NumpyQEngine, QEngine, TorchQEngine, TorchTDLoss, q_unsupported
 from rlkit.engine.torch_engine import TorchEngine
 from rlkit.errors import RlkitError
@@ -81,26 +82,46 @@ def make_engine(
 ) -> tuple[Engine, str]:
     """The engine for a network that is already on its device, and what `compute=auto` became.
 
-    `optimizer` is `adam` or `rmsprop`, `eps` its ε. Raises RlkitError where `compute=numpy` cannot handle the network.
+    `optimizer` is `adam` or `rmsprop`, `eps` its ε. Raises RlkitError where the `compute` asked for cannot be.
     """
-    if chosen(compute, unsupported(network)) == "torch":
-        torch_engine = TorchEngine(network, torch_loss, max_grad_norm=max_grad_norm, optimizer=optimizer, eps=eps)
-        return torch_engine, "torch"
-    numpy_engine = NumpyEngine(network, analytic_loss, max_grad_norm=max_grad_norm, optimizer=optimizer, eps=eps)
-    return numpy_engine, "numpy"
+    descent: dict[str, Any] = {"max_grad_norm": max_grad_norm, "optimizer": optimizer, "eps": eps}
+    compute = chosen(compute, unsupported(network))
+    if compute == "torch":
+        return TorchEngine(network, torch_loss, **descent), compute
+    return NumpyEngine(network, analytic_loss, primitives=PRIMITIVES[compute], **descent), compute
 
 
 def make_q_engine(
     network: QNetwork, compute: str, torch_loss: TorchTDLoss, analytic_loss: AnalyticTDLoss, **descent: Any
 ) -> tuple[QEngine, str]:
     """The same for a Q-network; `descent` is what its gradient steps take: max_grad_norm, optimizer, eps."""
-    if chosen(compute, q_unsupported(network)) == "torch":
-        return TorchQEngine(network, torch_loss, **descent), "torch"
-    return NumpyQEngine(network, analytic_loss, **descent), "numpy"
+    compute = chosen(compute, q_unsupported(network))
+    if compute == "torch":
+        return TorchQEngine(network, torch_loss, **descent), compute
+    return NumpyQEngine(network, analytic_loss, primitives=PRIMITIVES[compute], **descent), compute
+
+
+PRIMITIVES = {"numpy": NUMPY, "native": native.NATIVE}
 
 
 def chosen(compute: str, reason: str | None) -> str:
-    """What `compute` becomes where NumPy cannot be used for a reason; raises RlkitError if it was asked for."""
-    if compute == "numpy" and reason:
-        raise RlkitError(f"compute=numpy cannot be used because {reason}; compute=auto or compute=torch would work")
-    return "torch" if compute == "torch" or reason else "numpy"
+    """What `compute` becomes for a network that only torch can compute if there is a `reason`.
+
+    Raises RlkitError where what was asked for cannot be.
+    """
+    if compute == "auto":
+        return "torch" if reason else "numpy" if native.missing else "native"
+    if compute in PRIMITIVES and reason:
+        raise RlkitError(f"compute={compute} cannot be used because {reason}; compute=auto or compute=torch would work")
+    if compute == "native" and native.missing:
+        raise RlkitError(f"compute=native: {native.missing}; compute=auto or compute=numpy would work")
+    return compute
+
+
+def why_chosen(model: nn.Module) -> str | None:
+    """Why `compute=auto` became what it did for the network in an agent's model; None without such a network."""
+    for network in model.modules():
+        if isinstance(network, ActorCritic | QNetwork):
+            reason = unsupported(network) if isinstance(network, ActorCritic) else q_unsupported(network)
+            return reason or native.missing or "an MLP, and the C engine was built"
+    return None

@@ -1,7 +1,8 @@
-"""The fast engine for plain MLPs on the CPU: analytic gradients in NumPy on the torch module's own memory.
+"""The fast engine for plain MLPs on the CPU: analytic gradients on the torch module's own memory.
 
 Tiny networks pay for dispatch, not for arithmetic: a torch step of a 64-64 network takes three times as long as
-these few dozen NumPy calls. The agent's torch loss stays the reference; a test compares the gradients.
+these few dozen NumPy calls, and those twice as long as the same in C, see native.py. The agent's torch loss stays the
+reference; a test compares the gradients.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from rlkit.buffers.batch import PolicyBatch
 from rlkit.engine.base import AnalyticLoss, Metrics
 from rlkit.engine.descent import NumpyDescent
 from rlkit.engine.heads import analytic_head
+from rlkit.engine.optim import clip_global_norm, make_optimizer
+from rlkit.engine.primitives import Primitives
 from rlkit.networks.actor_critic import ActorCritic
 from rlkit.networks.heads import Gaussian
 from rlkit.spaces import Array, masked
@@ -77,19 +80,23 @@ class MLP:
                 d_output = d_inputs
 
 
+NUMPY = Primitives(MLP, clip_global_norm, make_optimizer, losses={})
+
+
 class NumpyEngine:
-    """Gradient steps on a loss whose derivatives are written out; see `Engine`."""
+    """Gradient steps on a loss whose derivatives are written out, by primitives in NumPy or others; see `Engine`."""
 
     def __init__(
-        self, network: ActorCritic, loss: AnalyticLoss, *, max_grad_norm: float | None, optimizer: str, eps: float
+        self, network: ActorCritic, loss: AnalyticLoss, *, primitives: Primitives = NUMPY, **descent: Any
     ) -> None:
         if reason := unsupported(network):
             raise ValueError(reason)
-        self.descent = NumpyDescent(network, max_grad_norm=max_grad_norm, optimizer=optimizer, eps=eps)
-        self._actor, self._critic = MLP(network.actor), MLP(network.critic)
+        self.descent = NumpyDescent(network, primitives, **descent)
+        self._actor, self._critic = primitives.mlp(network.actor), primitives.mlp(network.critic)
         self._log_std = None if network.log_std is None else network.log_std.detach().numpy()
         self._log_std_gradient = None if network.log_std is None else _gradient(network.log_std)
-        self._head, self._loss = analytic_head(network.head), loss
+        self._head = analytic_head(network.head)
+        self._loss: AnalyticLoss = primitives.losses.get(loss, loss)
         self._batch: PolicyBatch | None = None
 
     def policy(self, features: tuple[Array, ...]) -> Array:

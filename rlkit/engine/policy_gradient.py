@@ -27,7 +27,7 @@ def ppo_gradient(
     """The derivatives of `rlkit.agents.ppo.ppo_loss` by the head's parameters and by the values."""
     rows = len(values)
     log_prob, entropy, kl = head.evaluate(params, batch.action, batch.old_params)
-    advantages = _whitened(batch.advantages) if c.normalize_advantages else batch.advantages
+    advantages = whitened(batch.advantages) if c.normalize_advantages else batch.advantages
 
     log_ratio = log_prob - batch.log_prob
     ratio = np.exp(log_ratio)
@@ -50,9 +50,10 @@ def ppo_gradient(
     squares = errors * errors
     if c.clip_value_coef is not None:
         moved = values - batch.values
-        clipped_errors = batch.values + np.clip(moved, -c.clip_value_coef, c.clip_value_coef) - batch.returns
+        within = np.clip(moved, -c.clip_value_coef, c.clip_value_coef)
+        clipped_errors = batch.values + within - batch.returns
         clipped_squares = clipped_errors * clipped_errors
-        d_values[clipped_squares > squares] = 0.0
+        d_values[(clipped_squares > squares) & (moved != within)] = 0.0  # not where only rounding makes it larger
         squares = np.maximum(squares, clipped_squares)
 
     metrics = {
@@ -99,7 +100,7 @@ def _gradient(
     """Of the policy's and the entropy's sums over all rows, divided by `count`, and of the values' mean square."""
     rows = len(values)
     log_prob, entropy, _ = head.evaluate(params, batch.action)
-    advantages = _whitened(batch.advantages) if c.normalize_advantages else batch.advantages
+    advantages = whitened(batch.advantages) if c.normalize_advantages else batch.advantages
     d_params = head.gradient(advantages / -count, -c.ent_coef / count, 0.0)
     errors = values - batch.returns
     metrics = {
@@ -110,9 +111,10 @@ def _gradient(
     return d_params, errors * (2 * c.vf_coef / rows), metrics
 
 
-def _whitened(advantages: Array) -> Array:
+def whitened(advantages: Array) -> Array:
+    """Advantages of mean 0 and standard deviation 1, over all ranks; a single one as it is."""
     if len(advantages) * ranks.size() < 2:
         return advantages
     mean, std = ranks.mean_and_std(advantages)
-    whitened: Array = (advantages - mean) / (std + 1e-8)
-    return whitened
+    standard: Array = (advantages - mean) / (std + 1e-8)
+    return standard

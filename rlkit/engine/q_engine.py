@@ -14,7 +14,8 @@ from torch import Tensor
 from rlkit.engine.base import Metrics
 from rlkit.engine.descent import NumpyDescent, TorchDescent
 from rlkit.engine.flat import flatten_parameters
-from rlkit.engine.numpy_engine import MLP
+from rlkit.engine.numpy_engine import NUMPY
+from rlkit.engine.primitives import Primitives, Tower
 from rlkit.networks.noisy import noise_from
 from rlkit.networks.q_network import QNetwork, action_values
 from rlkit.spaces import Array
@@ -129,14 +130,17 @@ class TorchQEngine:
 class NumpyQEngine:
     """Analytic gradients on the torch modules' own memory, for MLPs on the CPU; see `QEngine`."""
 
-    def __init__(self, network: QNetwork, loss: AnalyticTDLoss, **descent: Any) -> None:
+    def __init__(
+        self, network: QNetwork, loss: AnalyticTDLoss, *, primitives: Primitives = NUMPY, **descent: Any
+    ) -> None:
         if reason := q_unsupported(network):
             raise ValueError(reason)
         target = copy.deepcopy(network)
         self._target_flat: Array = flatten_parameters(target)[0].numpy()
-        self._descent = NumpyDescent(network, **descent)
-        self._online, self._target = MLP(network.body), MLP(target.body)
-        self._dueling, self._loss = network.dueling, loss
+        self._descent = NumpyDescent(network, primitives, **descent)
+        self._online, self._target = primitives.mlp(network.body), primitives.mlp(target.body)
+        self._dueling = network.dueling
+        self._loss: AnalyticTDLoss = primitives.losses.get(loss, loss)
 
     def q_values(self, features: tuple[Array, ...], noise: Generator | None = None) -> Array:
         return self._evaluate(self._online, features[0])
@@ -165,7 +169,7 @@ class NumpyQEngine:
         self._descent.load_state_dict(state)
         self._target_flat[:] = state["target"]
 
-    def _evaluate(self, body: MLP, vector: Array) -> Array:
+    def _evaluate(self, body: Tower, vector: Array) -> Array:
         if len(vector) <= CHUNK:
             outputs = body.forward(vector)
         else:

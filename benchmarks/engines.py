@@ -1,0 +1,260 @@
+"""The engines beside each other: microseconds per gradient step and per action, and what is left of it in whole runs.
+
+    python benchmarks/engines.py [--repetitions 5] [--scale 1.0]
+
+First table: one process and one thread, in which the engines take turns; a gradient step takes a minibatch from a
+rollout and leaves the parameters moved, metrics included; acting is from features to the distribution's parameters, or
+action values, of eight observations (of one for DQN). Second table: `python -m rlkit` with the tuned values, a fresh
+process for each run, in turn; the training loop with everything in it, evaluations and checkpoints too. All times are
+CPU times. Writes results/engines.json and .md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+HERE = Path(__file__).resolve().parent
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+ENGINES = ("torch", "numpy", "native")
+RUNS = {"ppo": 50_000, "a2c": 50_000, "dqn": 10_000}
+"""Agents and timesteps of the second table, on CartPole-v1."""
+
+
+class Work(NamedTuple):
+    """One line of the first table: what is computed, and by each engine the calls that are timed."""
+
+    title: str
+    step: dict[str, Callable[[], Any]]
+    act: dict[str, Callable[[], Any]]
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repetitions", type=int, default=5, help="of each measurement (default 5)")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the runs' timesteps (default 1.0)")
+    parser.add_argument("--agents", nargs="*", choices=RUNS, default=list(RUNS), help="of the runs (default: all)")
+    parser.add_argument("--results", type=Path, default=HERE / "results", help="folder to write to")
+    parser.add_argument("--one-run", nargs=4, metavar=("AGENT", "ENGINE", "TIMESTEPS", "SEED"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one_run:
+        print(json.dumps(timed_run(*given.one_run)))
+        return
+    os.environ |= ONE_THREAD  # before NumPy and torch are imported
+    engines = available()
+    steps = timed_steps(engines, given.repetitions)
+    runs = timed_runs(engines, given.agents, given.repetitions, given.scale)
+    report = {
+        "command": f"python benchmarks/engines.py --repetitions {given.repetitions} --scale {given.scale:g}",
+        "machine": machine(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in ("torch", "numpy")}},
+        "steps": steps,
+        "runs": runs,
+    }
+    given.results.mkdir(parents=True, exist_ok=True)
+    (given.results / "engines.json").write_text(json.dumps(report, indent=2) + "\n")
+    table = markdown(report)
+    (given.results / "engines.md").write_text(table)
+    print(f"\n{table}")
+
+
+def available() -> tuple[str, ...]:
+    """The engines that are there."""
+    from rlkit.engine import native
+
+    if native.missing:
+        print(f"without native: {native.missing}")
+        return ENGINES[:-1]
+    return ENGINES
+
+
+def works(engines: tuple[str, ...]) -> list[Work]:
+    """PPO and A2C on CartPole with two layers of 64, DQN with two of 256: RL Zoo's."""
+    import numpy as np
+    from gymnasium import spaces
+
+    from rlkit.agents.a2c import A2CCoefficients, a2c_loss
+    from rlkit.agents.ppo import PPOCoefficients, ppo_loss
+    from rlkit.buffers.batch import PolicyBatch
+    from rlkit.config import NetworkConfig
+    from rlkit.engine.heads import analytic_head
+    from rlkit.engine.make import make_actor_critic, make_engine, make_q_engine, make_q_network
+    from rlkit.engine.policy_gradient import a2c_gradient, ppo_gradient
+    from rlkit.engine.q_engine import TDBatch, dqn_gradient
+    from rlkit.losses import dqn_loss
+
+    observations, actions, seed = spaces.Box(-1, 1, (4,)), spaces.Discrete(2), np.random.SeedSequence(0)
+    rng = np.random.default_rng(0)
+
+    def policy_work(title: str, rows: int, losses: Any, coefficients: Any, optimizer: str) -> Work:
+        work, (torch_loss, gradient) = Work(title, {}, {}), losses
+        features = (rng.normal(size=(rows, 4)).astype(np.float32),)
+        floats, action = rng.normal(size=(2, rows)).astype(np.float32), rng.integers(2, size=rows)
+        for name in engines:
+            network, _ = make_actor_critic(observations, actions, NetworkConfig(hidden_sizes=[64, 64]), seed, "cpu")
+            engine, _ = make_engine(network, name, torch_loss, gradient, 0.5, 1e-5, optimizer)
+            params, values = engine.evaluate(features)
+            log_prob = analytic_head(network.head).evaluate(params, action).log_prob
+            engine.load(PolicyBatch(features, action, log_prob, floats[0], floats[1], values))
+            order = rng.permutation(rows)
+            work.step[name] = partial(engine.step, order, coefficients, 1e-4)
+            work.act[name] = partial(engine.policy, (features[0][:8],))
+        return work
+
+    def q_work(title: str, rows: int) -> Work:
+        work = Work(title, {}, {})
+        batch = TDBatch(
+            (rng.normal(size=(rows, 4)).astype(np.float32),),
+            rng.integers(2, size=rows),
+            rng.normal(size=rows).astype(np.float32),
+        )
+        config = NetworkConfig(hidden_sizes=[256, 256], activation="relu")
+        for name in engines:
+            network, _ = make_q_network(observations, 2, config, seed, "cpu", "none")
+            engine, _ = make_q_engine(
+                network, name, dqn_loss, dqn_gradient, max_grad_norm=10.0, optimizer="adam", eps=1e-8
+            )
+            work.step[name] = partial(engine.step, batch, "huber", 1e-4)
+            work.act[name] = partial(engine.q_values, (batch.features[0][:1],))
+        return work
+
+    ppo = PPOCoefficients("clip", 0.2, 0.0, None, 0.0, 0.5, True)
+    return [
+        policy_work("PPO, 256 rows, 4-64-64-{2, 1}", 256, (ppo_loss, ppo_gradient), ppo, "adam"),
+        policy_work(
+            "A2C, 40 rows, 4-64-64-{2, 1}", 40, (a2c_loss, a2c_gradient), A2CCoefficients(0.0, 0.5, False), "rmsprop"
+        ),
+        q_work("DQN, 64 rows, 4-256-256-2", 64),
+    ]
+
+
+def timed_steps(engines: tuple[str, ...], repetitions: int) -> dict[str, Any]:
+    """By work and engine, CPU microseconds per gradient step and per act: one number per repetition."""
+    import torch
+
+    torch.set_num_threads(1)
+    found: dict[str, Any] = {}
+    for work in works(engines):
+        found[work.title] = {kind: {name: [] for name in engines} for kind in ("step", "act")}
+        for call in (*work.step.values(), *work.act.values()):
+            call()
+        for _ in range(repetitions):
+            for kind, calls in (("step", work.step), ("act", work.act)):
+                for name in engines:
+                    found[work.title][kind][name].append(round(microseconds(calls[name]), 2))
+        print(work.title, {kind: {n: median(v) for n, v in by.items()} for kind, by in found[work.title].items()})
+    return found
+
+
+def microseconds(call: Callable[[], Any], seconds: float = 0.2) -> float:
+    """CPU time of one call, from as many as fit into so many seconds."""
+    count, start = 0, time.process_time()
+    while time.process_time() - start < seconds:
+        for _ in range(10):
+            call()
+        count += 10
+    return (time.process_time() - start) / count * 1e6
+
+
+def timed_runs(engines: tuple[str, ...], agents: list[str], repetitions: int, scale: float) -> dict[str, Any]:
+    """By agent and engine, timesteps per CPU second of training, and final returns: one number per repetition."""
+    names = engines[1:]
+    found: dict[str, Any] = {
+        agent: {key: {name: [] for name in names} for key in ("steps_per_cpu_s", "eval_return")} for agent in agents
+    }
+    for repetition in range(repetitions):
+        for agent in agents:
+            for name in names if repetition % 2 == 0 else names[::-1]:
+                arguments = [agent, name, str(int(RUNS[agent] * scale)), str(repetition)]
+                command = [sys.executable, __file__, "--one-run", *arguments]
+                done = subprocess.run(command, env=os.environ | ONE_THREAD, capture_output=True, text=True, check=False)
+                if done.returncode != 0:
+                    sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
+                run = json.loads(done.stdout.splitlines()[-1])
+                print(agent, name, run)
+                for key, value in run.items():
+                    found[agent][key][name].append(value)
+    return found
+
+
+def timed_run(agent: str, engine: str, timesteps: str, seed: str) -> dict[str, float]:
+    """One run by rlkit's command line, with a clock around its training loop."""
+    from rlkit import cli, trainer
+
+    train, spent = trainer.Trainer.train, []
+
+    def timed_train(self: trainer.Trainer) -> None:
+        start = time.process_time()
+        train(self)
+        spent.append(time.process_time() - start)
+
+    trainer.Trainer.train = timed_train  # type: ignore[method-assign]
+    with tempfile.TemporaryDirectory() as folder:
+        fields = [f"agent={agent}", "env=CartPole-v1", f"compute={engine}", f"total_timesteps={timesteps}"]
+        sys.argv = ["rlkit", *fields, f"seed={seed}", f"hydra.run.dir={folder}/run"]
+        cli.main()
+        summary = json.loads((Path(folder) / "run" / "summary.json").read_text())
+    assert summary["compute"] == engine
+    return {
+        "steps_per_cpu_s": round(summary["total_timesteps"] / spent[0], 1),
+        "eval_return": summary["eval_return_mean"],
+    }
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """Both tables, with the command and the machine."""
+    versions = report["versions"]
+    lines = [
+        f"`{report['command']}`, on {report['machine']}; Python {versions['python']}, torch {versions['torch']}, "
+        f"NumPy {versions['numpy']}. CPU time; medians (lowest – highest).",
+        "",
+        "| µs | torch | numpy | native | numpy / native |",
+        "|---|---|---|---|---|",
+    ]
+    for title, kinds in report["steps"].items():
+        for kind, name in (("step", "gradient step"), ("act", "act")):
+            lines.append(row(f"{title}: {name}", kinds[kind], ENGINES, 0 if kind == "step" else 1, less_is_better=True))
+    lines += ["", "| timesteps per CPU second | numpy | native | native / numpy |", "|---|---|---|---|"]
+    for agent, found in report["runs"].items():
+        lines.append(row(f"{agent} on CartPole-v1", found["steps_per_cpu_s"], ENGINES[1:], 0, less_is_better=False))
+    return "\n".join(lines) + "\n"
+
+
+def row(title: str, found: dict[str, list[float]], engines: tuple[str, ...], digits: int, less_is_better: bool) -> str:
+    """One line of a table; engines that are not there leave their cells empty."""
+    cells = [
+        f"{median(found[name]):,.{digits}f} ({min(found[name]):,.{digits}f} – {max(found[name]):,.{digits}f})"
+        if name in found
+        else ""
+        for name in engines
+    ]
+    ratio = ""
+    if "native" in found:
+        faster = median(found["native"]) / median(found["numpy"])
+        ratio = f"**{1 / faster if less_is_better else faster:.2f} ×**"
+    return f"| {title} | {' | '.join(cells)} | {ratio} |"
+
+
+def machine() -> str:
+    """The processor's name and the number of cores."""
+    cpuinfo = Path("/proc/cpuinfo")
+    names = [line for line in cpuinfo.read_text().splitlines() if "model name" in line] if cpuinfo.exists() else []
+    name = names[0].partition(": ")[2] if names else platform.processor() or platform.machine()
+    return f"{os.cpu_count()} cores of {name}"
+
+
+if __name__ == "__main__":
+    main()

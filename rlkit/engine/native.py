@@ -1,0 +1,191 @@
+"""The primitives in C, of `rlkit/engine/c/`: with the signatures and, up to rounding, the results of those in NumPy.
+
+An optional extension: `missing` says why it is not there, where it is not.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import nn
+
+from rlkit.buffers.batch import PolicyBatch
+from rlkit.engine.base import Metrics
+from rlkit.engine.heads import AnalyticHead
+from rlkit.engine.optim import MOMENTS, Adam, Optimizer, RMSprop
+from rlkit.engine.policy_gradient import a2c_gradient, ppo_gradient, reinforce_gradient, whitened
+from rlkit.engine.primitives import Primitives
+from rlkit.engine.q_engine import TDBatch, dqn_gradient
+from rlkit.spaces import Array
+
+if TYPE_CHECKING:
+    from rlkit.agents.a2c import A2CCoefficients
+    from rlkit.agents.ppo import PPOCoefficients
+    from rlkit.agents.reinforce import REINFORCECoefficients
+
+missing: str | None = None
+"""Why the C engine cannot be used here, or None where it can."""
+try:
+    import rlkit.engine._native as c_engine
+except ModuleNotFoundError:
+    missing = "the C engine was not built: it needs a C compiler and an x86-64 processor when rlkit is installed"
+except ImportError as error:
+    missing = f"the C engine cannot run here: {error}"
+
+
+class NativeMLP:
+    """See `MLP` in numpy_engine.py; the activations stay in memory of the C engine."""
+
+    def __init__(self, module: nn.Sequential) -> None:
+        linears = [layer for layer in module if isinstance(layer, nn.Linear)]
+        activations = {type(layer).__name__.lower() for layer in module} - {"linear"} or {"identity"}
+        arrays = [(layer.weight, layer.bias, layer.weight.grad, layer.bias.grad) for layer in linears]
+        self._mlp = c_engine.MLP([tuple(a.detach().numpy() for a in layer) for layer in arrays], *activations)  # type: ignore[union-attr]
+        self._num_outputs = linears[-1].out_features
+
+    def forward(self, x: Array) -> Array:
+        """The outputs: (batch, outputs)."""
+        self._x = np.ascontiguousarray(x, np.float32)
+        outputs = np.empty((len(x), self._num_outputs), np.float32)
+        self._mlp.forward(self._x, outputs)
+        return outputs
+
+    def backward(self, d_output: Array) -> None:
+        """Writes the gradients of the last `forward` into the module's `grad`."""
+        self._mlp.backward(self._x, np.ascontiguousarray(d_output, np.float32))
+
+
+def clip_global_norm(gradient: Array, max_norm: float | None) -> float:
+    """Scales the flat gradient down to `max_norm` where its norm is larger; returns the norm before."""
+    return c_engine.clip_global_norm(gradient, math.inf if max_norm is None else max_norm)
+
+
+class NativeAdam(Adam):
+    """Adam with its step in C."""
+
+    def step(self, parameters: Array, gradient: Array, learning_rate: float) -> None:
+        self.steps += 1
+        beta1, beta2 = self._betas
+        c_engine.adam(
+            parameters, gradient, self.exp_avg, self.exp_avg_sq, self.steps, learning_rate, beta1, beta2, self._eps
+        )
+
+
+class NativeRMSprop(RMSprop):
+    """RMSProp with its step in C."""
+
+    def step(self, parameters: Array, gradient: Array, learning_rate: float) -> None:
+        self.steps += 1
+        c_engine.rmsprop(parameters, gradient, self.square_avg, learning_rate, self._alpha, self._eps)
+
+
+def make_optimizer(name: str, size: int, eps: float) -> tuple[Optimizer, dict[str, Array]]:
+    """See `optim.make_optimizer`."""
+    optimizer = {"adam": NativeAdam, "rmsprop": NativeRMSprop}[name](size, eps)
+    return optimizer, {moment: getattr(optimizer, moment) for moment in MOMENTS[name]}
+
+
+def native_ppo_gradient(
+    head: AnalyticHead, params: Array, values: Array, batch: PolicyBatch, c: PPOCoefficients
+) -> tuple[Array, Array, Metrics]:
+    """See `policy_gradient.ppo_gradient`."""
+    farthest = math.inf if c.clip_value_coef is None else c.clip_value_coef
+    coefficients = (c.clip_coef, c.kl_coef, farthest, c.ent_coef, c.vf_coef, len(values))
+    advantages = whitened(batch.advantages) if c.normalize_advantages else batch.advantages
+    objective = "clip" if c.objective == "clip" else "kl"
+    return _policy_gradient(head, objective, coefficients, params, values, batch, advantages)
+
+
+def native_a2c_gradient(
+    head: AnalyticHead, params: Array, values: Array, batch: PolicyBatch, c: A2CCoefficients
+) -> tuple[Array, Array, Metrics]:
+    """See `policy_gradient.a2c_gradient`."""
+    return _log_prob_gradient(head, params, values, batch, c, len(values))
+
+
+def native_reinforce_gradient(
+    head: AnalyticHead, params: Array, values: Array, batch: PolicyBatch, c: REINFORCECoefficients
+) -> tuple[Array, Array, Metrics]:
+    """See `policy_gradient.reinforce_gradient`."""
+    return _log_prob_gradient(head, params, values, batch, c, c.num_episodes)
+
+
+def native_dqn_gradient(q_values: Array, batch: TDBatch, loss: str) -> tuple[Array, float, Array]:
+    """See `q_engine.dqn_gradient`."""
+    d_q_values, td_errors = np.empty(q_values.shape, np.float32), np.empty(len(q_values), np.float32)
+    value = c_engine.td_loss(
+        np.ascontiguousarray(q_values),
+        np.ascontiguousarray(batch.action, np.int64),
+        _floats(batch.targets),
+        _floats(batch.weights),
+        loss,
+        d_q_values,
+        td_errors,
+    )
+    return d_q_values, value, td_errors
+
+
+def _log_prob_gradient(
+    head: AnalyticHead,
+    params: Array,
+    values: Array,
+    batch: PolicyBatch,
+    c: A2CCoefficients | REINFORCECoefficients,
+    count: int,
+) -> tuple[Array, Array, Metrics]:
+    coefficients = (0.0, 0.0, math.inf, c.ent_coef, c.vf_coef, count)
+    advantages = whitened(batch.advantages) if c.normalize_advantages else batch.advantages
+    d_params, d_values, metrics = _policy_gradient(head, "log_prob", coefficients, params, values, batch, advantages)
+    del metrics["approx_kl"], metrics["clip_fraction"]
+    return d_params, d_values, metrics
+
+
+def _policy_gradient(
+    head: AnalyticHead,
+    objective: str,
+    coefficients: tuple[float, ...],
+    params: Array,
+    values: Array,
+    batch: PolicyBatch,
+    advantages: Array,
+) -> tuple[Array, Array, Metrics]:
+    d_params, d_values = np.empty(params.shape, np.float32), np.empty(len(values), np.float32)
+    action = batch.action.reshape(len(values), -1)
+    metrics = c_engine.policy_loss(
+        head.kind,
+        head.part_sizes,
+        objective,
+        coefficients,
+        _floats(params),
+        _floats(values),
+        np.ascontiguousarray(action, np.int64 if head.kind == "categorical" else np.float32),
+        _floats(advantages),
+        _floats(batch.returns),
+        _floats(batch.log_prob),
+        _floats(batch.old_params),
+        _floats(batch.values),
+        d_params,
+        d_values,
+    )
+    names = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
+    return d_params, d_values, dict(zip(names, metrics, strict=True))
+
+
+def _floats(array: Any) -> Any:
+    """The array itself where it is one of dense float32s already; None stays None."""
+    return None if array is None else np.ascontiguousarray(array, np.float32)
+
+
+NATIVE = Primitives(
+    mlp=NativeMLP,
+    clip_global_norm=clip_global_norm,
+    make_optimizer=make_optimizer,
+    losses={
+        ppo_gradient: native_ppo_gradient,
+        a2c_gradient: native_a2c_gradient,
+        reinforce_gradient: native_reinforce_gradient,
+        dqn_gradient: native_dqn_gradient,
+    },
+)

@@ -1,0 +1,613 @@
+"""The engine in C against NumPy's and torch's: same results, no write beyond its arrays, errors instead of crashes."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+import threading
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_engine import (
+    A2C_LOSS,
+    ACTION_SPACES,
+    PPO_LOSS,
+    REINFORCE_LOSS,
+    gradients_by,
+    make_batch,
+    make_network,
+    parameters_of,
+)
+from torch import nn
+from training import assert_same_parameters, parameters, train
+
+from rlkit.agents.a2c import A2CCoefficients, A2CConfig
+from rlkit.agents.dqn import DQNConfig
+from rlkit.agents.ppo import OBJECTIVES, PPOCoefficients, PPOConfig
+from rlkit.agents.reinforce import REINFORCECoefficients, REINFORCEConfig
+from rlkit.config import NetworkConfig
+from rlkit.engine import native
+from rlkit.engine.flat import flatten_parameters
+from rlkit.engine.make import chosen, make_engine, make_q_engine, make_q_network
+from rlkit.engine.numpy_engine import NUMPY
+from rlkit.engine.q_engine import TDBatch, dqn_gradient
+from rlkit.errors import RlkitError
+from rlkit.losses import dqn_loss
+from rlkit.networks.mlp import mlp
+from rlkit.networks.q_network import DUELING
+from rlkit.spaces import Array
+
+ROOT = Path(__file__).resolve().parent.parent
+needs_native = pytest.mark.skipif(native.missing is not None, reason=str(native.missing))
+c: Any = importlib.import_module("rlkit.engine._native") if native.missing is None else None
+
+ROWS = (1, 7, 40, 256, 1000)
+WIDTHS = st.one_of(st.integers(1, 40), st.sampled_from([64, 256, 300]))
+
+
+def floats(*shape: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+def assert_close(found: Array, expected: Array, name: str = "") -> None:
+    """Within 1e-5 of the largest number, or of one if that is less."""
+    scale = max(1.0, float(np.abs(expected).max(initial=0)))
+    np.testing.assert_allclose(found / scale, expected / scale, atol=1e-5, rtol=0, err_msg=name)
+
+
+def test_where_there_is_a_compiler_the_engine_was_built() -> None:
+    header = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    cpu = Path("/proc/cpuinfo")
+    if not (platform.machine() == "x86_64" and shutil.which("gcc") and header.exists() and cpu.exists()):
+        pytest.skip("needs Linux on x86-64 with gcc and Python's headers")
+    if not {"avx2", "fma"} <= set(cpu.read_text().split()):
+        assert "processor" in str(native.missing)
+    else:
+        assert native.missing is None, "build it: pip install -e .  or  python setup.py build_ext --inplace"
+
+
+# Primitives
+
+
+@needs_native
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(WIDTHS, min_size=2, max_size=5),
+    activation=st.sampled_from(["tanh", "relu"]),
+    rows=st.sampled_from(ROWS),
+    seed=st.integers(0, 1000),
+)
+def test_outputs_and_gradients_of_mlps_are_numpys_and_torchs(
+    sizes: list[int], activation: str, rows: int, seed: int
+) -> None:
+    x, d_outputs = floats(rows, sizes[0], seed=seed), floats(rows, sizes[-1], seed=seed + 1) / rows
+    module = mlp(sizes, activation, 1.0, torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        for parameter in module.parameters():  # biases too
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)))
+    gradients = flatten_parameters(module)[1]
+    found = {}
+    for name, primitives in (("numpy", NUMPY), ("native", native.NATIVE)):
+        tower = primitives.mlp(module)
+        outputs = tower.forward(x).copy()
+        tower.backward(d_outputs)
+        found[name] = (outputs, gradients.numpy().copy())
+    gradients.zero_()
+    plain = module(torch.from_numpy(x))
+    torch.autograd.backward(plain, torch.from_numpy(d_outputs))
+    found["torch"] = (plain.detach().numpy(), gradients.numpy())
+    for other in ("numpy", "torch"):
+        for ours, theirs in zip(found["native"], found[other], strict=True):
+            assert_close(ours, theirs, other)
+
+
+@needs_native
+def test_without_an_activation_layers_are_a_product() -> None:
+    module = nn.Sequential(nn.Linear(5, 20), nn.Linear(20, 3))
+    gradients = flatten_parameters(module)[1].numpy()
+    tower, x, d_outputs = native.NativeMLP(module), floats(30, 5), floats(30, 3)
+    outputs = module(torch.from_numpy(x))
+    assert_close(tower.forward(x), outputs.detach().numpy())
+    tower.backward(d_outputs)
+    found = gradients.copy()
+    gradients[:] = 0
+    torch.autograd.backward(outputs, torch.from_numpy(d_outputs))
+    assert_close(found, gradients)
+
+
+@needs_native
+def test_tanh_is_right_everywhere_and_never_beyond_one() -> None:
+    one = np.ones((1, 1), np.float32)
+    zero = np.zeros(1, np.float32)
+    identity_after_tanh = c.MLP([(one, zero, one.copy(), zero.copy())] * 2, "tanh")
+    x = np.concatenate([np.linspace(-12, 12, 100_001), np.geomspace(1e-30, 1, 1000), [-1e30, 1e30, np.inf, -np.inf]])
+    x = x.astype(np.float32)[:, None]
+    found = np.empty_like(x)
+    identity_after_tanh.forward(x, found)
+    np.testing.assert_allclose(found, np.tanh(x.astype(np.float64)), rtol=5e-7, atol=0)
+    assert np.abs(found).max() <= 1
+
+
+@needs_native
+@pytest.mark.parametrize("name", ["adam", "rmsprop"])
+@pytest.mark.parametrize("size", [1, 7, 31, 2500])
+@pytest.mark.parametrize("max_norm", [None, 0.5])
+def test_optimisers_are_numpys(name: str, size: int, max_norm: float | None) -> None:
+    found = []
+    for primitives in (NUMPY, native.NATIVE):
+        optimizer, moments = primitives.make_optimizer(name, size, 1e-5)
+        moved, norms = floats(size, seed=1), []
+        for step in range(20):
+            gradient = floats(size, seed=step)
+            norms.append(primitives.clip_global_norm(gradient, max_norm))
+            optimizer.step(moved, gradient, 0.01)
+        assert optimizer.steps == 20
+        found.append([moved, np.array(norms), *moments.values()])
+    for expected, ours in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
+
+
+# Losses
+
+
+@needs_native
+@settings(max_examples=60, deadline=None)
+@given(
+    losses=st.sampled_from([PPO_LOSS, PPO_LOSS, A2C_LOSS, REINFORCE_LOSS]),
+    action_space=st.sampled_from(ACTION_SPACES),
+    hidden=st.lists(WIDTHS, max_size=3),
+    activation=st.sampled_from(["tanh", "relu"]),
+    objective=st.sampled_from(OBJECTIVES),
+    rows=st.sampled_from(ROWS[:4]),
+    ent_coef=st.sampled_from([0.0, 0.05]),
+    clip_value_coef=st.sampled_from([None, 0.1]),
+    normalize=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_gradients_of_losses_are_numpys_and_torchs(
+    losses: Any,
+    action_space: spaces.Space[Any],
+    hidden: list[int],
+    activation: str,
+    objective: str,
+    rows: int,
+    ent_coef: float,
+    clip_value_coef: float | None,
+    normalize: bool,
+    seed: int,
+) -> None:
+    def network() -> Any:
+        return make_network(action_space, hidden_sizes=hidden, activation=activation)
+
+    coefficients: Any = PPOCoefficients(objective, 0.2, 0.5, clip_value_coef, ent_coef, 0.5, normalize)
+    if losses is A2C_LOSS:
+        coefficients = A2CCoefficients(ent_coef, 0.5, normalize)
+    elif losses is REINFORCE_LOSS:
+        coefficients = REINFORCECoefficients(7, ent_coef, 0.5, normalize)
+    mask = isinstance(action_space, spaces.Discrete | spaces.MultiDiscrete) and seed % 2 == 0
+    batch = make_batch(network(), rows, seed, mask=mask)
+    if isinstance(action_space, spaces.MultiDiscrete) and mask:  # a choice is left in its second part too
+        batch = make_batch(network(), rows, seed)
+    if objective == "clip" or losses is not PPO_LOSS:
+        batch = batch._replace(old_params=None)
+    found = {name: gradients_by(name, network(), batch, coefficients, losses) for name in ("torch", "numpy", "native")}
+    for other in ("torch", "numpy"):
+        assert_close(found["native"].numpy(), found[other].numpy(), other)
+
+
+@needs_native
+@pytest.mark.parametrize("action_space", ACTION_SPACES, ids=lambda space: type(space).__name__)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_metrics_and_parameters_stay_numpys_over_many_steps(action_space: spaces.Space[Any], objective: str) -> None:
+    coefficients = PPOCoefficients(objective, 0.2, 0.5, 0.2, 0.01, 0.5, True)
+    histories, ends = [], []
+    for compute in ("numpy", "native"):
+        network = make_network(action_space)
+        batch = make_batch(network, 64, seed=0, mask=isinstance(action_space, spaces.Discrete))
+        engine, _ = make_engine(network, compute, *PPO_LOSS, 0.5, 1e-5)
+        engine.load(batch if objective != "clip" else batch._replace(old_params=None))
+        rng = np.random.default_rng(0)
+        histories.append([engine.step(rng.permutation(64)[:48], coefficients, 1e-3) for _ in range(20)])
+        ends.append(parameters_of(network))
+    for plain, fast in zip(*histories, strict=True):
+        assert fast == pytest.approx(plain, abs=2e-5, rel=1e-4)
+    torch.testing.assert_close(ends[1], ends[0], atol=2e-5, rtol=1e-4)
+
+
+def q_engine(compute: str, dueling: str = "none", **config: Any) -> tuple[Any, Any]:
+    network, _ = make_q_network(
+        spaces.Box(-1, 1, (5,)), 3, NetworkConfig(**config), np.random.SeedSequence(0), "cpu", dueling
+    )
+    engine, found = make_q_engine(
+        network, compute, dqn_loss, dqn_gradient, max_grad_norm=10.0, optimizer="adam", eps=1e-8
+    )
+    assert found == compute
+    return network, engine
+
+
+def td_batch(rows: int, weighted: bool = False, seed: int = 0) -> TDBatch:
+    rng = np.random.default_rng(seed)
+    weights = rng.random(rows).astype(np.float32) if weighted else None
+    return TDBatch((floats(rows, 5, seed=seed),), rng.integers(3, size=rows), 2 * floats(rows, seed=seed), weights)
+
+
+@needs_native
+@pytest.mark.parametrize("dueling", DUELING)
+@pytest.mark.parametrize("loss", ["huber", "mse"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_q_learning_steps_are_numpys_and_torchs(dueling: str, loss: str, weighted: bool) -> None:
+    found, last = {}, {}
+    for compute in ("torch", "numpy", "native"):
+        network, engine = q_engine(compute, dueling, hidden_sizes=[20, 30], activation="relu")
+        steps = [engine.step(td_batch(33, weighted, seed), loss, 1e-3) for seed in range(5)]
+        engine.update_target(0.5)
+        target = engine.target_q_values(td_batch(1100).features)
+        found[compute] = (*(errors for errors, _ in steps), target, parameters_of(network).numpy())
+        last[compute] = steps[-1][1]
+    for other in ("torch", "numpy"):
+        assert last["native"] == pytest.approx(last[other], rel=1e-4, abs=1e-6)
+        for ours, theirs in zip(found["native"], found[other], strict=True):
+            assert_close(ours, theirs, other)
+
+
+# Engines
+
+
+@needs_native
+@pytest.mark.parametrize("action_space", ACTION_SPACES, ids=lambda space: type(space).__name__)
+def test_actions_are_numpys_for_the_same_generator(action_space: spaces.Space[Any]) -> None:
+    features, actions = (floats(16, 5),), []
+    for compute in ("numpy", "native"):
+        network = make_network(action_space)
+        engine, _ = make_engine(network, compute, *PPO_LOSS, 0.5, 1e-5)
+        rng = np.random.default_rng(0)
+        rows = [1, 3, 16] * 30
+        actions.append([network.head.sample(engine.policy((features[0][:n],)), rng) for n in rows])
+    for plain, fast in zip(*actions, strict=True):
+        np.testing.assert_allclose(fast, plain, atol=1e-5)
+
+
+AGENTS: dict[str, tuple[str, Any]] = {
+    "ppo": ("CartPole-v1", PPOConfig(num_steps=16, minibatch_size=40, num_epochs=3, ent_coef=0.01)),
+    "ppo on continuous actions": ("Pendulum-v1", PPOConfig(objective="adaptive_kl", num_steps=16, minibatch_size=40)),
+    "a2c": ("CartPole-v1", A2CConfig(ent_coef=0.01)),
+    "reinforce": ("CartPole-v1", REINFORCEConfig(baseline="value")),
+    "dqn": ("CartPole-v1", DQNConfig(learning_starts=64, num_steps=8)),
+    "dqn, all of it": (
+        "CartPole-v1",
+        DQNConfig(learning_starts=64, num_steps=8, double=True, dueling=True, prioritized=True, n_step=3),
+    ),
+}
+
+
+@needs_native
+@pytest.mark.parametrize("name", AGENTS)
+def test_training_is_numpys_up_to_rounding_and_repeats_to_the_last_bit(name: str) -> None:
+    env, config = AGENTS[name]
+    updates = 20 if "dqn" in name else 5
+    network = NetworkConfig(hidden_sizes=[32, 32])
+    plain, fast, again = (
+        train(env, config, updates, network=network, compute=compute, num_envs=4)[0]
+        for compute in ("numpy", "native", "native")
+    )
+    assert (plain.compute, fast.compute) == ("numpy", "native")
+    assert_same_parameters(fast, again)
+    start = parameters(train(env, config, 0, network=network, num_envs=4)[0])
+    for key, array in parameters(plain).items():
+        np.testing.assert_allclose(parameters(fast)[key], array, atol=2e-4, err_msg=key)
+    assert any(np.abs(array - start[key]).max() > 1e-3 for key, array in parameters(plain).items())
+
+
+@needs_native
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+@pytest.mark.parametrize(
+    ("before", "after"), [("native", "numpy"), ("numpy", "native"), ("native", "torch"), ("torch", "native")]
+)
+def test_any_engine_goes_on_from_the_others_state(before: str, after: str, optimizer: str) -> None:
+    coefficients = PPOCoefficients("clip", 0.2, 0.0, None, 0.01, 0.5, True)
+    pairs = {}
+    for compute in (before, after):
+        network = make_network(spaces.Discrete(3))
+        engine, _ = make_engine(network, compute, *PPO_LOSS, 0.5, 1e-5, optimizer)
+        engine.load(make_batch(network, 32, seed=0)._replace(old_params=None))
+        pairs[compute] = (network, engine)
+    (first, first_engine), (second, second_engine) = pairs[before], pairs[after]
+    for _ in range(5):
+        first_engine.step(np.arange(32), coefficients, 1e-3)
+    second.load_state_dict(first.state_dict())
+    second_engine.load_state_dict(first_engine.state_dict())
+    for _ in range(5):
+        first_engine.step(np.arange(32), coefficients, 1e-3)
+        second_engine.step(np.arange(32), coefficients, 1e-3)
+    torch.testing.assert_close(parameters_of(second), parameters_of(first), atol=1e-5, rtol=1e-4)
+
+
+# Memory, errors, and what is left as it was
+
+GUARD = np.float32(-12345.0)
+
+
+class Guarded:
+    """Arrays with guard words before and after each of them."""
+
+    def __init__(self) -> None:
+        self._all: list[tuple[Array, int]] = []
+
+    def array(self, values: Array) -> Array:
+        whole = np.full(values.size + 64, GUARD, np.float32)
+        self._all.append((whole, values.size))
+        inner: Array = whole[32 : 32 + values.size].reshape(values.shape)
+        inner[...] = values
+        return inner
+
+    def check(self) -> None:
+        for whole, size in self._all:
+            assert (whole[:32] == GUARD).all()
+            assert (whole[32 + size :] == GUARD).all()
+
+
+@needs_native
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 40), min_size=2, max_size=4),
+    activation=st.sampled_from(["tanh", "relu", "identity"]),
+    rows=st.integers(0, 30),
+)
+def test_nothing_is_written_beyond_the_arrays(sizes: list[int], activation: str, rows: int) -> None:
+    memory = Guarded()
+    layers = []
+    for inputs, outputs in pairwise(sizes):
+        weights, biases = floats(outputs, inputs), floats(outputs)
+        layers.append(tuple(memory.array(array) for array in (weights, biases, weights, biases)))
+    tower = c.MLP(layers, activation)
+    x, y, d_outputs = (memory.array(floats(rows, n)) for n in (sizes[0], sizes[-1], sizes[-1]))
+    tower.forward(x, y)
+    tower.backward(x, d_outputs)
+    size = sizes[0]
+    moved, gradient, first, second = (memory.array(np.abs(floats(size))) for _ in range(4))
+    c.clip_global_norm(gradient, 1e-3)
+    c.adam(moved, gradient, first, second, 1, 1e-3, 0.9, 0.999, 1e-8)
+    c.rmsprop(moved, gradient, second, 1e-3, 0.99, 1e-8)
+    if rows:
+        q_values, d_q_values = memory.array(floats(rows, size)), memory.array(floats(rows, size))
+        columns = [memory.array(floats(rows, seed=seed)) for seed in range(6)]
+        action = np.random.default_rng(rows).integers(size, size=rows)
+        c.td_loss(q_values, action, columns[0], columns[1], "huber", d_q_values, columns[2])
+        for kind in ("categorical", "bernoulli", "gaussian"):
+            parts, params = {
+                "categorical": ([size, 2], size + 2),
+                "bernoulli": ([1] * size, size),
+                "gaussian": ([2] * size, 2 * size),
+            }[kind]
+            actions = np.zeros((rows, len(parts)), np.int64 if kind == "categorical" else np.float32)
+            c.policy_loss(
+                kind,
+                np.array(parts),
+                "kl",
+                (0.2, 0.5, 0.1, 0.01, 0.5, float(rows)),
+                memory.array(floats(rows, params)),
+                columns[0],
+                actions,
+                *columns[1:4],
+                memory.array(floats(rows, params, seed=1)),
+                columns[4],
+                memory.array(floats(rows, params)),
+                columns[5],
+            )
+    memory.check()
+
+
+@needs_native
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_not_a_number_stays_visible(activation: str) -> None:
+    module = mlp([3, 20, 20, 2], activation, 1.0, torch.Generator().manual_seed(0))
+    gradients = flatten_parameters(module)[1].numpy()
+    tower, x = native.NativeMLP(module), floats(10, 3)
+    x[4, 1] = np.nan
+    outputs = tower.forward(x)
+    np.testing.assert_array_equal(np.isnan(outputs).all(1), np.arange(10) == 4)
+    assert np.isfinite(np.delete(outputs, 4, axis=0)).all()
+    tower.backward(outputs)
+    assert np.isnan(gradients).all()
+    assert math.isnan(native.clip_global_norm(gradients, 0.5))
+    moved = floats(len(gradients))
+    native.make_optimizer("adam", len(moved), 1e-8)[0].step(moved, gradients, 1e-3)
+    assert np.isnan(moved).all()
+    for kind, parts in (("categorical", [2]), ("bernoulli", [1, 1]), ("gaussian", [2])):
+        params, actions = floats(3, 2), np.zeros((3, len(parts)), np.int64 if kind == "categorical" else np.float32)
+        params[1, 0] = np.nan
+        d_params, d_values, column = floats(3, 2), floats(3), floats(3)
+        for objective in ("log_prob", "clip", "kl"):
+            coefficients = (0.2, 0.5, math.inf, 0.01, 0.5, 3.0)
+            rest = (column, actions, column, column, column, floats(3, 2), None, d_params, d_values)
+            loss = c.policy_loss(kind, np.array(parts), objective, coefficients, params, *rest)[0]
+            assert math.isnan(loss)
+            assert np.isnan(d_params[1]).any()
+            assert np.isfinite(d_params[[0, 2]]).all()
+
+
+@needs_native
+def test_small_numbers_are_not_flushed_to_zero() -> None:
+    """As code that was compiled with -ffast-math makes the whole process do."""
+    train("CartPole-v1", PPOConfig(num_steps=8, minibatch_size=8, num_epochs=1), 1, compute="native", num_envs=1)
+    smallest = np.full(100, 1e-40, np.float32)
+    assert (smallest * np.float32(0.5) > 0).all()
+    assert (torch.from_numpy(smallest) * 0.5 > 0).all()
+
+
+def two_layers() -> Any:
+    weights, biases = floats(4, 3), floats(4)
+    last_weights, last_biases = floats(2, 4), floats(2)
+    return c.MLP(
+        [(weights, biases, weights.copy(), biases.copy()), (last_weights, last_biases, last_weights, last_biases)],
+        "tanh",
+    )
+
+
+MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
+    "wrong type": (lambda: two_layers().forward(floats(5, 3).astype(np.float64), floats(5, 2)), ValueError, "type 'd'"),
+    "wrong width": (lambda: two_layers().forward(floats(5, 4), floats(5, 2)), ValueError, "x: dimension 1 is 4"),
+    "wrong rows": (lambda: two_layers().forward(floats(5, 3), floats(6, 2)), ValueError, "outputs: dimension 0 is 6"),
+    "a vector": (lambda: two_layers().forward(floats(3), floats(1, 2)), ValueError, "x: 1 dimensions, expected 2"),
+    "not dense": (lambda: two_layers().forward(floats(3, 5).T, floats(5, 2)), ValueError, "contiguous"),
+    "not an array": (lambda: two_layers().forward([[1.0]], floats(1, 2)), TypeError, "bytes-like"),
+    "backward first": (lambda: two_layers().backward(floats(5, 3), floats(5, 2)), RuntimeError, "forward comes before"),
+    "too few": (lambda: two_layers().forward(floats(5, 3)), TypeError, "forward takes 2 arguments, 1 given"),
+    "no layers": (lambda: c.MLP([], "tanh"), ValueError, "expected at least one"),
+    "a layer of one": (lambda: c.MLP([floats(2, 2)], "tanh"), TypeError, "a layer: expected a tuple"),
+    "activation": (lambda: c.MLP([], "gelu"), ValueError, "'gelu': expected tanh, relu or identity"),
+    "layers that do not fit": (
+        lambda: c.MLP([(floats(4, 3), floats(4)) * 2, (floats(2, 5), floats(2)) * 2], "tanh"),
+        ValueError,
+        "weights: dimension 1 is 5, expected 4",
+    ),
+    "not a module": (lambda: c.MLP.__new__(c.MLP).forward(floats(1, 1), floats(1, 1)), RuntimeError, "not initialised"),
+    "optimiser": (lambda: c.rmsprop(floats(3), floats(4), floats(3), 1.0, 1.0, 1.0), ValueError, "gradient: dimension"),
+    "rate": (lambda: c.rmsprop(floats(3), floats(3), floats(3), "fast", 1.0, 1.0), TypeError, "real number"),
+    "loss": (
+        lambda: c.td_loss(floats(2, 3), np.zeros(2, np.int64), floats(2), None, "l1", floats(2, 3), floats(2)),
+        ValueError,
+        "'l1' is none",
+    ),
+    "action": (
+        lambda: c.td_loss(floats(2, 3), np.array([0, 3]), floats(2), None, "mse", floats(2, 3), floats(2)),
+        ValueError,
+        "action: row 1 is out of range",
+    ),
+    "action of a policy": (
+        lambda: c.policy_loss(
+            "categorical",
+            np.array([2]),
+            "log_prob",
+            (0.0, 0.0, math.inf, 0.0, 0.5, 2.0),
+            floats(2, 2),
+            floats(2),
+            np.array([[-1], [0]]),
+            *[floats(2)] * 3,
+            None,
+            None,
+            floats(2, 2),
+            floats(2),
+        ),
+        ValueError,
+        "action: row 0 is out of range",
+    ),
+}
+
+
+@needs_native
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_errors(mistake: str) -> None:
+    call, error, words = MISTAKES[mistake]
+    with pytest.raises(error, match=words):
+        call()
+
+
+@needs_native
+def test_arrays_that_must_not_change_are_refused() -> None:
+    frozen = floats(5)
+    frozen.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        c.clip_global_norm(frozen, 0.5)
+
+
+@needs_native
+def test_other_threads_run_meanwhile_but_not_on_the_same_network() -> None:
+    module = mlp([8, 64, 64, 1], "tanh", 1.0, torch.Generator().manual_seed(0))
+    flatten_parameters(module)
+    tower, done = native.NativeMLP(module), threading.Event()
+    errors: list[RuntimeError] = []
+    inputs = floats(2000, 8), floats(2000, 8)
+
+    def compute(x: Array) -> None:
+        while not done.is_set():
+            try:
+                tower.forward(x)
+            except RuntimeError as error:
+                errors.append(error)
+                done.set()
+
+    threads = [threading.Thread(target=compute, args=(x,)) for x in inputs]
+    for thread in threads:
+        thread.start()
+    done.wait(60)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert "computing in another thread" in str(errors[0])
+
+
+# Without it
+
+
+WITHOUT = """
+import sys
+sys.modules["rlkit.engine._native"] = None
+import rlkit
+fields = {"agent.num_steps": 8, "agent.minibatch_size": 8, "num_envs": 1, "total_timesteps": 8, "eval_episodes": 1}
+fields["final_eval_episodes"] = 0
+rlkit.train(agent="ppo", env="CartPole-v1", run_dir="run", **fields)
+try:
+    rlkit.train(agent="ppo", env="CartPole-v1", run_dir="other", compute="native", **fields)
+except rlkit.errors.RlkitError as error:
+    print("refused:", error)
+"""
+
+
+def test_without_the_engine_numpy_takes_its_place_and_the_run_says_so(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    command = [sys.executable, "-c", WITHOUT]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert "numpy on cpu: the C engine was not built" in result.stdout + result.stderr
+    assert "refused: compute=native: the C engine was not built" in result.stdout
+
+
+def test_a_build_without_a_compiler_succeeds_without_the_engine(tmp_path: Path) -> None:
+    pytest.importorskip("setuptools")
+    shutil.copy(ROOT / "setup.py", tmp_path)
+    shutil.copytree(ROOT / "rlkit" / "engine" / "c", tmp_path / "rlkit" / "engine" / "c")
+    command = [sys.executable, "setup.py", "build_ext", "--inplace"]
+    environment = {**os.environ, "CC": "/bin/false"}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert list(tmp_path.rglob("*.so")) == []
+
+
+@pytest.mark.parametrize(
+    ("compute", "reason", "missing", "expected"),
+    [
+        ("auto", None, None, "native"),
+        ("auto", None, "it was not built", "numpy"),
+        ("auto", "it has convolutions", None, "torch"),
+        ("numpy", None, None, "numpy"),
+        ("torch", None, None, "torch"),
+        ("native", None, None, "native"),
+        ("native", None, "it was not built", RlkitError),
+        ("native", "it has convolutions", None, RlkitError),
+        ("numpy", "it has convolutions", None, RlkitError),
+    ],
+)
+def test_what_compute_becomes(
+    compute: str, reason: str | None, missing: str | None, expected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "missing", missing)
+    if isinstance(expected, str):
+        assert chosen(compute, reason) == expected
+    else:
+        with pytest.raises(expected, match=str(reason or missing)):
+            chosen(compute, reason)
