@@ -255,7 +255,7 @@ def test_q_learning_steps_are_numpys_and_torchs(dueling: str, loss: str, weighte
         network, engine = q_engine(compute, dueling, hidden_sizes=[20, 30], activation="relu")
         steps = [engine.step(td_batch(33, weighted, seed), loss, 1e-3) for seed in range(5)]
         engine.update_target(0.5)
-        target = engine.target_q_values(td_batch(1100).features)
+        target = engine.target_outputs(td_batch(1100).features)
         found[compute] = (*(errors for errors, _ in steps), target, parameters_of(network).numpy())
         last[compute] = steps[-1][1]
     for other in ("torch", "numpy"):
