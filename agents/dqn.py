@@ -234,7 +234,7 @@ class DQN(Agent):
         return ReplayBuffer(*sizes, n_step=config.n_step, gamma=config.gamma, folder=folder)
 
     def act(self, obs: Obs, *, action_mask: Array | None = None, explore: bool = True) -> Step:
-        q_values = self.engine.q_values(self.network.features(obs), noise=self._act_rng if explore else None)
+        q_values = self.engine.q_values(self.network.features(obs), noise=self._sample_rng if explore else None)
         if action_mask is not None and action_mask.shape != q_values.shape:
             raise RlkitError(
                 f"an action mask of shape {action_mask.shape} does not fit the action space: expected {q_values.shape}"
@@ -247,7 +247,8 @@ class DQN(Agent):
 
     def update(self, buffer: ReplayBuffer, progress: float) -> dict[str, float]:
         config = self.config
-        self._epsilon[()] = self._scheduled_epsilon(progress, buffer.episodes)
+        episodes = 0 if config.epsilon_episodes is None else ranks.episodes(buffer.episodes)
+        self._epsilon[()] = self._scheduled_epsilon(progress, episodes)
         if self.network.features.statistics is not None:
             self.network.features.update(buffer.recent_obs(config.num_steps))
         metrics = {"train/epsilon": self.epsilon}
@@ -327,7 +328,7 @@ class DQN(Agent):
         if config.epsilon_episodes is None:
             share = progress / config.exploration_fraction
         else:
-            share = ranks.episodes(episodes) / config.epsilon_episodes
+            share = episodes / config.epsilon_episodes
         start = 1.0 if config.epsilon_start is None else config.epsilon_start
         return annealed(config.epsilon_schedule, start, config.epsilon_end, share)
 

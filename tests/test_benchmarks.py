@@ -116,7 +116,7 @@ def test_learning_trains_what_is_missing_and_keeps_what_is_there(modules: Any, t
     learning, _ = modules
     done = {"seed": 0, "total_timesteps": 256, "eval_return_mean": 30.0, "eval_episodes": 100}
     learning.write_row(learning.csv_file(tmp_path, learning.SUITE[0]), done)
-    few = ("--env", "CartPole-v1", "--seeds", "2", "--results", str(tmp_path), "total_timesteps=256")
+    few = ("--agent", "ppo", "--env", "CartPole-v1", "--seeds", "2", "--results", str(tmp_path), "total_timesteps=256")
     assert "1 of 2 runs to do" in run("learning.py", *few)
     with (tmp_path / "learning" / "ppo_CartPole-v1.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -492,7 +492,7 @@ def test_a_saved_agent_comes_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("space", [spaces.Box(-1, 1, (2,)), spaces.MultiDiscrete([2, 3])])
 def test_other_actions_are_refused_and_the_agents_named_that_can(space: spaces.Space[Any]) -> None:
     with pytest.raises(
-        RlkitError, match=r"agent=dqn needs Discrete actions, not .*; agents that .*: .*a2c, ppo"
+        RlkitError, match=r"agent=dqn needs Discrete actions, not .*; agents that .*: .*a2c, .*ppo"
     ) as info:
         make_agent(QUICK, VECTOR, space)
     named = str(info.value).split(": ")[-1].split(", ")

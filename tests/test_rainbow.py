@@ -394,7 +394,7 @@ def test_tuned_values_of_dqn_and_rainbows_fields_go_together(tmp_path: Path) -> 
     agent: Any = result.agent
     config = agent.config
     assert VARIANTS["rainbow"].fields.items() <= vars(config).items()
-    assert (config.num_steps, config.v_min, config.v_max) == (256, 0, 100)  # the tuned file's
+    assert (config.num_steps, config.v_min, config.v_max) == (16, 0, 100)  # the tuned file's
     assert (agent.compute, agent.epsilon) == ("torch", 0)
     assert isinstance(agent.make_buffer(1), PrioritizedReplayBuffer)
     assert len(noisy_layers(agent.network)) == 3
