@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 LOSSES = ("huber", "mse")
 DUELINGS = ("mean", "sum")
+UNITS = ("update", "episode")
 BLOCK = 8192
 """Transitions drawn from the buffer at once, whose next values the target network finds together."""
 PRIORITY_EPS = 1e-6
@@ -70,6 +71,8 @@ class DQNConfig:
     """Steps per environment between updates."""
     gradient_steps: int = 8
     """Gradient steps in each update."""
+    gradient_steps_per: str = "update"
+    """`episode`: take them for each episode that has ended since the last update instead."""
     minibatch_size: int = 64
     """Transitions per gradient step."""
     target_update_interval: int = 250
@@ -102,6 +105,7 @@ class DQNConfig:
         """Raises RlkitError on the first field whose value cannot work."""
         check_choice("agent.dueling_advantage", self.dueling_advantage, DUELINGS)
         check_choice("agent.loss", self.loss, LOSSES)
+        check_choice("agent.gradient_steps_per", self.gradient_steps_per, UNITS)
         check_choice("agent.learning_rate_schedule", self.learning_rate_schedule, SCHEDULES)
         check_choice("agent.epsilon_schedule", self.epsilon_schedule, ANNEALINGS)
         exponential_epsilon = ("epsilon_start", "epsilon_end") if self.epsilon_schedule == "exponential" else ()
@@ -198,7 +202,7 @@ class DQN(Agent):
         self.model.register_buffer("epsilon", epsilon)  # saved, so that a loaded agent explores as it did
         self._epsilon: Array = epsilon.numpy()
         self._act_rng, self._sample_rng = (np.random.default_rng(part) for part in (act_seed, sample_seed))
-        self._gradient_steps = 0
+        self._gradient_steps = self._episodes = 0
 
     @property
     def epsilon(self) -> float:
@@ -231,11 +235,13 @@ class DQN(Agent):
         self._anneal_epsilon(progress, buffer.episodes)
         self.network.features.update(buffer.recent_obs(config.num_steps))
         metrics = {"train/epsilon": self.epsilon}
-        if buffer.added < config.learning_starts:
+        due = buffer.episodes - self._episodes if config.gradient_steps_per == "episode" else 1
+        self._episodes = buffer.episodes
+        if buffer.added < config.learning_starts or due < 1:
             return metrics
         learning_rate = scheduled(config.learning_rate_schedule, config.learning_rate, progress)
         history: list[dict[str, float]] = []
-        while (left := config.gradient_steps - len(history)) > 0:
+        while (left := due * config.gradient_steps - len(history)) > 0:
             steps_since_target = self._gradient_steps % config.target_update_interval
             if steps_since_target == 0:
                 self.engine.update_target(config.tau if self._gradient_steps else 1.0)
@@ -318,6 +324,7 @@ class DQN(Agent):
             "act_rng": self._act_rng.bit_generator.state,
             "sample_rng": self._sample_rng.bit_generator.state,
             "gradient_steps": self._gradient_steps,
+            "episodes": self._episodes,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -327,4 +334,4 @@ class DQN(Agent):
         self.engine.load_state_dict(state["engine"])
         self._act_rng.bit_generator.state = state["act_rng"]
         self._sample_rng.bit_generator.state = state["sample_rng"]
-        self._gradient_steps = state["gradient_steps"]
+        self._gradient_steps, self._episodes = state["gradient_steps"], state["episodes"]

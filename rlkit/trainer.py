@@ -61,19 +61,26 @@ class Trainer:
         self.best = -math.inf
         self.started = time.perf_counter()
         self._since_log: list[Episode] = []
+        self._unlogged: dict[str, float] = {}
         self._logged_at = (0, self.started)
 
     def train(self) -> None:
         """The loop: collect, update, log, evaluate, save."""
-        while (timesteps := self.collector.timesteps) < self.config.total_timesteps:
+        while (spent := self.spent) < 1:
             episodes = self.collector.collect(self.agent, self.buffer, self.agent.steps_per_update)
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # `log` reports what diverges
-                metrics = self.agent.update(self.buffer, timesteps / self.config.total_timesteps)
+                metrics = self.agent.update(self.buffer, spent)
             self.log(episodes, metrics)
             if self._evaluation_due(self.collector.timesteps):
                 self.evaluate()
             if self._checkpoint_due(self.collector.timesteps):
                 self.save("last")
+
+    @property
+    def spent(self) -> float:
+        """The share of the budget that is spent: of the timesteps, or of the episodes where that is more."""
+        timesteps = self.collector.timesteps / self.config.total_timesteps
+        return max(timesteps, self.episodes / (self.config.total_episodes or math.inf))
 
     def log(self, episodes: list[Episode], metrics: dict[str, float]) -> None:
         """Shows progress, and writes a row of metrics when one is due."""
@@ -82,18 +89,20 @@ class Trainer:
                 f"training diverged after {self.collector.timesteps} timesteps: {diverged[0]} is "
                 f"{metrics[diverged[0]]}; a smaller agent.learning_rate may help"
             )
+        metrics = self._unlogged = self._unlogged | metrics  # an update may have taken no gradient step
         self.episodes += len(episodes)
         self._since_log += episodes
-        if self._since_log:
+        if episodes:
             metrics["rollout/episode_return"] = float(np.mean([e.episode_return for e in self._since_log]))
             metrics["rollout/episode_length"] = float(np.mean([e.length for e in self._since_log]))
         timesteps, now = self.collector.timesteps, time.perf_counter()
         self.progress.update(timesteps, metrics)
-        if self._log_due(timesteps) or timesteps >= self.config.total_timesteps:
+        if self._log_due(timesteps) or self.spent >= 1:
             before, then = self._logged_at
             metrics["time/steps_per_second"] = (timesteps - before) / (now - then)
+            metrics["time/total_episodes"] = self.episodes
             self._write(metrics)
-            self._since_log, self._logged_at = [], (timesteps, now)
+            self._since_log, self._unlogged, self._logged_at = [], {}, (timesteps, now)
 
     def evaluate(self) -> None:
         """Evaluates on separate environments, and saves the agent as the best so far if it is."""

@@ -14,13 +14,25 @@ from rlkit.spaces import Array
 
 
 class TorchDescent:
-    """Clips and follows the gradients of torch losses, with torch's optimiser of that name."""
+    """Clips and follows the gradients of torch losses, with torch's optimiser of that name.
 
-    def __init__(self, module: nn.Module, *, max_grad_norm: float | None, optimizer: str, eps: float) -> None:
+    `rates` multiply the learning rates of the flat parameters: `rlkit.engine.flat.rates`.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        max_grad_norm: float | None,
+        optimizer: str,
+        eps: float,
+        rates: Tensor | None = None,
+    ) -> None:
         flat, gradients = flatten_parameters(module)
         self.device = flat.device
         self.flat = nn.Parameter(flat)
         self.flat.grad = gradients
+        self._rates = None if rates is None else rates.to(self.device)
         self._max_grad_norm = max_grad_norm
         self._moments = MOMENTS[optimizer]
         self._optimizer: torch.optim.Optimizer = (
@@ -38,7 +50,13 @@ class TorchDescent:
         if self._max_grad_norm is not None:
             self.flat.grad.mul_((self._max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
         self._optimizer.param_groups[0]["lr"] = learning_rate
-        self._optimizer.step()
+        if self._rates is None:
+            self._optimizer.step()
+            return norm
+        with torch.no_grad():
+            before = self.flat.clone()
+            self._optimizer.step()
+            self.flat.copy_(before.lerp(self.flat, self._rates))
         return norm
 
     def state_dict(self) -> dict[str, Any]:
@@ -62,17 +80,26 @@ class TorchDescent:
 class NumpyDescent:
     """Clips and follows gradients that were written into `gradients`, or into the module's own `grad`."""
 
-    def __init__(self, module: nn.Module, *, max_grad_norm: float | None, optimizer: str, eps: float) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        max_grad_norm: float | None,
+        optimizer: str,
+        eps: float,
+        rates: Tensor | None = None,
+    ) -> None:
         flat, gradients = flatten_parameters(module)
         self.flat: Array = flat.numpy()
         self.gradients: Array = gradients.numpy()
         self._max_grad_norm = max_grad_norm
+        self._rates: float | Array = 1.0 if rates is None else rates.numpy()
         self.optimizer, self._moments = make_optimizer(optimizer, len(self.flat), eps)
 
     def step(self, learning_rate: float) -> float:
         """Moves the parameters and uses up the gradients; returns their norm before clipping."""
         norm = clip_global_norm(self.gradients, self._max_grad_norm)
-        self.optimizer.step(self.flat, self.gradients, learning_rate)
+        self.optimizer.step(self.flat, self.gradients, learning_rate * self._rates)
         return norm
 
     def state_dict(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import nn
 
 from rlkit.config import NetworkConfig
 from rlkit.engine.base import AnalyticLoss, Engine, TorchLoss
+from rlkit.engine.flat import rates
 from rlkit.engine.numpy_engine import NumpyEngine, unsupported
 from rlkit.engine.q_engine import AnalyticTDLoss, NumpyQEngine, QEngine, TorchQEngine, TorchTDLoss, q_unsupported
 from rlkit.engine.torch_engine import TorchEngine
@@ -75,16 +76,18 @@ def make_engine(
     max_grad_norm: float | None,
     eps: float,
     optimizer: str = "adam",
+    critic_rate: float = 1.0,
 ) -> tuple[Engine, str]:
     """The engine for a network that is already on its device, and what `compute=auto` became.
 
-    `optimizer` is `adam` or `rmsprop`, `eps` its ε. Raises RlkitError where `compute=numpy` cannot handle the network.
+    `optimizer` is `adam` or `rmsprop`, `eps` its ε; `critic_rate` multiplies the learning rate of the critic. Raises
+    RlkitError where `compute=numpy` cannot handle the network.
     """
+    multiples = None if critic_rate == 1 else rates(network, network.critic, critic_rate)
+    descent = {"max_grad_norm": max_grad_norm, "optimizer": optimizer, "eps": eps, "rates": multiples}
     if chosen(compute, unsupported(network)) == "torch":
-        torch_engine = TorchEngine(network, torch_loss, max_grad_norm=max_grad_norm, optimizer=optimizer, eps=eps)
-        return torch_engine, "torch"
-    numpy_engine = NumpyEngine(network, analytic_loss, max_grad_norm=max_grad_norm, optimizer=optimizer, eps=eps)
-    return numpy_engine, "numpy"
+        return TorchEngine(network, torch_loss, **descent), "torch"
+    return NumpyEngine(network, analytic_loss, **descent), "numpy"
 
 
 def make_q_engine(

@@ -75,12 +75,10 @@ class MLP:
 class NumpyEngine:
     """Gradient steps on a loss whose derivatives are written out; see `Engine`."""
 
-    def __init__(
-        self, network: ActorCritic, loss: AnalyticLoss, *, max_grad_norm: float | None, optimizer: str, eps: float
-    ) -> None:
+    def __init__(self, network: ActorCritic, loss: AnalyticLoss, **descent: Any) -> None:
         if reason := unsupported(network):
             raise ValueError(reason)
-        self._descent = NumpyDescent(network, max_grad_norm=max_grad_norm, optimizer=optimizer, eps=eps)
+        self._descent = NumpyDescent(network, **descent)
         self._actor, self._critic = MLP(network.actor), MLP(network.critic)
         self._log_std = None if network.log_std is None else network.log_std.detach().numpy()
         self._log_std_gradient = None if network.log_std is None else _gradient(network.log_std)

@@ -17,8 +17,8 @@ class Optimizer(Protocol):
 
     steps: int
 
-    def step(self, parameters: Array, gradient: Array, learning_rate: float) -> None:
-        """Moves `parameters` in place; `gradient` is used as working memory."""
+    def step(self, parameters: Array, gradient: Array, learning_rate: float | Array) -> None:
+        """Moves `parameters` in place; `gradient` is used as working memory; `learning_rate` may be one for each."""
 
 
 def clip_global_norm(gradient: Array, max_norm: float | None) -> float:
@@ -39,7 +39,7 @@ class Adam:
         self._betas, self._eps = betas, eps
         self._buffer = np.empty(size, np.float32)
 
-    def step(self, parameters: Array, gradient: Array, learning_rate: float) -> None:
+    def step(self, parameters: Array, gradient: Array, learning_rate: float | Array) -> None:
         beta1, beta2 = self._betas
         self.steps += 1
         buffer = self._buffer
@@ -67,7 +67,7 @@ class RMSprop:
         self._alpha, self._eps = alpha, eps
         self._buffer = np.empty(size, np.float32)
 
-    def step(self, parameters: Array, gradient: Array, learning_rate: float) -> None:
+    def step(self, parameters: Array, gradient: Array, learning_rate: float | Array) -> None:
         self.steps += 1
         buffer = self._buffer
         np.multiply(gradient, gradient, out=buffer)

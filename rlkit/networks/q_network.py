@@ -30,9 +30,9 @@ class QNetwork(nn.Module):
         super().__init__()
         self.dueling = dueling
         self.features = ObsFeatures(observation_space, encoder=config.encoder, normalize=config.normalize_obs)
-        self.cnns = ImageEncoders(self.features, generator)
+        self.cnns = ImageEncoders(self.features, config, generator)
         sizes = [self.cnns.num_outputs, *hidden_sizes(config, self.cnns), num_actions + (dueling != "none")]
-        self.body = mlp(sizes, config.activation, 1.0, generator)
+        self.body = mlp(sizes, config, 1.0, generator)
 
     def forward(self, features: tuple[Tensor, ...]) -> Tensor:
         """The action values, (batch, num_actions), of `ObsFeatures`' output."""
