@@ -138,7 +138,7 @@ def table(results: Path) -> str:
         "",
         "`python benchmarks/book.py`, then `python benchmarks/book.py --plot`",
         "",
-        "| `python -m rlkit` | episodes | timesteps | seeds | return [95 %] | lowest – highest | solved | in training |",
+        "| preset | episodes | timesteps | seeds | return [95 %] | lowest – highest | solved | in training |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for experiment in EXPERIMENTS:
@@ -168,10 +168,12 @@ def plot(results: Path) -> None:
         if not read_rows(experiment.csv_file(results)):
             continue
         panel, returns = panels[titles.index(experiment.title)], curves(experiment, results)
-        (line,) = panel.plot(experiment.grid, returns.mean(0), linewidth=2, label=experiment.label)
-        panel.plot(experiment.grid, returns.T, color=line.get_color(), linewidth=0.5, alpha=0.25)
+        reached = np.isfinite(returns).all(0)  # by every seed: all of it, unless the budget was cut
+        grid, returns = np.array(experiment.grid)[reached], returns[:, reached]
+        (line,) = panel.plot(grid, returns.mean(0), linewidth=2, label=experiment.label)
+        panel.plot(grid, returns.T, color=line.get_color(), linewidth=0.5, alpha=0.25)
         low, high = np.array([interval(list(point)) for point in returns.T]).T
-        panel.fill_between(experiment.grid, low, high, color=line.get_color(), alpha=0.25, linewidth=0)
+        panel.fill_between(grid, low, high, color=line.get_color(), alpha=0.25, linewidth=0)
         panel.set(title=experiment.title, xlabel="episodes", xlim=(0, experiment.episodes), ylim=(0, 500))
         panel.legend(loc="upper left", frameon=False)
     panels[0].set_ylabel("return while training")
