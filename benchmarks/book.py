@@ -37,7 +37,8 @@ class Experiment(NamedTuple):
     episodes: int
     title: str
     override: str = ""
-    label: str = "as in the book"
+    label: str | None = None
+    """Where a panel of the plot has more than one curve."""
 
     def csv_file(self, results: Path) -> Path:
         """Its rows."""
@@ -174,8 +175,9 @@ def plot(results: Path) -> None:
         panel.plot(grid, returns.T, color=line.get_color(), linewidth=0.5, alpha=0.25)
         low, high = np.array([interval(list(point)) for point in returns.T]).T
         panel.fill_between(grid, low, high, color=line.get_color(), alpha=0.25, linewidth=0)
-        panel.set(title=experiment.title, xlabel="episodes", xlim=(0, experiment.episodes), ylim=(0, 500))
-        panel.legend(loc="upper left", frameon=False)
+        panel.set(title=experiment.title, xlabel="episodes", xlim=(0, experiment.episodes), ylim=(0, 510))
+        if experiment.label:
+            panel.legend(loc="upper left", frameon=False)
     panels[0].set_ylabel("return while training")
     figure.savefig(results / "book.svg", metadata={"Date": None})
 
