@@ -29,6 +29,7 @@ from rlkit.spaces import Array, Obs, masked
 
 LOSSES = ("huber", "mse")
 DUELINGS = ("mean", "sum")
+UNITS = ("update", "episode")
 BLOCK = 8192
 """Transitions drawn from the buffer at once, whose next values the target network finds together."""
 PRIORITY_EPS = 1e-6
@@ -85,6 +86,8 @@ class DQNConfig:
     """Steps per environment between updates."""
     gradient_steps: int = 8
     """Gradient steps in each update."""
+    gradient_steps_per: str = "update"
+    """`episode`: take them for each episode that has ended since the last update instead."""
     minibatch_size: int = 64
     """Transitions per gradient step."""
     target_update_interval: int = 250
@@ -118,6 +121,7 @@ class DQNConfig:
         """Raises RlkitError on the first field whose value cannot work."""
         check_choice("agent.dueling_advantage", self.dueling_advantage, DUELINGS)
         check_choice("agent.loss", self.loss, LOSSES)
+        check_choice("agent.gradient_steps_per", self.gradient_steps_per, UNITS)
         check_choice("agent.learning_rate_schedule", self.learning_rate_schedule, SCHEDULES)
         check_choice("agent.epsilon_schedule", self.epsilon_schedule, ANNEALINGS)
         exponential_epsilon = ("epsilon_start", "epsilon_end") if self.epsilon_schedule == "exponential" else ()
@@ -216,7 +220,7 @@ class DQN(Agent):
         self.model.register_buffer("epsilon", epsilon)  # saved, so that a loaded agent explores as it did
         self._epsilon: Array = epsilon.numpy()
         self._act_rng, self._sample_rng = ranks.env_rng(act_seed), ranks.own_rng(sample_seed)
-        self._gradient_steps = 0
+        self._gradient_steps = self._episodes = 0
 
     @property
     def epsilon(self) -> float:
@@ -247,16 +251,19 @@ class DQN(Agent):
 
     def update(self, buffer: ReplayBuffer, progress: float) -> dict[str, float]:
         config = self.config
-        episodes = 0 if config.epsilon_episodes is None else ranks.episodes(buffer.episodes)
+        by_episodes = config.epsilon_episodes is not None or config.gradient_steps_per == "episode"
+        episodes = ranks.episodes(buffer.episodes) if by_episodes else 0
         self._epsilon[()] = self._scheduled_epsilon(progress, episodes)
         if self.network.features.statistics is not None:
             self.network.features.update(buffer.recent_obs(config.num_steps))
         metrics = {"train/epsilon": self.epsilon}
-        if ranks.steps(buffer.added) < config.learning_starts:
+        due = episodes - self._episodes if config.gradient_steps_per == "episode" else 1
+        self._episodes = episodes
+        if ranks.steps(buffer.added) < config.learning_starts or due < 1:
             return metrics
         learning_rate = scheduled(config.learning_rate_schedule, config.learning_rate, progress)
         history: list[dict[str, float]] = []
-        while (left := config.gradient_steps - len(history)) > 0:
+        while (left := due * config.gradient_steps - len(history)) > 0:
             steps_since_target = self._gradient_steps % config.target_update_interval
             if steps_since_target == 0:
                 self.engine.update_target(config.tau if self._gradient_steps else 1.0)
@@ -352,6 +359,7 @@ class DQN(Agent):
             "act_rng": self._act_rng.bit_generator.state,
             "sample_rng": self._sample_rng.bit_generator.state,
             "gradient_steps": self._gradient_steps,
+            "episodes": self._episodes,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -361,4 +369,4 @@ class DQN(Agent):
         self.engine.load_state_dict(state["engine"])
         self._act_rng.bit_generator.state = state["act_rng"]
         self._sample_rng.bit_generator.state = state["sample_rng"]
-        self._gradient_steps = state["gradient_steps"]
+        self._gradient_steps, self._episodes = state["gradient_steps"], state["episodes"]

@@ -43,6 +43,8 @@ class PPOConfig:
     policy that collected the rollout; `adaptive_kl`: the same with `kl_coef` steered towards `kl_target`."""
     learning_rate: float = 3e-4
     """Adam's step size."""
+    critic_learning_rate: float | None = None
+    """The same for the value network, except what it shares with the policy; null: learning_rate."""
     learning_rate_schedule: str = "linear"
     """`linear` to zero over the run, or `constant`."""
     num_steps: int = 128
@@ -93,7 +95,7 @@ class PPOConfig:
             "agent",
             counts=("num_steps", "minibatch_size", "num_epochs"),
             positive=("learning_rate", "clip_coef", "clip_value_coef", "kl_target", "target_kl", "max_grad_norm"),
-            not_negative=("kl_coef", "ent_coef", "vf_coef", "adam_eps"),
+            not_negative=("critic_learning_rate", "kl_coef", "ent_coef", "vf_coef", "adam_eps"),
             shares=("gamma", "gae_lambda", "noise_correlation"),
         )
         check_minibatch(self.minibatch_size, self.num_steps, num_envs)
@@ -180,8 +182,9 @@ class PPO(Agent):
         self.network, self.device = make_actor_critic(
             observation_space, action_space, self.network_config, init_seed, device
         )
+        ratio = 1.0 if config.critic_learning_rate is None else config.critic_learning_rate / config.learning_rate
         self.engine, self.compute = make_engine(
-            self.network, compute, ppo_loss, ppo_gradient, config.max_grad_norm, config.adam_eps
+            self.network, compute, ppo_loss, ppo_gradient, config.max_grad_norm, config.adam_eps, critic_rate=ratio
         )
         rewards = RewardNormalizer(config.gamma, num_envs) if config.normalize_rewards else None
         self.policy = ActorCriticPolicy(self.network, self.engine, act_seed, config.noise_correlation, rewards)

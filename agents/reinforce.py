@@ -56,10 +56,13 @@ class REINFORCEConfig:
     """Weight of the entropy bonus."""
     vf_coef: float = 0.5
     """`value` only: the weight of the value loss (the mean squared error)."""
+    minibatch_size: int | None = None
+    """Time steps per gradient step: an update goes through those of its episodes once, from the last to the first.
+    null: one gradient step on all of them, which alone is the policy gradient of the policy that played them."""
     max_grad_norm: float | None = None
     """Gradients are scaled down to this global norm; null: not at all."""
     normalize_advantages: bool = False
-    """Whiten what weighs the actions of an update, whatever the baseline."""
+    """Whiten what weighs the actions of a gradient step, whatever the baseline."""
 
     def validate(self, num_envs: int) -> None:
         """Raises RlkitError on the first field whose value cannot work."""
@@ -68,7 +71,7 @@ class REINFORCEConfig:
         check_fields(
             self,
             "agent",
-            counts=("episodes_per_update", "num_steps"),
+            counts=("episodes_per_update", "num_steps", "minibatch_size"),
             positive=("learning_rate", "max_grad_norm"),
             not_negative=("ent_coef", "vf_coef"),
             shares=("gamma",),
@@ -170,8 +173,10 @@ class REINFORCE(Agent):
         )
         learning_rate = scheduled(config.learning_rate_schedule, config.learning_rate, progress)
         self.engine.load(batch)
-        step = self.engine.step(np.arange(len(batch.returns)), coefficients, learning_rate)
-        metrics = {f"train/{name}": value for name, value in step.items()}
+        rows = np.arange(len(batch.returns))
+        minibatches = np.split(rows, rows[:: config.minibatch_size or len(rows)][1:])
+        history = [self.engine.step(minibatch, coefficients, learning_rate) for minibatch in reversed(minibatches)]
+        metrics = {f"train/{name}": float(np.mean([step[name] for step in history])) for name in history[0]}
         metrics["train/learning_rate"] = learning_rate
         if config.baseline == "value":
             metrics["train/explained_variance"] = explained_variance(batch.values, batch.returns)

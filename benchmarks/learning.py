@@ -19,6 +19,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -105,7 +106,7 @@ def main() -> None:
     if not tasks:
         parser.error(f"nothing to train: known are {', '.join(f'{t.agent} on {t.env}' for t in SUITE)}")
     runs = [(task, seed) for task in tasks for seed in range(given.seeds or task.seeds)]
-    missing = [(task, seed) for task, seed in runs if seed not in finished_seeds(given.results, task)]
+    missing = [(task, seed) for task, seed in runs if seed not in finished_seeds(csv_file(given.results, task))]
     print(f"{len(missing)} of {len(runs)} runs to do")
     with ThreadPoolExecutor(given.jobs) as pool:
         done = list(pool.map(lambda run: train(run[0], run[1], given.overrides, given.results), missing))
@@ -114,35 +115,40 @@ def main() -> None:
 
 def train(task: Task, seed: int, overrides: list[str], results: Path) -> bool:
     """One run, written into its CSV file when it has finished; False if it failed."""
+    arguments = [f"agent={task.agent}", f"env={task.env}", f"seed={seed}", f"final_eval_episodes={task.episodes}"]
     with tempfile.TemporaryDirectory() as folder:
-        command = [
-            *(sys.executable, "-m", "rlkit", f"agent={task.agent}", f"env={task.env}", f"seed={seed}"),
-            *(f"final_eval_episodes={task.episodes}", f"hydra.run.dir={folder}/run", *overrides),
-        ]
-        process = subprocess.run(command, env=os.environ | ONE_THREAD, capture_output=True, text=True, check=False)
-        if process.returncode != 0:
-            print(f"{task.agent} on {task.env}, seed {seed} failed: {process.stderr.strip()}")
-            return False
-        summary = json.loads((Path(folder) / "run" / "summary.json").read_text())
-    write_row(csv_file(results, task), summary)
+        summary = run_rlkit([*arguments, *overrides], Path(folder) / "run")
+    if summary:
+        write_row(csv_file(results, task), summary)
+    return summary is not None
+
+
+def run_rlkit(arguments: list[str], run_dir: Path) -> dict[str, Any] | None:
+    """Trains by the ordinary command, and says how it went; returns summary.json, or None where it failed."""
+    command = [sys.executable, "-m", "rlkit", *arguments, f"hydra.run.dir={run_dir}"]
+    process = subprocess.run(command, env=os.environ | ONE_THREAD, capture_output=True, text=True, check=False)
+    if process.returncode != 0:
+        print(f"{' '.join(arguments)} failed: {process.stderr.strip()}", flush=True)
+        return None
+    summary: dict[str, Any] = json.loads((run_dir / "summary.json").read_text())
     result = f"{summary['eval_return_mean']:.1f} in {summary['wall_time_s']:.0f} s"
-    print(f"{task.agent} on {task.env}, seed {seed}: {result}", flush=True)
-    return True
+    print(f"{' '.join(arguments)}: {result}", flush=True)
+    return summary
 
 
 LOCK = Lock()
 
 
-def write_row(file: Path, summary: dict[str, Any]) -> None:
-    """Adds a row, and the header where it is the first."""
+def write_row(file: Path, row: dict[str, Any], columns: Sequence[str] = COLUMNS) -> None:
+    """Adds the columns of a row, and the header where it is the first."""
     with LOCK:
         file.parent.mkdir(parents=True, exist_ok=True)
         is_new = not file.exists()
         with file.open("a", newline="") as rows:
-            writer = csv.DictWriter(rows, COLUMNS, extrasaction="ignore", lineterminator="\n")
+            writer = csv.DictWriter(rows, columns, extrasaction="ignore", lineterminator="\n")
             if is_new:
                 writer.writeheader()
-            writer.writerow(summary)
+            writer.writerow(row)
 
 
 def csv_file(results: Path, task: Task) -> Path:
@@ -150,18 +156,17 @@ def csv_file(results: Path, task: Task) -> Path:
     return results / "learning" / f"{task.agent}_{re.sub(r'[/:]', '-', task.env)}.csv"
 
 
-def read_rows(results: Path, task: Task) -> list[dict[str, str]]:
-    """The rows of a task, by seed."""
-    file = csv_file(results, task)
+def read_rows(file: Path) -> list[dict[str, str]]:
+    """The rows of a file, by seed."""
     if not file.exists():
         return []
     with file.open(newline="") as rows:
         return sorted(csv.DictReader(rows), key=lambda row: int(row["seed"]))
 
 
-def finished_seeds(results: Path, task: Task) -> set[int]:
+def finished_seeds(file: Path) -> set[int]:
     """The seeds that need no training any more."""
-    return {int(row["seed"]) for row in read_rows(results, task)}
+    return {int(row["seed"]) for row in read_rows(file)}
 
 
 def interval(returns: list[float]) -> tuple[float, float]:
@@ -190,7 +195,7 @@ def table(results: Path) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for task in SUITE:
-        if rows := read_rows(results, task):
+        if rows := read_rows(csv_file(results, task)):
             returns = [float(row["eval_return_mean"]) for row in rows]
             low, high = interval(returns)
             steps = " / ".join(sorted({f"{int(row['total_timesteps']):,}" for row in rows}))

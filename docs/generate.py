@@ -23,7 +23,7 @@ Every field, with its default. Written by `docs/generate.py` (`make format`) fro
 On the command line a field is `key=value`, with the prefix of its table: `agent.gamma=0.95`. From Python it is a
 keyword, nested or dotted: `rlkit.train(network={"hidden_sizes": [32]}, **{"agent.gamma": 0.95})`. The order of
 precedence is: defaults, then tuned values for the agent and the environment (`conf/tuned/`, dropped by `~tuned`), then
-yours.
+an [experiment](experiments.md)'s, then yours.
 """
 
 

@@ -14,22 +14,26 @@ if TYPE_CHECKING:
 
 
 def train(
-    agent: str = "ppo",
-    env: str = "CartPole-v1",
+    agent: str | None = None,
+    env: str | None = None,
     *,
+    experiment: str | None = None,
     tuned: bool = True,
     run_dir: str | Path | None = None,
     **settings: Any,
 ) -> Result:
     """Trains like `python -m rlkit agent=… env=…` and returns the agent, the summary and the run folder.
 
-    `settings` are the fields of the configuration: `total_timesteps=10_000`, `network={"hidden_sizes": [32]}`,
+    Agent and environment are those of the experiment where none are given, or else `ppo` and `CartPole-v1`. `settings`
+    are the fields of the configuration: `total_timesteps=10_000`, `network={"hidden_sizes": [32]}`,
     `logger=["tensorboard"]`, `**{"agent.num_steps": 64}`. `tuned=False` leaves tuned values out, `run_dir` is
     where the run folder goes. Raises RlkitError for any mistake in them.
     """
     from rlkit import composition
 
-    overrides = [f"{key}={_literal(key, value)}" for key, value in {"agent": agent, "env": env, **settings}.items()]
+    choices = {"experiment": experiment, "agent": agent, "env": env}
+    given = {key: name for key, name in choices.items() if name is not None} | settings
+    overrides = [f"{key}={_literal(key, value)}" for key, value in given.items()]
     if not tuned:
         overrides.append("~tuned")
     if run_dir is not None:

@@ -59,18 +59,8 @@ class Collector:
             if any_done := done.any():
                 next_obs, info, final_obs = self._after_done(next_obs, info, done)
             next_mask = _action_mask(info)
-            transition = Transition(
-                self._obs,
-                step.action,
-                self._checked_reward(reward),
-                terminated,
-                truncated,
-                self._checked(next_obs),
-                final_obs,
-                self._valid,
-                self._mask,
-                next_mask,
-            )
+            taken = self._obs, step.action, self._checked_reward(reward), terminated, truncated
+            transition = Transition(*taken, self._checked(next_obs), final_obs, self._valid, self._mask, next_mask)
             buffer.add(transition)
             self._count(transition, done if any_done else None, episodes)
             self._obs, self._mask = transition.next_obs, next_mask

@@ -135,7 +135,7 @@ def _readable(error: Exception) -> RlkitError:
         assert isinstance(root, dict)
         if not str(cause.full_key).startswith("hydra"):
             root.pop("hydra", None)
-        return RlkitError(f"{unknown('key', cause.full_key, _dotted_keys(root))} (--help lists the keys)")
+        return RlkitError(f"{unknown('key', cause.full_key, [*_dotted_keys(root), *GROUPS])} (--help lists the keys)")
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
         hint = ": expected a whole number, such as 1_000_000" if "converted to Integer" in str(cause) else ""
         return RlkitError(f"{cause.full_key}: {str(cause).splitlines()[0]}{hint}")

@@ -19,6 +19,7 @@ COMPUTES = ("auto", "torch", "numpy", "native")
 PREPROCESSINGS = ("auto", "none", "atari")
 ENCODERS = ("auto", "mlp", "cnn")
 ACTIVATIONS = ("tanh", "relu")
+INITIALIZATIONS = ("orthogonal", "he_normal")
 
 
 @dataclass
@@ -45,6 +46,9 @@ class NetworkConfig:
     [64, 64], or no hidden layer behind a CNN."""
     activation: str = "tanh"
     """`tanh` or `relu`."""
+    initialization: str = "orthogonal"
+    """Of the weights; biases start at zero. `orthogonal`: with gain √2, and 0.01 for a policy's outputs, whose first
+    actions are then nearly uniform; `he_normal`: N(0, 2 / inputs), outputs included (Keras's `he_normal`)."""
     normalize_obs: bool = False
     """Whiten vector observations by running statistics, clipped to ±10. The statistics are part of the model
     file, and stand still in evaluation."""
@@ -71,6 +75,8 @@ class TrainConfig:
     total_timesteps: int = 100_000
     """Environment steps to train for, counted over all environments; rounded up to whole updates, but for
     agent=a3c, which takes exactly so many."""
+    total_episodes: int | None = None
+    """Stop after so many episodes, should they end before total_timesteps have passed; null: never."""
     seed: int = 0
     """Seeds the environments, the network's initial weights, the actions and the minibatches."""
     num_envs: int = 8
@@ -102,6 +108,7 @@ class TrainConfig:
     def validate(self) -> None:
         """Raises RlkitError on the first field whose value cannot work."""
         check_range("total_timesteps", self.total_timesteps, 1)
+        check_range("total_episodes", self.total_episodes, 1)
         check_range("num_envs", self.num_envs, 1)
         check_range("seed", self.seed, 0, 2**31 - 1)
         check_range("eval_episodes", self.eval_episodes, 1)
@@ -115,8 +122,9 @@ class TrainConfig:
         check_choice("env.preprocessing", self.env.preprocessing, PREPROCESSINGS)
         check_choice("network.encoder", self.network.encoder, ENCODERS)
         check_choice("network.activation", self.network.activation, ACTIVATIONS)
+        check_choice("network.initialization", self.network.initialization, INITIALIZATIONS)
         for size in self.network.hidden_sizes or []:
             check_range("network.hidden_sizes", size, 1)
         check_range("network.log_std_init", self.network.log_std_init, -20, 2)
         self.agent.validate(self.num_envs)
-        ranks.check(self.agent, self.num_envs)
+        ranks.check(self.agent, self.num_envs, self.total_episodes)

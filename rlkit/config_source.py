@@ -25,7 +25,7 @@ from rlkit.loggers import LOGGERS
 
 CONF = "rlkit.conf"
 """The package of the YAML files."""
-GROUPS = ("", "hydra", "agent", "env", "logger", "tuned")
+GROUPS = ("", "hydra", "agent", "env", "logger", "tuned", "experiment")
 """The folders of configs: their names as keys choose a config by name. Hydra's own have subfolders too."""
 
 
@@ -92,6 +92,8 @@ def _lookup(config_path: str) -> tuple[Any, str | None] | None:
 
 def _inherited_tuned_values(agent: str, env_id: str = "") -> Any:
     """The values of the agent that `agent` is a variant of, under the fields that the variant sets."""
+    if agent == "none":  # tuned=none, which an experiment can choose: Hydra's null does not replace an interpolation
+        return None
     if agent not in VARIANTS:
         raise unknown("agent", agent, VARIANTS)
     variant = VARIANTS[agent]

@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import textwrap
+from importlib import resources
 from typing import Any, NamedTuple
 
 from rlkit.agents import VARIANTS
@@ -21,13 +22,15 @@ Train a reinforcement learning agent. `rlkit` and `python -m rlkit` are the same
 
   rlkit agent=ppo env=CartPole-v1                      train
   rlkit agent=ppo env=CartPole-v1 agent.gamma=0.95     override any field below
+  rlkit experiment=book_dqn seed=1                     an agent, an environment and all values that go with them
   rlkit -m agent=ppo,ppo_kl env=CartPole-v1 seed=0,1   train every combination
   rlkit agent=ppo env=CartPole-v1 --cfg job            print the configuration instead of training
   python -m rlkit.evaluate RUN episodes=20 video=true  evaluate a run folder or checkpoint, record videos
 
 Tuned values for an agent and an environment apply by themselves where there are some: they beat the defaults
-below, and lose to the command line; ~tuned leaves them out. hydra.run.dir=FOLDER moves the run folder. Options
-with a dash go before or after the key=value arguments, not between them; --hydra-help lists Hydra's own."""
+below, and lose to an experiment, which loses to the command line; ~tuned leaves them out. hydra.run.dir=FOLDER
+moves the run folder. Options with a dash go before or after the key=value arguments, not between them;
+--hydra-help lists Hydra's own."""
 
 
 class FieldDoc(NamedTuple):
@@ -62,9 +65,12 @@ def help_text(agent: str) -> str:
         raise unknown("agent", agent, VARIANTS)
     variant = VARIANTS[agent]
     chosen = f"agent=NAME, one of: {', '.join(VARIANTS)}"
+    folder = resources.files("rlkit.conf") / "experiment"
+    experiments = sorted(file.name.removesuffix(".yaml") for file in folder.iterdir())
     env = "env=ID, any Gymnasium id: CartPole-v1, ALE/Pong-v5, my_package.module:MyEnv-v0"
     sections = [
         USAGE,
+        f"experiment=NAME, one of: {', '.join(experiments)}",
         _section(f"{chosen}\n{agent}:", "agent.", variant.config(**variant.fields)),
         _section(f"{env}\nOf the environment:", "env.", EnvConfig()),
         _section("Of the network:", "network.", NetworkConfig()),

@@ -70,7 +70,7 @@ def launched() -> Place:
     return Place(int(os.environ["RANK"]), size, *local)
 
 
-def check(agent: Any, num_envs: int) -> None:
+def check(agent: Any, num_envs: int, total_episodes: int | None) -> None:
     """Raises RlkitError where torchrun's processes cannot share the work of an agent's config."""
     if (size := launched().size) == 1:
         return
@@ -78,6 +78,11 @@ def check(agent: Any, num_envs: int) -> None:
         able = ", ".join(SHARED_FIELDS)
         raise RlkitError(
             f"agent={agent.name} cannot be trained by {size} processes under torchrun; those that can: {able}"
+        )
+    if total_episodes is not None:
+        raise RlkitError(
+            f"total_episodes={total_episodes} cannot be kept by {size} processes under torchrun, which each count their "
+            "own; expected total_timesteps alone"
         )
     fields = {"num_envs": num_envs, **{f"agent.{name}": getattr(agent, name) for name in SHARED_FIELDS[agent.name]}}
     for name, value in fields.items():

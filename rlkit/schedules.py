@@ -18,11 +18,11 @@ def annealed(kind: str, start: float, end: float, share: float) -> float:
 
 
 class Every:
-    """True once in every `interval` timesteps; never for an interval of 0."""
+    """True once in every `interval` timesteps; never for an interval of 0, and as by `default` for None."""
 
-    def __init__(self, interval: int) -> None:
-        self.interval = interval
-        self._next = interval
+    def __init__(self, interval: int | None, default: int) -> None:
+        self.interval = max(1, default) if interval is None else interval
+        self._next = self.interval
 
     def __call__(self, timesteps: int) -> bool:
         if self.interval == 0 or timesteps < self._next:

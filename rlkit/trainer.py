@@ -41,18 +41,19 @@ class Trainer:
         self.config, self.agent, self.buffer, self.collector = config, agent, buffer, collector
         self.folder, self.loggers, self.progress, self._evaluate = folder, loggers, progress, evaluate
         total = config.total_timesteps
-        self._log_due = Every(config.log_interval or max(1, total // 200))
-        self._evaluation_due = Every(_interval(config.eval_interval, total))
-        self._checkpoint_due = Every(_interval(config.checkpoint_interval, total))
+        self._log_due = Every(config.log_interval, total // 200)
+        self._evaluation_due = Every(config.eval_interval, total // 10)
+        self._checkpoint_due = Every(config.checkpoint_interval, total // 10)
         self.timesteps = self.episodes = 0
         self.best = -math.inf
         self.started = time.perf_counter()
         self._since_log = np.zeros(3)  # episodes, the sum of their returns, and that of their lengths
+        self._unlogged: dict[str, float] = {}
         self._logged_at = (0, self.started)
 
     def train(self) -> None:
         """The loop: collect, update, log, evaluate, save."""
-        while self.timesteps < self.config.total_timesteps:
+        while self.spent < 1:
             episodes, metrics = self.learn()
             self.log(episodes, metrics)
             if self._evaluation_due(self.timesteps):
@@ -64,9 +65,15 @@ class Trainer:
         """Collects and updates once: the episodes that ended, and the update's metrics."""
         episodes = self.collector.collect(self.agent, self.buffer, self.agent.steps_per_update)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # `log` reports what diverges
-            metrics = self.agent.update(self.buffer, self.timesteps / self.config.total_timesteps)
+            metrics = self.agent.update(self.buffer, self.spent)
         self.timesteps = ranks.steps(self.collector.timesteps)
         return episodes, metrics
+
+    @property
+    def spent(self) -> float:
+        """The share of the budget that is spent: of the timesteps, or of the episodes where that is more."""
+        timesteps = self.timesteps / self.config.total_timesteps
+        return max(timesteps, self.episodes / (self.config.total_episodes or math.inf))
 
     def log(self, episodes: list[Episode], metrics: dict[str, float]) -> None:
         """Shows progress, and writes a row of metrics when one is due."""
@@ -75,10 +82,12 @@ class Trainer:
                 f"training diverged after {self.timesteps} timesteps: {diverged[0]} is "
                 f"{metrics[diverged[0]]}; a smaller agent.learning_rate may help"
             )
+        self._unlogged |= metrics  # an update may have taken no gradient step
+        metrics = dict(self._unlogged)
         self.episodes += len(episodes)
         self._since_log += (len(episodes), sum(e.episode_return for e in episodes), sum(e.length for e in episodes))
         timesteps, now = self.timesteps, time.perf_counter()
-        if due := self._log_due(timesteps) or timesteps >= self.config.total_timesteps:
+        if due := self._log_due(timesteps) or self.spent >= 1:
             own = self._since_log[0]
             self._since_log, metrics = ranks.combined(self._since_log, metrics)
             self.episodes += int(self._since_log[0] - own)
@@ -89,8 +98,9 @@ class Trainer:
         if due:
             before, then = self._logged_at
             metrics["time/steps_per_second"] = (timesteps - before) / (now - then)
+            metrics["time/total_episodes"] = self.episodes
             self._write(metrics)
-            self._since_log, self._logged_at = np.zeros(3), (timesteps, now)
+            self._since_log, self._unlogged, self._logged_at = np.zeros(3), {}, (timesteps, now)
 
     def evaluate(self) -> None:
         """Evaluates on separate environments."""
@@ -121,8 +131,3 @@ class Trainer:
     def _write(self, metrics: Mapping[str, float]) -> None:
         for logger in self.loggers:
             logger.log(metrics, self.timesteps)
-
-
-def _interval(interval: int | None, total: int) -> int:
-    """A tenth of the run where none is given."""
-    return max(1, total // 10) if interval is None else interval

@@ -75,7 +75,7 @@ def test_tuned_values_can_be_left_out(trained: list[Any]) -> None:
     ("settings", "message"),
     [
         ({"agent": "ppp"}, "unknown agent 'ppp'; did you mean 'ppo'?"),
-        ({"agent": None}, "expected a name"),
+        ({"agent": 3}, "expected a name"),
         ({"env": "CartPol-v1"}, "unknown env 'CartPol-v1'; did you mean 'CartPole-v1'?"),
         ({"total_timestep": 5}, "unknown key 'total_timestep'; did you mean 'total_timesteps'?"),
         ({"num_envs": "many"}, "num_envs: Value 'many'"),

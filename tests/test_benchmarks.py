@@ -151,6 +151,43 @@ def test_torchrun_compares_two_processes_with_one(monkeypatch: pytest.MonkeyPatc
     assert "PPO" not in text  # of which there are no runs
 
 
+def test_book_trains_what_is_missing_and_draws_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    book, learning = importlib.import_module("book"), importlib.import_module("learning")
+    ppo2 = next(experiment for experiment in book.EXPERIMENTS if experiment.name == "book_ppo2")
+    curve = {str(episode): 30.0 for episode in ppo2.grid}
+    row = {"seed": 0, "total_timesteps": 400, "eval_return_mean": 480.0, "eval_episodes": 100, **curve}
+    learning.write_row(ppo2.csv_file(tmp_path), row, [*learning.COLUMNS, *curve])
+    few = ("--name", "book_ppo2", "--seeds", "2", "--results", str(tmp_path))
+    assert "1 of 2 runs to do" in run("book.py", *few, "total_timesteps=400")
+    with ppo2.csv_file(tmp_path).open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["seed"], row["total_timesteps"], row["eval_episodes"]) for row in rows] == [
+        ("0", "400", "100"),
+        ("1", "400", "100"),
+    ]
+    assert 8 < float(rows[1]["10"]) < 100
+    assert rows[1]["500"] == "nan", "the run ended long before"
+    mean = (480.0 + float(rows[1]["eval_return_mean"])) / 2
+    table = book.table(tmp_path)
+    assert f"| `experiment=book_ppo2` | 500 | 400 | 2 | {mean:.1f} [" in table
+    assert "| 1 of 2 |" in table
+    book.plot(tmp_path)
+    figure = (tmp_path / "book.svg").read_text()
+    assert len(figure) < 300_000
+    assert ">PPO2</text>" in figure
+
+
+def test_books_curves_are_means_over_equal_numbers_of_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    book = importlib.import_module("book")
+    values = [("2", "10"), ("", ""), ("5", "40"), ("6", "70")]  # two episodes of 10, three of 40, one of 70
+    rows = [{"time/total_episodes": count, "rollout/episode_return": mean} for count, mean in values]
+    assert book.resampled(rows, [2, 4, 6]) == pytest.approx([10, 40, 55])
+    assert book.resampled(rows, [3, 6]) == pytest.approx([20, 50])
+    assert str(book.resampled(rows, [6, 7])[1]) == "nan"
+
+
 def test_replay_measures_a_buffer() -> None:
     figures = json.loads(run("replay.py", "--one", "rlkit", "Atari"))
     assert figures["bytes"] == pytest.approx(84 * 84, rel=0.1)

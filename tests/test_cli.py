@@ -107,6 +107,12 @@ def test_multirun_trains_every_combination_in_its_own_folder(monkeypatch: pytest
     assert {folder.parent.parent for folder in folders} == {Path.cwd() / "runs" / "sweeps"}
 
 
+def test_experiments_are_swept(monkeypatch: pytest.MonkeyPatch, runs: Runs) -> None:
+    assert command(monkeypatch, "-m", "experiment=book_reinforce,book_ppo2", "seed=0,1", "agent.gamma=0.5") == 0
+    trained = [(config.agent.name, config.seed, config.total_episodes, config.agent.gamma) for config, _ in runs]
+    assert trained == [(name, seed, n, 0.5) for name, n in (("reinforce", 400), ("ppo", 500)) for seed in (0, 1)]
+
+
 def test_a_failing_job_of_a_sweep_does_not_stop_the_others(
     monkeypatch: pytest.MonkeyPatch, runs: Runs, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -258,7 +264,7 @@ def test_help_shows_every_key_with_its_default(agent: str) -> None:
         "env.preprocessing",
     ):
         assert f"  {key}" in text
-    for choice in VARIANTS:
+    for choice in (*VARIANTS, "experiment=NAME, one of: book_dqn, book_ppo2, book_reinforce"):
         assert choice in text
 
 

@@ -310,6 +310,32 @@ def test_the_target_network_is_copied_every_so_many_gradient_steps(monkeypatch: 
     assert copies == [(0, 1.0), (10, 0.5), (20, 0.5), (30, 0.5), (40, 0.5)]
 
 
+def test_gradient_steps_can_be_counted_by_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    envs = GymSyncVectorEnv([lambda: Counting(4), lambda: Counting(6)], autoreset_mode=AutoresetMode.SAME_STEP)
+    config = replace(QUICK, num_steps=1, gradient_steps=3, gradient_steps_per="episode", learning_starts=10)
+    agent, _ = train(envs, config, updates=0, num_envs=2)
+    taken: list[int] = []
+    learn = agent._learn
+
+    def counting(replay: Any, steps: int, *rest: Any) -> Any:
+        taken.append(steps)
+        return learn(replay, steps, *rest)
+
+    monkeypatch.setattr(agent, "_learn", counting)
+    collector, buffer = Collector(envs, [0, 1]), agent.make_buffer(2)
+    by_step = []
+    for _ in range(12):
+        collector.collect(agent, buffer, 1)
+        agent.update(buffer, 0.0)
+        by_step.append(sum(taken))
+        taken.clear()
+    # Episodes end after steps 4, 6, 8, and two after step 12; the first ten transitions are there after step 5.
+    assert by_step == [0, 0, 0, 0, 0, 3, 0, 3, 0, 0, 0, 6]
+    agent.load_state_dict(agent.state_dict())
+    agent.update(buffer, 0.0)
+    assert not taken, "the episodes that were learned from are part of the state"
+
+
 # Probes
 
 
@@ -512,6 +538,7 @@ def test_named_options_are_fields(name: str) -> None:
         ({"buffer_size": 12, "learning_starts": 1}, "is too small for .*num_envs=8: it must be at least 16"),
         ({"loss": "hubber"}, r"unknown agent.loss 'hubber'; did you mean 'huber'\?"),
         ({"dueling_advantage": "max"}, "unknown agent.dueling_advantage 'max'"),
+        ({"gradient_steps_per": "step"}, "unknown agent.gradient_steps_per 'step'"),
         ({"tau": 0.0}, "agent.tau=0.0 is out of range: it must be greater than 0"),
         ({"tau": 1.1}, "agent.tau=1.1 is out of range"),
         ({"epsilon_end": 0.0, "epsilon_schedule": "exponential"}, "agent.epsilon_end=0.0 is out of range"),

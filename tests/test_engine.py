@@ -107,6 +107,25 @@ def test_both_engines_reach_the_same_parameters_and_metrics(action_space: spaces
     assert (parameters_of(plain_network) - start).abs().max() > 5e-3
 
 
+@pytest.mark.parametrize("compute", ["torch", "numpy"])
+def test_the_critics_learning_rate_is_that_of_a_parameter_group_of_its_own(compute: str) -> None:
+    network, reference = (make_network(spaces.Discrete(3)) for _ in range(2))
+    engine, _ = make_engine(network, compute, ppo_loss, ppo_gradient, None, 1e-5, critic_rate=3.0)
+    groups: Any = [{"params": reference.actor.parameters()}, {"params": reference.critic.parameters(), "lr": 3e-3}]
+    adam = torch.optim.Adam(groups, lr=1e-3, eps=1e-5)
+    batch = make_batch(network, 64, seed=0, mask=False)._replace(old_params=None)
+    engine.load(batch)
+    tensors = batch.map(torch.as_tensor)
+    for _ in range(20):
+        engine.step(np.arange(64), COEFFICIENTS, 1e-3)
+        params, values = reference(tensors.features)
+        loss, _ = ppo_loss(reference.head, params, values, tensors, COEFFICIENTS)
+        adam.zero_grad()
+        torch.autograd.backward(loss)
+        adam.step()
+    torch.testing.assert_close(parameters_of(network), parameters_of(reference), atol=2e-5, rtol=1e-4)
+
+
 PPO_LOSS = (ppo_loss, ppo_gradient)
 A2C_LOSS = (a2c_loss, a2c_gradient)
 REINFORCE_LOSS = (reinforce_loss, reinforce_gradient)

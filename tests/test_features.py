@@ -104,6 +104,19 @@ def test_initial_weights_are_orthogonal_and_the_first_policy_nearly_uniform() ->
     assert network.head.entropy(params).mean().item() == pytest.approx(np.log(4), abs=1e-3)
 
 
+def test_he_normal_weights_have_a_variance_of_two_by_their_inputs_in_every_layer() -> None:
+    config = NetworkConfig(hidden_sizes=[400], initialization="he_normal")
+    space = spaces.Box(-1, 1, (200,))
+    network: Any = ActorCritic(space, spaces.Discrete(100), config, torch.Generator().manual_seed(0))
+    for layer, inputs in ((network.actor[0], 200), (network.actor[2], 400), (network.critic[0], 200)):
+        assert layer.weight.var().item() == pytest.approx(2 / inputs, rel=0.05)
+        assert (layer.weight.abs() > 2.5 * (2 / inputs) ** 0.5).float().mean().item() == pytest.approx(0.0124, abs=2e-3)
+        assert not layer.bias.any()
+    image = spaces.Box(0, 255, (84, 84, 4), BYTE)
+    cnn: Any = ActorCritic(image, spaces.Discrete(3), config, torch.Generator().manual_seed(0)).cnns[0]
+    assert cnn[0].weight.var().item() == pytest.approx(2 / (4 * 8 * 8), rel=0.1)
+
+
 def test_initial_weights_depend_on_the_generator_alone() -> None:
     def weights(seed: int) -> torch.Tensor:
         torch.rand(3)  # must not matter

@@ -95,7 +95,7 @@ def test_outputs_and_gradients_of_mlps_are_numpys_and_torchs(
     sizes: list[int], activation: str, rows: int, seed: int
 ) -> None:
     x, d_outputs = floats(rows, sizes[0], seed=seed), floats(rows, sizes[-1], seed=seed + 1) / rows
-    module = mlp(sizes, activation, 1.0, torch.Generator().manual_seed(seed))
+    module = mlp(sizes, NetworkConfig(activation=activation), 1.0, torch.Generator().manual_seed(seed))
     with torch.no_grad():
         for parameter in module.parameters():  # biases too
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)))
@@ -414,7 +414,7 @@ def test_nothing_is_written_beyond_the_arrays(sizes: list[int], activation: str,
 @needs_native
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_not_a_number_stays_visible(activation: str) -> None:
-    module = mlp([3, 20, 20, 2], activation, 1.0, torch.Generator().manual_seed(0))
+    module = mlp([3, 20, 20, 2], NetworkConfig(activation=activation), 1.0, torch.Generator().manual_seed(0))
     gradients = flatten_parameters(module)[1].numpy()
     tower, x = native.NativeMLP(module), floats(10, 3)
     x[4, 1] = np.nan
@@ -527,7 +527,7 @@ def test_arrays_that_must_not_change_are_refused() -> None:
 
 @needs_native
 def test_other_threads_run_meanwhile_but_not_on_the_same_network() -> None:
-    module = mlp([8, 64, 64, 1], "tanh", 1.0, torch.Generator().manual_seed(0))
+    module = mlp([8, 64, 64, 1], NetworkConfig(activation="tanh"), 1.0, torch.Generator().manual_seed(0))
     flatten_parameters(module)
     tower, done = native.NativeMLP(module), threading.Event()
     errors: list[RuntimeError] = []

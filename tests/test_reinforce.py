@@ -223,6 +223,26 @@ def test_it_waits_for_enough_episodes() -> None:
     assert len(buffer) == 0
 
 
+@pytest.mark.parametrize(("size", "minibatches"), [(None, [5]), (2, [1, 2, 2]), (1, [1] * 5), (9, [5])])
+def test_an_update_goes_through_its_time_steps_once_from_the_last_to_the_first(
+    size: int | None, minibatches: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    envs = GymSyncVectorEnv([lambda: Counting(5)], autoreset_mode=AutoresetMode.SAME_STEP)
+    config = REINFORCEConfig(minibatch_size=size, episodes_per_update=1, learning_rate_schedule="constant")
+    agent = REINFORCE(config, envs.single_observation_space, DISCRETE)
+    buffer, rows, step = agent.make_buffer(1), [], agent.engine.step
+    Collector(envs, [0]).collect(agent, buffer, 5)
+
+    def recording(chosen: Array, *rest: Any) -> Any:
+        rows.append(chosen.tolist())
+        return step(chosen, *rest)
+
+    monkeypatch.setattr(agent.engine, "step", recording)
+    agent.update(buffer, 0.0)
+    assert [len(chosen) for chosen in rows] == minibatches
+    assert [row for chosen in reversed(rows) for row in chosen] == [0, 1, 2, 3, 4]
+
+
 @pytest.mark.parametrize("compute", COMPUTES)
 def test_one_seed_gives_identical_parameters(compute: str) -> None:
     config, network = replace(QUICK, baseline="value"), NetworkConfig(normalize_obs=True)
@@ -233,7 +253,9 @@ def test_one_seed_gives_identical_parameters(compute: str) -> None:
     assert any((array != parameters(other)[name]).any() for name, array in parameters(first).items())
 
 
-@pytest.mark.parametrize("fields", [{"baseline": "value"}, {"normalize_advantages": True, "max_grad_norm": 0.5}])
+@pytest.mark.parametrize(
+    "fields", [{"baseline": "value"}, {"normalize_advantages": True, "max_grad_norm": 0.5}, {"minibatch_size": 50}]
+)
 def test_both_engines_train_alike(fields: dict[str, Any]) -> None:
     config = replace(QUICK, ent_coef=0.1, **fields)
     plain, fast = (train("CartPole-v1", config, 20, compute=compute)[0] for compute in COMPUTES)
@@ -267,6 +289,7 @@ def test_a_run_is_saved_and_loaded(tmp_path: Path) -> None:
             {"baseline": "mean", "episodes_per_update": 1},
             "agent.baseline=mean compares episodes with each other: agent.episodes_per_update=1 must be at least 2",
         ),
+        ({"minibatch_size": 0}, "agent.minibatch_size=0 is out of range"),
         ({"num_steps": 0}, "agent.num_steps=0 is out of range: it must be at least 1"),
     ],
 )

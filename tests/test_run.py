@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,31 @@ def test_the_run_folder_holds_what_it_should(finished: Result) -> None:
     assert len(evaluated) == 10  # one in every tenth of the run
     for name in (".hydra/config.yaml", ".hydra/overrides.yaml", MODEL, "checkpoints/best/agent.json"):
         assert (finished.run_dir / name).is_file()
+
+
+def test_a_run_can_end_after_so_many_episodes(tmp_path: Path) -> None:
+    result = small_run(tmp_path / "run", total_episodes=30, log_interval=1, final_eval_episodes=0)
+    assert 30 <= result.summary["episodes"] < 50
+    assert result.summary["total_timesteps"] < 2048
+    with (result.run_dir / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["train/learning_rate"]]
+    assert int(rows[-1]["time/total_episodes"]) == result.summary["episodes"]
+    assert int(rows[-1]["time/total_timesteps"]) == result.summary["total_timesteps"]
+    # Schedules follow the episodes: the rate of a row was chosen when the row before was written.
+    for before, row in pairwise(rows):
+        share = int(before["time/total_episodes"]) / 30
+        assert float(row["train/learning_rate"]) == pytest.approx(1e-3 * (1 - share))
+
+
+def test_rows_hold_the_newest_of_each_metric_since_the_row_before(tmp_path: Path) -> None:
+    """REINFORCE's updates have nothing to say while they wait for episodes to end."""
+    fields: dict[str, Any] = {"agent.num_steps": 1, "agent.episodes_per_update": 1, "num_envs": 1, "total_episodes": 20}
+    result = rlkit.train("reinforce", run_dir=tmp_path / "run", log_interval=100, final_eval_episodes=0, **fields)
+    with (result.run_dir / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["time/steps_per_second"]]
+    assert len(rows) > 2
+    assert all(bool(row["train/policy_loss"]) == bool(row["rollout/episode_return"]) for row in rows)
+    assert rows[-1]["train/policy_loss"]
 
 
 def test_a_loaded_agent_does_what_the_saved_one_did(finished: Result) -> None:

@@ -30,14 +30,26 @@ class Descent(Protocol):
 
 
 class TorchDescent:
-    """Clips and follows the gradients of torch losses, with torch's optimiser of that name."""
+    """Clips and follows the gradients of torch losses, with torch's optimiser of that name.
 
-    def __init__(self, module: nn.Module, *, max_grad_norm: float | None, optimizer: str, eps: float) -> None:
+    `rates` multiply the learning rates of the flat parameters: `rlkit.engine.flat.rates`.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        max_grad_norm: float | None,
+        optimizer: str,
+        eps: float,
+        rates: Tensor | None = None,
+    ) -> None:
         flat, gradients = flatten_parameters(module)
         self.device = flat.device
         self.flat = nn.Parameter(flat)
         self.flat.grad = gradients
         self.moments = MOMENTS[optimizer]
+        self._rates = None if rates is None else rates.to(self.device)
         self._max_grad_norm = max_grad_norm
         self._shared: SharedParameters | None = None
         self._optimizer: torch.optim.Optimizer = (
@@ -56,13 +68,16 @@ class TorchDescent:
         if self._max_grad_norm is not None:
             self.flat.grad.mul_((self._max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
         self._optimizer.param_groups[0]["lr"] = learning_rate
-        if self._shared is None:
-            self._optimizer.step()
-        else:
+        before = None if self._rates is None else self.flat.detach().clone()
+        if self._shared is not None:
             moved = self._optimizer.param_groups[0]["params"][0]
             self._optimizer.state[moved]["step"].fill_(float(self._shared.updates.sum()))
-            self._optimizer.step()
+        self._optimizer.step()
+        if self._shared is not None:
             self._shared.updates[self._worker] += 1
+        if before is not None and self._rates is not None:
+            with torch.no_grad():
+                self.flat.copy_(before.lerp(self.flat, self._rates))
         return norm
 
     def share(self, shared: SharedParameters, worker: int) -> None:
@@ -100,7 +115,14 @@ class NumpyDescent:
     """Clips and follows gradients that were written into `gradients`, or into the module's own `grad`."""
 
     def __init__(
-        self, module: nn.Module, primitives: Primitives, *, max_grad_norm: float | None, optimizer: str, eps: float
+        self,
+        module: nn.Module,
+        primitives: Primitives,
+        *,
+        max_grad_norm: float | None,
+        optimizer: str,
+        eps: float,
+        rates: Tensor | None = None,
     ) -> None:
         flat, gradients = flatten_parameters(module)
         self.flat: Array = flat.numpy()
@@ -108,6 +130,7 @@ class NumpyDescent:
         self.moments = MOMENTS[optimizer]
         self._max_grad_norm = max_grad_norm
         self._shared: SharedParameters | None = None
+        self._rates = None if rates is None else rates.numpy()
         self._clip_global_norm = primitives.clip_global_norm
         self.optimizer, self._moments = primitives.make_optimizer(optimizer, len(self.flat), eps)
 
@@ -116,7 +139,10 @@ class NumpyDescent:
         ranks.mean_(self.gradients)
         norm = self._clip_global_norm(self.gradients, self._max_grad_norm)
         if self._shared is None:
+            before = None if self._rates is None else self.flat.copy()
             self.optimizer.step(self.flat, self.gradients, learning_rate)
+            if before is not None:
+                self.flat[:] = before + self._rates * (self.flat - before)
         else:
             self.optimizer.steps = int(self._updates.sum())
             self.optimizer.step(self._moved, self.gradients, learning_rate)

@@ -22,3 +22,9 @@ def flatten_parameters(module: nn.Module) -> tuple[Tensor, Tensor]:
         p.grad = gradients[start:end].view(p.shape)
         start = end
     return flat, gradients
+
+
+def rates(module: nn.Module, part: nn.Module, rate: float) -> Tensor:
+    """What multiplies the learning rate of each of `flatten_parameters`: `rate` in `part` of the module, else 1."""
+    parameters, chosen = list(module.parameters()), {id(p) for p in part.parameters()}
+    return torch.cat([torch.full((p.numel(),), rate if id(p) in chosen else 1.0) for p in parameters])

@@ -13,6 +13,7 @@ from rlkit import ranks
 from rlkit.config import NetworkConfig
 from rlkit.engine import native
 from rlkit.engine.base import AnalyticLoss, Engine, TorchLoss
+from rlkit.engine.flat import rates
 from rlkit.engine.numpy_engine import NUMPY, NumpyEngine, unsupported
 from rlkit.engine.q_engine import AnalyticTDLoss, NumpyQEngine, QEngine, TorchQEngine, TorchTDLoss, q_unsupported
 from rlkit.engine.torch_engine import TorchEngine
@@ -79,12 +80,15 @@ def make_engine(
     max_grad_norm: float | None,
     eps: float,
     optimizer: str = "adam",
+    critic_rate: float = 1.0,
 ) -> tuple[Engine, str]:
     """The engine for a network that is already on its device, and what `compute=auto` became.
 
-    `optimizer` is `adam` or `rmsprop`, `eps` its ε. Raises RlkitError where the `compute` asked for cannot be.
+    `optimizer` is `adam` or `rmsprop`, `eps` its ε; `critic_rate` multiplies the learning rate of the critic. Raises
+    RlkitError where the `compute` asked for cannot be.
     """
-    descent: dict[str, Any] = {"max_grad_norm": max_grad_norm, "optimizer": optimizer, "eps": eps}
+    multiples = None if critic_rate == 1 else rates(network, network.critic, critic_rate)
+    descent = {"max_grad_norm": max_grad_norm, "optimizer": optimizer, "eps": eps, "rates": multiples}
     compute = chosen(compute, unsupported(network))
     if compute == "torch":
         return TorchEngine(network, torch_loss, **descent), compute

@@ -21,11 +21,9 @@ CHUNK = 1024
 class TorchEngine:
     """Gradient steps on a loss written with torch; see `Engine`."""
 
-    def __init__(
-        self, network: ActorCritic, loss: TorchLoss, *, max_grad_norm: float | None, optimizer: str, eps: float
-    ) -> None:
+    def __init__(self, network: ActorCritic, loss: TorchLoss, **descent: Any) -> None:
         self._network, self._loss = network, loss
-        self.descent = TorchDescent(network, max_grad_norm=max_grad_norm, optimizer=optimizer, eps=eps)
+        self.descent = TorchDescent(network, **descent)
         self.device = self.descent.device
         self._batch: PolicyBatch | None = None
 

@@ -28,11 +28,11 @@ class ActorCritic(nn.Module):
         super().__init__()
         self.head: Head = make_head(action_space, config)
         self.features = ObsFeatures(observation_space, encoder=config.encoder, normalize=config.normalize_obs)
-        self.cnns = ImageEncoders(self.features, generator)
+        self.cnns = ImageEncoders(self.features, config, generator)
         inputs, hidden = self.cnns.num_outputs, hidden_sizes(config, self.cnns)
         # The policy's small last gain makes its first actions nearly uniform: see docs/ppo-details.md.
-        self.actor = mlp([inputs, *hidden, self.head.num_outputs], config.activation, 0.01, generator)
-        self.critic = mlp([inputs, *hidden, 1], config.activation, 1.0, generator)
+        self.actor = mlp([inputs, *hidden, self.head.num_outputs], config, 0.01, generator)
+        self.critic = mlp([inputs, *hidden, 1], config, 1.0, generator)
         self.critic_trains_cnns = True
         """Whether the values' gradient reaches the CNNs, which the policy shares."""
         self.log_std: nn.Parameter | None = None

@@ -13,9 +13,9 @@ from rlkit.networks.mlp import cnn
 class ImageEncoders(nn.ModuleList):
     """`ObsFeatures`' output to one (batch, num_outputs) tensor; the vector itself where there are no images."""
 
-    def __init__(self, features: ObsFeatures, generator: torch.Generator) -> None:
+    def __init__(self, features: ObsFeatures, config: NetworkConfig, generator: torch.Generator) -> None:
         images = [features.leaves[i] for i in features.images]
-        super().__init__(cnn(image_shape(space), generator) for space in images)
+        super().__init__(cnn(image_shape(space), config, generator) for space in images)
         self.num_outputs = features.vector_size + 512 * len(images)
         self._scales = [255.0 if space.dtype == "uint8" else 1.0 for space in images]
 

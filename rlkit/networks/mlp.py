@@ -1,4 +1,4 @@
-"""Multi-layer perceptrons and convolutional encoders, with orthogonal initialisation."""
+"""Multi-layer perceptrons and convolutional encoders, and how their weights start."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from rlkit.config import NetworkConfig
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 HIDDEN_GAIN = math.sqrt(2)
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
@@ -17,25 +19,28 @@ Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 def mlp(
     sizes: Sequence[int],
-    activation: str,
+    config: NetworkConfig,
     output_gain: float,
     generator: torch.Generator,
     linear: Callable[[int, int], nn.Linear] = nn.Linear,
 ) -> nn.Sequential:
     """Linear layers, as `linear` makes them, from sizes[0] to sizes[-1] with an activation after each but the last.
 
-    Weights are orthogonal, with gain √2 in hidden layers and `output_gain` in the last; biases are zero.
+    Orthogonal weights have gain √2 in hidden layers and `output_gain` in the last.
     """
     layers: list[nn.Module] = []
     for i, (inputs, outputs) in enumerate(pairwise(sizes)):
         last = i == len(sizes) - 2
-        layers.append(orthogonal(linear(inputs, outputs), output_gain if last else HIDDEN_GAIN, generator))
+        gain = output_gain if last else HIDDEN_GAIN
+        layers.append(initialized(linear(inputs, outputs), config.initialization, gain, generator))
         if not last:
-            layers.append(ACTIVATIONS[activation]())
+            layers.append(ACTIVATIONS[config.activation]())
     return nn.Sequential(*layers)
 
 
-def cnn(shape: tuple[int, int, int], generator: torch.Generator, features: int = 512) -> nn.Sequential:
+def cnn(
+    shape: tuple[int, int, int], config: NetworkConfig, generator: torch.Generator, features: int = 512
+) -> nn.Sequential:
     """(channels, height, width) images to `features`: the network of Mnih et al. (2015), or two layers of
     3x3 filters for images under 36 pixels, which those strides would leave nothing of."""
     channels, height, width = shape
@@ -46,17 +51,24 @@ def cnn(shape: tuple[int, int, int], generator: torch.Generator, features: int =
     layers: list[nn.Module] = []
     for outputs, kernel, stride, padding in filters:
         convolution = nn.Conv2d(channels, outputs, kernel, stride, padding)
-        layers += [orthogonal(convolution, HIDDEN_GAIN, generator), nn.ReLU()]
+        layers += [initialized(convolution, config.initialization, HIDDEN_GAIN, generator), nn.ReLU()]
         height = (height + 2 * padding - kernel) // stride + 1
         width = (width + 2 * padding - kernel) // stride + 1
         channels = outputs
-    linear = orthogonal(nn.Linear(channels * height * width, features), HIDDEN_GAIN, generator)
-    return nn.Sequential(*layers, nn.Flatten(), linear, nn.ReLU())
+    linear = nn.Linear(channels * height * width, features)
+    layers += [nn.Flatten(), initialized(linear, config.initialization, HIDDEN_GAIN, generator), nn.ReLU()]
+    return nn.Sequential(*layers)
 
 
-def orthogonal(layer: Layer, gain: float, generator: torch.Generator) -> Layer:
-    """Initialises the layer's weights orthogonally (Saxe et al. 2014) and its bias to zero."""
-    nn.init.orthogonal_(layer.weight, gain, generator=generator)
+def initialized(layer: Layer, initialization: str, gain: float, generator: torch.Generator) -> Layer:
+    """The layer with weights that are orthogonal (Saxe et al. 2014) or those of He et al. (2015), and a bias of zero.
+
+    `gain` is for orthogonal ones; the others have a variance of 2 / inputs in every layer.
+    """
+    if initialization == "he_normal":
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+    else:
+        nn.init.orthogonal_(layer.weight, gain, generator=generator)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer

@@ -46,11 +46,11 @@ class QNetwork(nn.Module):
         self.dueling, self.noisy = dueling, noisy_std is not None
         self.register_buffer("atoms", None if atoms is None else torch.as_tensor(atoms), persistent=False)
         self.features = ObsFeatures(observation_space, encoder=config.encoder, normalize=config.normalize_obs)
-        self.cnns = ImageEncoders(self.features, generator)
+        self.cnns = ImageEncoders(self.features, config, generator)
         num_outputs = (num_actions + (dueling != "none")) * (1 if atoms is None else len(atoms))
         sizes = [self.cnns.num_outputs, *hidden_sizes(config, self.cnns), num_outputs]
         linear = nn.Linear if noisy_std is None else partial(NoisyLinear, std=noisy_std)
-        self.body = mlp(sizes, config.activation, 1.0, generator, linear)
+        self.body = mlp(sizes, config, 1.0, generator, linear)
 
     def forward(self, features: tuple[Tensor, ...]) -> Tensor:
         """The action values, (batch, num_actions), of `ObsFeatures`' output.
