@@ -81,8 +81,8 @@ def check(agent: Any, num_envs: int, total_episodes: int | None) -> None:
         )
     if total_episodes is not None:
         raise RlkitError(
-            f"total_episodes={total_episodes} cannot be kept by {size} processes under torchrun, which each count their "
-            "own; expected total_timesteps alone"
+            f"total_episodes={total_episodes} cannot be kept by {size} processes under torchrun, which each count "
+            "their own; expected total_timesteps alone"
         )
     fields = {"num_envs": num_envs, **{f"agent.{name}": getattr(agent, name) for name in SHARED_FIELDS[agent.name]}}
     for name, value in fields.items():
