@@ -88,12 +88,12 @@ def test_dqns_schedules_by_episodes_are_the_books() -> None:
 
 
 def test_the_command_line_beats_an_experiment_which_beats_tuned_values() -> None:
-    tuned = compose(["agent=dqn"])
-    preset = compose(["experiment=book_dqn"])
-    given = compose(["experiment=book_dqn", "agent.gradient_steps=3", "network.hidden_sizes=[8]"])
-    found = [(config.agent.gradient_steps, config.network.hidden_sizes) for config in (tuned, preset, given)]
-    assert found == [(128, [256, 256]), (10, [256, 256]), (3, [8])]
-    assert given.agent.buffer_size == preset.agent.buffer_size == 50_000
+    tuned = compose(["agent=dqn"]).agent
+    preset = compose(["experiment=book_dqn"]).agent
+    given = compose(["experiment=book_dqn", "agent.learning_rate=0.5"]).agent
+    assert len({DQNConfig().learning_rate, tuned.learning_rate, preset.learning_rate}) == 3
+    assert (preset.learning_rate, given.learning_rate) == (2e-4, 0.5)
+    assert given.buffer_size == preset.buffer_size == 50_000
 
 
 @pytest.mark.parametrize("name", BOOK)
