@@ -141,6 +141,14 @@ def test_a_preset_trains_two_updates_from_python(name: str, tmp_path: Path) -> N
     assert chosen.hydra.runtime.choices.experiment == name
 
 
+def test_the_books_a3c_is_composed_of_its_constants() -> None:
+    config: Any = compose(["experiment=book_a3c", "agent.num_workers=3"])
+    agent = config.agent
+    assert (agent.name, agent.num_workers, agent.num_steps, agent.optimizer) == ("a3c", 3, 20, "adam")
+    assert (agent.learning_rate, agent.gamma, agent.vf_coef, agent.ent_coef) == (1e-3, 0.99, 0.5, 0.01)
+    assert (config.total_episodes, config.num_envs, config.network.hidden_sizes) == (400, 1, [128])
+
+
 def test_experiments_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text(
