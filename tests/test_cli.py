@@ -264,7 +264,7 @@ def test_help_shows_every_key_with_its_default(agent: str) -> None:
         "env.preprocessing",
     ):
         assert f"  {key}" in text
-    for choice in (*VARIANTS, "experiment=NAME, one of: book_dqn, book_ppo2, book_reinforce"):
+    for choice in (*VARIANTS, "experiment=NAME, one of: book_a3c, book_dqn, book_ppo2, book_reinforce"):
         assert choice in text
 
 

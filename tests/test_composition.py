@@ -147,7 +147,7 @@ MISTAKES = {
     "logger=[1]": "logger=[1]: expected a name",
     "logger.wandb.project=x": "logger.wandb is not in use: choose it by logger=[wandb]",
     "+logger.wandb.project=x": "logger.wandb is not in use: choose it by logger=[wandb]",
-    "experiment=book_dqm": "unknown experiment 'book_dqm'; did you mean 'book_dqn'? (known: book_dqn, ",
+    "experiment=book_dqm": "unknown experiment 'book_dqm'; did you mean 'book_dqn'? (known: book_a3c, book_dqn, ",
     "experiment=3": "experiment=3: expected a name",
     "experimnt=book_dqn": "unknown key 'experimnt'; did you mean 'experiment'?",
     "total_episodes=0": "total_episodes=0 is out of range",
