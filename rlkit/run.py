@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from rlkit.envs import EnvFactory, make_env, make_vector_env
 from rlkit.episodes import Evaluation, evaluate_policy
 from rlkit.loggers import make_loggers
 from rlkit.processes import num_cores
+from rlkit.profiling import Profile, table
 from rlkit.progress import Progress
 from rlkit.run_folder import RunFolder
 from rlkit.seeding import Seeds, env_seeds, run_seeds
@@ -88,13 +89,15 @@ def run_training(config: TrainConfig, run_dir: Path, *, hydra_files: Mapping[str
             return evaluate_policy(agent, eval_envs, episodes, seed=seed)
 
         trainer = make_trainer(folder, loggers, progress, evaluate)
+        profile = Profile(trainer) if config.profile else None
         status = "failed"
         evaluation = None
         with _on_sigterm(signal.SIG_IGN):  # while it ends: torchrun sends it to all as soon as one process has ended
             try:
                 with _on_sigterm(signal.default_int_handler):
-                    trainer.train()
-                    trainer.save("last")
+                    with profile.running() if profile else nullcontext():
+                        trainer.train()
+                        trainer.save("last")
                     if config.final_eval_episodes:
                         evaluation = evaluate(config.final_eval_episodes, seeds.final_evaluation)
                     status = "finished"
@@ -105,6 +108,10 @@ def run_training(config: TrainConfig, run_dir: Path, *, hydra_files: Mapping[str
             finally:
                 summary = _summary(trainer, status, evaluation)
                 folder.write_summary(summary)
+                if profile:
+                    report = profile.report()
+                    folder.write_profile(report)
+                    progress.say(table(report))
                 progress.say(_closing_words(summary, trainer))
         return Result(agent, summary, run_dir)
 

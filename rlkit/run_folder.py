@@ -57,6 +57,10 @@ class RunFolder:
             },
         )
 
+    def write_profile(self, report: Mapping[str, Any]) -> None:
+        """Writes profile.json."""
+        write_json(self.path / "profile.json", report)
+
 
 def _occupied(path: Path, name: str) -> RlkitError:
     return RlkitError(

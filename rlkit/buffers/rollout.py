@@ -26,7 +26,7 @@ class RolloutBuffer:
         self.num_steps = num_steps
         self.num_envs = num_envs
         self.final_obs: dict[tuple[int, int], Obs] = {}
-        """By (step, environment): the last observation of an episode whose successor in `obs` is a reset."""
+        """By (step, environment): the last observation of an episode that was cut short, where `obs` has a reset."""
         self._length = 0
         self._allocated = False
 
@@ -50,7 +50,8 @@ class RolloutBuffer:
         if self.action_masks is not None:
             self.action_masks[t] = step.action_mask
         for env, last in step.final_obs.items():
-            self.final_obs[t, env] = last
+            if not step.terminated[env]:
+                self.final_obs[t, env] = last
         self._length += 1
 
     def clear(self) -> None:

@@ -1,0 +1,254 @@
+"""`profile=true`: where a run's time went, and how close it came to what it cannot do without.
+
+The trainer, the collector, the agent and its engine know nothing of it: their methods are replaced from outside while
+the run goes on, and in a run without it nothing is.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import wraps
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rlkit.networks.actor_critic import ActorCritic
+from rlkit.networks.features import image_shape
+from rlkit.networks.q_network import QNetwork
+
+if TYPE_CHECKING:
+    from rlkit.trainer import Trainer
+
+SECTIONS = {
+    "env": "stepping and resetting the environments",
+    "act": "choosing actions",
+    "store": "adding steps to the buffer",
+    "collect": "the rest of the collector: checks, episode statistics",
+    "sample": "drawing from the replay buffer",
+    "returns": "values, advantages, targets",
+    "gradient": "gradient steps",
+    "update": "the rest of the updates",
+    "log": "progress and loggers",
+    "evaluate": "evaluations during training",
+    "checkpoint": "writing checkpoints",
+    "loop": "what is left",
+}
+"""What time is charged to, and what that is."""
+PROBE_SIZE, PROBE_SECONDS = 512, 0.1
+"""The rows and columns of matrices whose product shows how fast this machine multiplies, and how long they are."""
+
+
+class Stopwatch:
+    """Charges time to one section after the other; the section of a call within another's interrupts it."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.seconds = dict.fromkeys(SECTIONS, 0.0)
+        self.calls = dict.fromkeys(SECTIONS, 0)
+        self.section = "loop"
+        """What time is charged to now."""
+        self._clock, self._since = clock, clock()
+
+    def switch(self, section: str) -> None:
+        """From now on, time is charged to `section`."""
+        now = self._clock()
+        self.seconds[self.section] += now - self._since
+        self.section, self._since = section, now
+
+    def restart(self) -> None:
+        """Forgets the time since the last switch."""
+        self._since = self._clock()
+
+    def timed(self, section: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function`, whose time is charged to `section`.
+
+        Evaluations are one section with all that they call, except for checkpoints.
+        """
+
+        @wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            before = self.section
+            if before == "evaluate" and section != "checkpoint":
+                return function(*args, **kwargs)
+            self.switch(section)
+            self.calls[section] += 1
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.switch(before)
+
+        return call
+
+
+class Profile:
+    """Times all parts of a trainer, and counts the arithmetic of its agent's network."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer, self._watch, self._flops = trainer, Stopwatch(), 0.0
+        agent, engine = trainer.agent, getattr(trainer.agent, "engine", None)
+        self._network = getattr(agent, "network", None)
+        self._sections = [
+            (trainer.collector.envs, "step", "env"),
+            (trainer.collector.envs, "reset", "env"),
+            (trainer.collector, "collect", "collect"),
+            (agent, "act", "act"),
+            (trainer.buffer, "add", "store"),
+            (trainer.buffer, "sample", "sample"),
+            (sys.modules[type(agent).__module__], "policy_batch", "returns"),  # of rlkit/advantages.py
+            (engine, "evaluate", "returns"),
+            (engine, "target_outputs", "returns"),
+            (engine, "step", "gradient"),
+            (agent, "update", "update"),
+            (trainer, "log", "log"),
+            (trainer, "evaluate", "evaluate"),
+            (trainer, "save", "checkpoint"),
+        ]
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Counts from here to the end of the block, which is the trainer's loop."""
+        with ExitStack() as stack:
+            if isinstance(self._network, ActorCritic | QNetwork):
+                self._count_products(self._network, stack)
+            for owner, method, section in self._sections:
+                if hasattr(owner, method):
+                    timed = self._watch.timed(section, getattr(owner, method))
+                    stack.enter_context(replaced(owner, method, timed))
+            self._watch.restart()
+            try:
+                yield
+            finally:
+                self._watch.switch("loop")
+
+    def report(self) -> dict[str, Any]:
+        """What profile.json holds."""
+        watch, timesteps = self._watch, self._trainer.timesteps
+        total = sum(watch.seconds.values())
+        rate = multiplications_per_second(self._trainer.agent.device) if self._flops else None
+        products = self._flops / rate if rate else 0.0
+        return {
+            "timesteps": timesteps,
+            "seconds": round(total, 6),
+            "sections": {
+                name: {
+                    "seconds": round(seconds, 6),
+                    "share": round(seconds / total, 4),
+                    "us_per_timestep": round(seconds / max(1, timesteps) * 1e6, 3),
+                    "calls": watch.calls[name],
+                }
+                for name, seconds in watch.seconds.items()
+            },
+            "floor": {
+                "env_seconds": round(watch.seconds["env"], 6),
+                "products_seconds": round(products, 6),
+                "gflop": round(self._flops / 1e9, 6),
+                "gflop_per_second": None if rate is None else round(rate / 1e9, 3),
+                "share": round((watch.seconds["env"] + products) / (total - watch.seconds["evaluate"]), 4),
+            },
+        }
+
+    def _count_products(self, network: ActorCritic | QNetwork, stack: ExitStack) -> None:
+        """Adds up the arithmetic of all that the engine computes, evaluations left out."""
+        engine = self._trainer.agent.engine  # type: ignore[attr-defined]
+        whole = products_per_row(network, network)
+        acting = products_per_row(network, network.policy) if isinstance(network, ActorCritic) else whole
+        # Calls of one in another are part of that one's work: so each counts in these sections only.
+        work = {
+            "policy": (acting.forward, ("act",)),
+            "q_values": (whole.forward, ("act", "update")),
+            "evaluate": (whole.forward, ("returns",)),
+            "target_outputs": (whole.forward, ("returns",)),
+            "step": (whole.forward + whole.backward, ("gradient",)),
+        }
+        for method, (flops, sections) in work.items():
+            if hasattr(engine, method):
+                counted = self._counted(getattr(engine, method), flops, sections)
+                stack.enter_context(replaced(engine, method, counted))
+
+    def _counted(self, function: Callable[..., Any], flops: float, sections: tuple[str, ...]) -> Callable[..., Any]:
+        @wraps(function)
+        def call(given: Any, *args: Any, **kwargs: Any) -> Any:
+            if self._watch.section in sections:
+                # Given are features, a batch that has some, or the indices of rows.
+                features = getattr(given, "features", given)
+                self._flops += flops * len(features[0] if isinstance(features, tuple) else features)
+            return function(given, *args, **kwargs)
+
+        return call
+
+
+@contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """An attribute of an object or a module is `value` until the end of the block."""
+    names = vars(owner)
+    before = [names[name]] if name in names else []
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if before:
+            setattr(owner, name, before[0])
+        else:
+            delattr(owner, name)
+
+
+class Products(NamedTuple):
+    """Floating-point operations of the matrix products and convolutions for one row."""
+
+    forward: float
+    backward: float
+
+
+def products_per_row(network: ActorCritic | QNetwork, function: Callable[..., Any]) -> Products:
+    """Of `function`, which computes the network, or a part of it, from features.
+
+    A weight takes one multiplication and one addition wherever it is applied; in the backward pass as many for its
+    own gradient, and for that of what it is applied to unless that is the observation.
+    """
+    forward = backward = 0.0
+
+    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal forward, backward
+        assert isinstance(layer, nn.Linear | nn.Conv2d)
+        flops = 2.0 * output[0].numel() * layer.weight[0].numel()
+        forward += flops
+        backward += flops * (1 + inputs[0].requires_grad)
+
+    layers = [module for module in network.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    shapes: list[tuple[int, ...]] = [(network.features.vector_size,)] if network.features.vectors else []
+    shapes += [image_shape(network.features.leaves[i]) for i in network.features.images]
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.callback(layer.register_forward_hook(count).remove)
+        function(tuple(torch.zeros(1, *shape, device=layers[0].weight.device) for shape in shapes))
+    return Products(forward, backward)
+
+
+def multiplications_per_second(device: str) -> float:
+    """Floating-point operations per second in a large product of float32 matrices, with the threads that a run has."""
+    matrix = torch.ones(PROBE_SIZE, PROBE_SIZE, device=device)
+    out = matrix @ matrix
+    count, start = 0, time.perf_counter()
+    while (spent := time.perf_counter() - start) < PROBE_SECONDS or count == 0:
+        torch.mm(matrix, matrix, out=out)
+        out[0, 0].item()  # waits for a GPU
+        count += 1
+    return count * 2 * PROBE_SIZE**3 / spent
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report, to be read."""
+    lines = [f"{'':<11}{'seconds':>9}{'share':>8}{'µs/step':>10}"]
+    for name, section in report["sections"].items():
+        if section["seconds"]:
+            numbers = f"{section['seconds']:>9.2f}{section['share']:>8.1%}{section['us_per_timestep']:>10.2f}"
+            lines.append(f"{name:<11}{numbers}  {SECTIONS[name]}")
+    floor = report["floor"]
+    lines.append(
+        f"floor: {floor['env_seconds']:.2f} s of stepping environments and {floor['products_seconds']:.2f} s of matrix "
+        f"products are {floor['share']:.0%} of the time without evaluations"
+    )
+    return "\n".join(lines)
