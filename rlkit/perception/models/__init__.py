@@ -1,0 +1,48 @@
+"""Networks by name, each of a few keyword values that a configuration file can hold."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from torch import nn
+
+from rlkit.errors import RlkitError, unknown
+from rlkit.perception.models.alexnet import AlexNet
+from rlkit.perception.models.densenet import DenseNet
+from rlkit.perception.models.googlenet import GoogLeNet
+from rlkit.perception.models.language import RNNLanguageModel
+from rlkit.perception.models.lenet import LeNet
+from rlkit.perception.models.mlp import MLP
+from rlkit.perception.models.nin import NiN
+from rlkit.perception.models.resnet import ResNet
+from rlkit.perception.models.text import TextClassifier
+from rlkit.perception.models.vgg import VGG
+
+MODELS: dict[str, type[nn.Module]] = {
+    "mlp": MLP,
+    "lenet": LeNet,
+    "alexnet": AlexNet,
+    "vgg": VGG,
+    "nin": NiN,
+    "googlenet": GoogLeNet,
+    "resnet": ResNet,
+    "densenet": DenseNet,
+    "text_classifier": TextClassifier,
+    "rnn_language_model": RNNLanguageModel,
+}
+"""Images go to those with `input_shape` (channels, height, width); all but the last have `num_outputs` and `encode`."""
+
+
+def make_model(name: str, **fields: Any) -> nn.Module:
+    """The network called `name`, with `fields` as its constructor has them; RlkitError for unknown names and fields."""
+    if name not in MODELS:
+        raise unknown("model", name, MODELS)
+    known = inspect.signature(MODELS[name]).parameters
+    for field in fields:
+        if field not in known:
+            raise unknown(f"field of model {name}", field, known)
+    missing = [field for field, p in known.items() if p.default is inspect.Parameter.empty and field not in fields]
+    if missing:
+        raise RlkitError(f"model {name} needs a value for {', '.join(missing)}")
+    return MODELS[name](**fields)

@@ -1,0 +1,118 @@
+"""Language models: how probable the next token is, by counting and by a recurrent network."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from rlkit.errors import RlkitError, check_range
+from rlkit.perception.models.recurrent import Recurrent, State
+
+
+def perplexity(log_probs: Tensor | Sequence[float]) -> float:
+    """exp of the mean of −log p(token | tokens before): among how many equal tokens a model hesitates."""
+    values = torch.as_tensor(log_probs, dtype=torch.float64)
+    return math.exp(-float(values.mean())) if values.numel() else 1.0
+
+
+class NGram:
+    """p(token | the n − 1 tokens before) by counting; `smoothing` is added to every count (Laplace).
+
+    With smoothing 0 these are relative frequencies, 0 for what was never seen. The first tokens of a text are judged by
+    as many tokens as there are before them. Raises RlkitError for numbers that cannot work.
+    """
+
+    def __init__(self, *, n: int = 2, vocabulary_size: int, smoothing: float = 1.0) -> None:
+        check_range("n", n, 1)
+        check_range("vocabulary_size", vocabulary_size, 1)
+        check_range("smoothing", smoothing, 0)
+        self.n, self.vocabulary_size, self.smoothing = n, vocabulary_size, smoothing
+        self.counts: Counter[tuple[int, ...]] = Counter()
+        self.contexts: Counter[tuple[int, ...]] = Counter()
+
+    def fit(self, tokens: Sequence[int]) -> NGram:
+        """Counts the tokens of a text, in every context of up to n − 1 tokens."""
+        if tokens and not 0 <= min(tokens) <= max(tokens) < self.vocabulary_size:
+            raise RlkitError(f"tokens must be from 0 to {self.vocabulary_size - 1}, not {min(tokens)} to {max(tokens)}")
+        for i, token in enumerate(tokens):
+            for length in range(min(self.n, i + 1)):
+                context = tuple(tokens[i - length : i])
+                self.counts[(*context, token)] += 1
+                self.contexts[context] += 1
+        return self
+
+    def probability(self, token: int, context: Sequence[int] = ()) -> float:
+        """p(token | the last n − 1 tokens of `context`); with nothing counted, 1 / vocabulary_size."""
+        known = tuple(context[max(0, len(context) - self.n + 1) :])
+        total = self.contexts[known] + self.smoothing * self.vocabulary_size
+        return (self.counts[(*known, token)] + self.smoothing) / total if total else 1 / self.vocabulary_size
+
+    def log_probs(self, tokens: Sequence[int]) -> list[float]:
+        """log p of each token of a text; −∞ where it is 0."""
+        found = [self.probability(token, tokens[:i][-self.n :]) for i, token in enumerate(tokens)]
+        return [math.log(p) if p > 0 else -math.inf for p in found]
+
+
+class RNNLanguageModel(nn.Module):
+    """Embedding, recurrent layers, logits of the next token at every step.
+
+    `tied` reads the logits off the embedding's own vectors, which then needs embedding_size = hidden_size. Raises
+    RlkitError for fields that cannot work.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocabulary_size: int,
+        embedding_size: int = 64,
+        hidden_size: int = 128,
+        kind: str = "gru",
+        num_layers: int = 1,
+        dropout: float = 0.0,
+        tied: bool = False,
+        implementation: str = "torch",
+    ) -> None:
+        super().__init__()
+        if tied and embedding_size != hidden_size:
+            raise RlkitError(f"tied=true needs embedding_size={embedding_size} equal to hidden_size={hidden_size}")
+        self.embedding = nn.Embedding(vocabulary_size, embedding_size)
+        self.recurrent = Recurrent(
+            embedding_size,
+            hidden_size,
+            kind=kind,
+            num_layers=num_layers,
+            dropout=dropout,
+            implementation=implementation,
+        )
+        self.head = nn.Linear(hidden_size, vocabulary_size)
+        if tied:
+            self.head.weight = self.embedding.weight
+
+    def forward(self, tokens: Tensor, states: list[State] | None = None) -> tuple[Tensor, list[State]]:
+        """(batch, steps) -> logits of each next token, (batch, steps, vocabulary_size), and the states to go on."""
+        outputs, states = self.recurrent(self.embedding(tokens), states)
+        return self.head(outputs), states
+
+    def log_probs(self, tokens: Tensor) -> Tensor:
+        """log p(token | tokens before) of all but the first: (batch, steps) -> (batch, steps − 1)."""
+        logits, _ = self(tokens[:, :-1])
+        found: Tensor = logits.log_softmax(2).gather(2, tokens[:, 1:, None])[:, :, 0]
+        return found
+
+    @torch.no_grad()
+    def generate(
+        self, tokens: Tensor, count: int, *, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """`count` tokens drawn one after the other behind `tokens`, (batch, steps): (batch, count)."""
+        check_range("temperature", temperature, 0, exclusive=True)
+        drawn: list[Tensor] = []
+        states: list[State] | None = None
+        for _ in range(count):
+            logits, states = self(tokens, states)
+            tokens = torch.multinomial((logits[:, -1] / temperature).softmax(1), 1, generator=generator)
+            drawn.append(tokens)
+        return torch.cat(drawn, 1)
