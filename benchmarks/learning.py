@@ -54,6 +54,8 @@ SUITE = [
     Task("a2c", "Acrobot-v1", 3, "-83.4"),
     Task("a2c", "MountainCar-v0", 3, "-111.3"),
     Task("a2c", "LunarLander-v3", 3, "155.8"),
+    Task("a3c", "CartPole-v1", 10, "500, of A2C"),
+    Task("a3c", "Acrobot-v1", 3, "-83.4, of A2C"),
     Task("trpo", "CartPole-v1", 3, "500"),
     Task("trpo", "Acrobot-v1", 3, "-83.1"),
     Task("trpo", "MountainCar-v0", 3, "-107.3"),
