@@ -151,6 +151,17 @@ def test_torchrun_compares_two_processes_with_one(monkeypatch: pytest.MonkeyPatc
     assert "PPO" not in text  # of which there are no runs
 
 
+def test_parallel_compares_each_way_with_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    parallel = importlib.import_module("parallel")
+    first, _, a3c, *_ = parallel.WAYS
+    runs = [{"task": "fast", "way": first, "steps_per_s": rate} for rate in (100.0, 400.0, 200.0)]
+    runs += [{"task": "fast", "way": a3c, "steps_per_s": 300.0}]
+    rows = parallel.table({"machine": "a machine", "runs": runs}).splitlines()
+    assert f"| {first} | 200 (100 – 400), 1.00 × | not measured | not measured |" in rows
+    assert f"| {a3c} | 300 (300 – 300), 1.50 × | not measured | not measured |" in rows
+
+
 def test_book_trains_what_is_missing_and_draws_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(BENCHMARKS)
     book, learning = importlib.import_module("book"), importlib.import_module("learning")
