@@ -9,7 +9,12 @@ from torch import nn
 
 from rlkit.errors import RlkitError, unknown
 from rlkit.perception.models.alexnet import AlexNet
+from rlkit.perception.models.attention import SelfAttentionGAN
+from rlkit.perception.models.autoencoder import AdversarialAutoencoder, Autoencoder
+from rlkit.perception.models.cyclegan import CycleGAN
+from rlkit.perception.models.dcgan import DCGAN, InfoGAN
 from rlkit.perception.models.densenet import DenseNet
+from rlkit.perception.models.gan import GAN
 from rlkit.perception.models.googlenet import GoogLeNet
 from rlkit.perception.models.language import RNNLanguageModel
 from rlkit.perception.models.lenet import LeNet
@@ -17,6 +22,7 @@ from rlkit.perception.models.mlp import MLP
 from rlkit.perception.models.nin import NiN
 from rlkit.perception.models.resnet import ResNet
 from rlkit.perception.models.text import TextClassifier
+from rlkit.perception.models.vae import VAE
 from rlkit.perception.models.vgg import VGG
 
 MODELS: dict[str, type[nn.Module]] = {
@@ -30,8 +36,17 @@ MODELS: dict[str, type[nn.Module]] = {
     "densenet": DenseNet,
     "text_classifier": TextClassifier,
     "rnn_language_model": RNNLanguageModel,
+    "autoencoder": Autoencoder,
+    "adversarial_autoencoder": AdversarialAutoencoder,
+    "vae": VAE,
+    "gan": GAN,
+    "dcgan": DCGAN,
+    "infogan": InfoGAN,
+    "self_attention_gan": SelfAttentionGAN,
+    "cyclegan": CycleGAN,
 }
-"""Images go to those with `input_shape` (channels, height, width); all but the last have `num_outputs` and `encode`."""
+"""Those of images have `input_shape` (channels, height, width), classifiers `num_outputs`; both, and autoencoders, have
+`encode` and `feature_size`: (batch, …) -> (batch, feature_size)."""
 
 
 def make_model(name: str, **fields: Any) -> nn.Module:
