@@ -11,7 +11,7 @@ from typing import Any
 from rlkit.agents import VARIANTS
 from rlkit.config import EnvConfig, NetworkConfig, TrainConfig
 from rlkit.evaluate import EvaluateConfig
-from rlkit.help import field_docs
+from rlkit.field_docs import field_docs
 from rlkit.loggers import LOGGERS
 
 PAGE = Path(__file__).parent / "configuration.md"

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlkit.errors import RlkitError, check_choice, unknown
-from rlkit.files import atomic, make_folder, write_text
+from rlkit.files import make_folder, write_text
+from rlkit.tensor_files import MODEL_FILE, check_fit, damaged, find, read_tensors, write_tensors
 
 if TYPE_CHECKING:
-    import torch
-
     from rlkit.agents.base import Agent
 
 FORMAT = 1
-MODEL_FILE = "model.safetensors"
 AGENT_FILE = "agent.json"
 _FINGERPRINT = "agent"
 """The key in the header of the model file that says which agent its tensors belong to."""
@@ -33,20 +28,16 @@ def save(agent: Agent, path: str | Path, *, metadata: Mapping[str, str] = {}) ->
     `metadata` goes into the header of the model file. agent.json names the environment when the agent has an
     attribute `env`: {"id", "kwargs", "preprocessing"}. Raises RlkitError when the folder cannot be written to.
     """
-    from safetensors.torch import save_file
-
     description = _describe(agent)
     try:
         text = json.dumps(description, indent=2) + "\n"
     except TypeError as error:
         raise RlkitError(f"the agent cannot be saved: its configuration or env_kwargs is not JSON: {error}") from error
     folder = make_folder(Path(path))
-    # Copies, because safetensors refuses tensors that share memory.
-    tensors = {name: tensor.detach().cpu().clone() for name, tensor in agent.model.state_dict().items()}
     if not (folder / AGENT_FILE).is_file() or (folder / AGENT_FILE).read_bytes() != text.encode():
         write_text(folder / AGENT_FILE, text)
-    with atomic(folder / MODEL_FILE) as temporary:
-        save_file(tensors, temporary, metadata={**metadata, _FINGERPRINT: _fingerprint(description)})
+    fingerprint = {_FINGERPRINT: _fingerprint(description)}
+    write_tensors(folder / MODEL_FILE, agent.model.state_dict(), {**metadata, **fingerprint})
     return folder
 
 
@@ -62,7 +53,7 @@ def load(path: str | Path, *, device: str = "auto") -> Agent:
     check_choice("device", device, DEVICES)
     folder = find(path)
     description = _read_description(folder)
-    tensors, metadata = _read_tensors(folder / MODEL_FILE)
+    tensors, metadata = read_tensors(folder / MODEL_FILE)
     configs = {variant.config.name: variant.config for variant in VARIANTS.values()}
     try:
         if description["agent"] not in configs:
@@ -73,31 +64,12 @@ def load(path: str | Path, *, device: str = "auto") -> Agent:
         network = NetworkConfig(**description["network"])
         observation_space, action_space = (from_json(description[key]) for key in ("observation_space", "action_space"))
     except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(folder / AGENT_FILE, error) from error
+        raise damaged(folder / AGENT_FILE, error) from error
     agent = make_agent(config, observation_space, action_space, network=network, device=device)
-    _check_fit(folder, agent.model.state_dict(), tensors)
+    check_fit(folder / MODEL_FILE, AGENT_FILE, agent.model.state_dict(), tensors)
     agent.model.load_state_dict(tensors)
     agent.env = description.get("env")
     return agent
-
-
-def find(path: str | Path) -> Path:
-    """The folder that holds the model at `path`; raises RlkitError when there is none."""
-    given = Path(path)
-    if given.name == MODEL_FILE and os.path.isfile(given):
-        return given.parent
-    for folder in (given, given / "checkpoints" / "best", given / "checkpoints" / "last"):
-        if os.path.isfile(folder / MODEL_FILE):
-            return folder
-    if os.path.exists(given):
-        expected = f"a run folder with checkpoints/best or last, a folder with {MODEL_FILE}, or that file"
-        raise RlkitError(f"{path} holds no saved agent: expected {expected}")
-    siblings: list[str] = []
-    with suppress(OSError):
-        siblings = os.listdir(given.parent)
-    nearest = difflib.get_close_matches(given.name, siblings, n=1)
-    hint = f"; did you mean {given.parent / nearest[0]}?" if nearest else ""
-    raise RlkitError(f"there is no run folder or checkpoint {path}{hint}")
 
 
 def read_env(path: str | Path) -> dict[str, Any]:
@@ -142,33 +114,8 @@ def _read_description(folder: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise RlkitError(f"{file} is missing: it belongs beside {MODEL_FILE}") from error
     except (OSError, ValueError) as error:
-        raise _damaged(file, error) from error
+        raise damaged(file, error) from error
     found = description.get("format") if isinstance(description, dict) else None
     if found != FORMAT:
         raise RlkitError(f"{file} has format {found!r}; this version of rlkit reads format {FORMAT}")
     return dict(description)
-
-
-def _read_tensors(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """The tensors of a model file, and the metadata of its header."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="pt") as model:
-            return {name: model.get_tensor(name) for name in model.keys()}, model.metadata() or {}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise _damaged(file, error) from error
-
-
-def _check_fit(folder: Path, expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> None:
-    for name in sorted({*expected, *found}):
-        want, have = (tuple(tensors[name].shape) if name in tensors else "missing" for tensors in (expected, found))
-        if want != have:
-            raise RlkitError(
-                f"{folder / MODEL_FILE} does not fit {AGENT_FILE}: '{name}' is {have} there and {want} in the agent"
-            )
-
-
-def _damaged(file: Path, error: Exception) -> RlkitError:
-    reason = " ".join(f"{error}".split()) or type(error).__name__
-    return RlkitError(f"{file} is damaged: {type(error).__name__}: {reason}")

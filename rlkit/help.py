@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import inspect
-import os
-import shutil
-import sys
-import textwrap
 from importlib import resources
-from typing import Any, NamedTuple
 
 from rlkit.agents import VARIANTS
 from rlkit.config import EnvConfig, NetworkConfig, TrainConfig
 from rlkit.errors import unknown
+from rlkit.field_docs import section
 from rlkit.loggers import LOGGERS
 
 USAGE = """\
@@ -33,32 +27,6 @@ moves the run folder. Options with a dash go before or after the key=value argum
 --hydra-help lists Hydra's own."""
 
 
-class FieldDoc(NamedTuple):
-    """What there is to know about one field of a config dataclass."""
-
-    name: str
-    type: str
-    default: Any
-    doc: str
-
-
-def field_docs(config: Any) -> list[FieldDoc]:
-    """The fields of a config (an instance: its values are the defaults), each with the docstring below it."""
-    (body,) = ast.parse(textwrap.dedent(inspect.getsource(type(config)))).body
-    assert isinstance(body, ast.ClassDef)
-    docs = {
-        statement.target.id: " ".join(following.value.value.split())
-        for statement, following in zip(body.body, body.body[1:], strict=False)
-        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
-        if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
-        if isinstance(following.value.value, str)
-    }
-    return [
-        FieldDoc(field.name, str(field.type), getattr(config, field.name), docs.get(field.name, ""))
-        for field in dataclasses.fields(config)
-    ]
-
-
 def help_text(agent: str) -> str:
     """What `agent=<agent> --help` prints; raises RlkitError for an unknown agent."""
     if agent not in VARIANTS:
@@ -71,37 +39,12 @@ def help_text(agent: str) -> str:
     sections = [
         USAGE,
         f"experiment=NAME, one of: {', '.join(experiments)}",
-        _section(f"{chosen}\n{agent}:", "agent.", variant.config(**variant.fields)),
-        _section(f"{env}\nOf the environment:", "env.", EnvConfig()),
-        _section("Of the network:", "network.", NetworkConfig()),
-        _section("Of the run:", "", TrainConfig(**variant.run)),
+        section(f"{chosen}\n{agent}:", "agent.", variant.config(**variant.fields)),
+        section(f"{env}\nOf the environment:", "env.", EnvConfig()),
+        section("Of the network:", "network.", NetworkConfig()),
+        section("Of the run:", "", TrainConfig(**variant.run)),
     ]
     for name, kind in LOGGERS.items():
         if dataclasses.fields(kind.config):
-            sections.append(_section(f"With logger={name}:", f"logger.{name}.", kind.config()))
+            sections.append(section(f"With logger={name}:", f"logger.{name}.", kind.config()))
     return "\n\n".join(sections)
-
-
-def _section(title: str, prefix: str, config: Any) -> str:
-    width = min(shutil.get_terminal_size().columns, 120)
-    lines = [title]
-    for field in field_docs(config):
-        if dataclasses.is_dataclass(field.default) or field.name in ("agent", "id"):
-            continue  # has a section of its own, or is chosen by name
-        lines.append(f"  {prefix}{field.name}={_as_override(field.default)}  ({field.type})")
-        lines += textwrap.wrap(field.doc, width, initial_indent=" " * 6, subsequent_indent=" " * 6)
-    return "\n".join(lines)
-
-
-def _as_override(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "null" if value is None else str(value)
-
-
-def show(text: str) -> None:
-    """Prints a help text; ends quietly when `head` or a pager has read enough of it."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would flush again, and complain

@@ -6,7 +6,7 @@ A logger is a class with `log` and `close`, built as `Class(config, run_dir, run
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,21 +23,27 @@ class Logger(Protocol):
     """Takes the metrics of one log point after another."""
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Records metrics by log key; `step` counts environment steps and never decreases."""
+        """Records metrics by log key; `step` never decreases."""
 
     def close(self) -> None:
         """Writes out what is left."""
 
 
 class CSVLogger:
-    """metrics.csv: one row per log point, written at once; the columns are the log keys, first the timesteps.
+    """metrics.csv: one row per log point, written at once; the columns are the log keys, first `step_key`.
 
-    Raises RlkitError when the file exists or cannot be written.
+    With `resume_at`, continues the file of a run that goes on from that step, and drops the rows after it. Raises
+    RlkitError when the file exists otherwise, or cannot be written.
     """
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, step_key: str = STEP_KEY, resume_at: int | None = None) -> None:
         self._path = run_dir / "metrics.csv"
-        self._columns = [STEP_KEY]
+        self._step_key = step_key
+        self._columns = [step_key]
+        if resume_at is not None and self._path.exists():
+            self._columns, rows = self._read()
+            self._rewrite([row for row in rows if int(row[step_key]) <= resume_at])
+            return
         try:
             self._file = self._path.open("x", newline="", encoding="utf-8")
         except OSError as error:
@@ -47,7 +53,7 @@ class CSVLogger:
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Appends a row; a key that comes for the first time gets a column, empty in the rows before."""
-        row = {**metrics, STEP_KEY: step}
+        row = {**metrics, self._step_key: step}
         if new := [key for key in row if key not in self._columns]:
             self._add_columns(new)
         self._writer.writerow(row)
@@ -59,9 +65,16 @@ class CSVLogger:
 
     def _add_columns(self, new: list[str]) -> None:
         self._file.close()
-        with self._path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        rows = self._read()[1]
         self._columns += new
+        self._rewrite(rows)
+
+    def _read(self) -> tuple[list[str], list[dict[str, str]]]:
+        with self._path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            return list(reader.fieldnames or self._columns), list(reader)
+
+    def _rewrite(self, rows: Iterable[Mapping[str, str]]) -> None:
         with atomic(self._path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
@@ -171,8 +184,17 @@ LOGGERS: dict[str, LoggerKind] = {
 """Every `logger=` choice."""
 
 
-def make_loggers(configs: Mapping[str, Any], run_dir: Path, run_config: Mapping[str, Any]) -> list[Logger]:
+def make_loggers(
+    configs: Mapping[str, Any],
+    run_dir: Path,
+    run_config: Mapping[str, Any],
+    *,
+    step_key: str = STEP_KEY,
+    resume_at: int | None = None,
+) -> list[Logger]:
     """The CSV logger, and one for each of `configs` (a config by logger name); `run_config` is what they show.
+
+    `step_key` and `resume_at` are the CSV logger's.
 
     Raises RlkitError for an unknown name, for a logger whose package is missing, and when one cannot start.
     """
@@ -180,7 +202,7 @@ def make_loggers(configs: Mapping[str, Any], run_dir: Path, run_config: Mapping[
         if name not in LOGGERS:
             raise unknown("logger", name, LOGGERS)
     with ExitStack() as started:
-        loggers: list[Logger] = [CSVLogger(run_dir)]
+        loggers: list[Logger] = [CSVLogger(run_dir, step_key, resume_at)]
         started.callback(loggers[0].close)
         for name, config in configs.items():
             try:

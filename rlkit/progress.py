@@ -13,26 +13,37 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
-RETURN_KEY = "rollout/episode_return"
+LATEST = {"rollout/episode_return": "return {:,.1f}"}
+"""Which metrics are shown, and how."""
 
 
 class Progress:
-    """Shows timesteps, steps per second, time left and the latest return, on stderr; a context manager.
+    """Shows what is done, its speed, the time left and the latest return, on stderr; a context manager.
 
-    `silent` shows nothing: of the processes of one run, one speaks.
+    `total` counts `unit`, and the run starts at `done` of them; `latest` says which metrics are shown, and in which
+    format. `silent` shows nothing: of the processes of one run, one speaks.
     """
 
-    def __init__(self, total_timesteps: int, *, silent: bool = False) -> None:
+    def __init__(
+        self,
+        total: int,
+        *,
+        unit: str = "steps",
+        done: int = 0,
+        latest: Mapping[str, str] = LATEST,
+        silent: bool = False,
+    ) -> None:
         self._silent = silent
-        self._total = total_timesteps
+        self._total, self._done, self._unit = total, done, unit
         self._start = time.perf_counter()
-        self._next_line = 0.1
-        self._return = ""
+        self._next_line = int(done / total * 10) / 10 + 0.1
+        self._formats = latest
+        self._latest: dict[str, str] = {}
         self._bar: Bar | None = _make_bar() if sys.stderr.isatty() and not silent else None
 
     def __enter__(self) -> Progress:
         if self._bar is not None:
-            self._bar.add_task("", total=self._total, speed="", latest="")
+            self._bar.add_task("", total=self._total, completed=self._done, speed="", latest="")
             self._bar.start()
         self._start = time.perf_counter()
         return self
@@ -43,20 +54,20 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, timesteps: int, metrics: Mapping[str, float]) -> None:
-        """Shows that `timesteps` are done; `metrics` may hold the latest `rollout/episode_return`."""
-        if RETURN_KEY in metrics:
-            self._return = f"return {metrics[RETURN_KEY]:,.1f}"
+    def update(self, done: int, metrics: Mapping[str, float]) -> None:
+        """Shows that so many are `done`; `metrics` may hold some of those that are shown."""
+        self._latest |= {key: text.format(metrics[key]) for key, text in self._formats.items() if key in metrics}
+        latest = "  ".join(self._latest.values())
         seconds = time.perf_counter() - self._start
-        speed = timesteps / seconds
+        speed = (done - self._done) / seconds
+        speed_text = f"{speed:,.0f} {self._unit}/s"
         if self._bar is not None:
-            speed_text = f"{speed:,.0f} steps/s"
-            self._bar.update(self._bar.task_ids[0], completed=timesteps, speed=speed_text, latest=self._return)
-        elif (share := timesteps / self._total) >= self._next_line:
+            self._bar.update(self._bar.task_ids[0], completed=done, speed=speed_text, latest=latest)
+        elif (share := done / self._total) >= self._next_line:
             self._next_line = int(share * 10) / 10 + 0.1
-            left = timedelta(seconds=round(max(0, self._total - timesteps) / speed))
-            done = f"{min(share, 1):4.0%}  {timesteps:,} / {self._total:,} steps"
-            self.say(f"{done}  {speed:,.0f} steps/s  {left} left  {self._return}".rstrip())
+            left = timedelta(seconds=round(max(0, self._total - done) / speed))
+            so_far = f"{min(share, 1):4.0%}  {done:,} / {self._total:,} {self._unit}"
+            self.say(f"{so_far}  {speed_text}  {left} left  {latest}".rstrip())
 
     def say(self, line: str) -> None:
         """Prints a line, above the bar if there is one."""

@@ -24,6 +24,7 @@ from rlkit.agents.base import Agent
 from rlkit.agents.ppo import PPOConfig
 from rlkit.config import NetworkConfig
 from rlkit.errors import RlkitError
+from rlkit.tensor_files import find
 
 VECTOR = spaces.Box(-1, 1, (3,))
 TWO = spaces.Discrete(2)
@@ -112,7 +113,7 @@ def test_an_agent_without_an_environment(tmp_path: Path) -> None:
 def test_a_run_folder_loads_its_best_then_its_last(tmp_path: Path) -> None:
     last, best = make(seed=1), make(seed=2)
     last.save(tmp_path / "checkpoints" / "last")
-    assert checkpoint.find(tmp_path) == tmp_path / "checkpoints" / "last"
+    assert find(tmp_path) == tmp_path / "checkpoints" / "last"
     best.save(tmp_path / "checkpoints" / "best")
     for path in ("", "checkpoints/best", "checkpoints/best/model.safetensors"):
         assert same(rlkit.load(tmp_path / path), best)
@@ -130,7 +131,7 @@ def test_missing_checkpoints_are_one_line(tmp_path: Path) -> None:
         rlkit.load(tmp_path / "2026-seed1")
     with pytest.raises(RlkitError, match="^there is no run folder or checkpoint .*/x/y$"):
         rlkit.load(tmp_path / "x" / "y")
-    with pytest.raises(RlkitError, match=r"2026-seed0 holds no saved agent: expected a run folder with checkpoints/"):
+    with pytest.raises(RlkitError, match=r"2026-seed0 holds no saved model: expected a run folder with checkpoints/"):
         rlkit.load(tmp_path / "2026-seed0")
     make().save(tmp_path)
     (tmp_path / "agent.json").unlink()

@@ -19,7 +19,8 @@ from rlkit.agents import VARIANTS
 from rlkit.agents.ppo import PPOConfig
 from rlkit.config import EnvConfig, NetworkConfig, TrainConfig
 from rlkit.errors import RlkitError
-from rlkit.help import field_docs, help_text
+from rlkit.field_docs import field_docs
+from rlkit.help import help_text
 from rlkit.loggers import WandbConfig
 from rlkit.run_folder import RunFolder
 

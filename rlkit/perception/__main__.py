@@ -1,0 +1,84 @@
+"""`python -m rlkit.perception recipe=NAME [key=value …]`: trains a companion model; `resume=RUN` goes on with a run.
+
+Whatever is the user's to mend is one line on stderr and exit code 2; Ctrl-C saves, and is exit code 130.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from rlkit.errors import RlkitError
+
+if TYPE_CHECKING:
+    from rlkit.hydra_app import Job
+
+
+def main() -> None:
+    """Runs the command line in sys.argv and exits."""
+    arguments = sys.argv[1:]
+    try:
+        if {"--help", "-h"} & set(arguments):
+            from rlkit.field_docs import show
+            from rlkit.perception.help import help_text
+
+            show(help_text(arguments))
+        elif any(argument.startswith("resume=") for argument in arguments):
+            _resume(arguments)
+        else:
+            from rlkit.hydra_app import run
+            from rlkit.perception.config_source import APP
+
+            run(APP, arguments, _train, _fail)
+    except RlkitError as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _train(job: Job) -> None:
+    from rlkit.perception.run import run  # imports torch: not for a mistake in the settings
+
+    run(job.config, job.run_dir, hydra_files=job.hydra_files)
+
+
+def _resume(arguments: list[str]) -> None:
+    """Goes on with the run in a folder, as it was configured; more arguments change that: `fit.epochs=30`."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError  # type: ignore[import-untyped]
+
+    from rlkit.hydra_app import compose, make_job, readable_errors
+    from rlkit.perception.config_source import APP
+    from rlkit.perception.run import run
+
+    folders = [argument.removeprefix("resume=") for argument in arguments if argument.startswith("resume=")]
+    changes = [argument for argument in arguments if not argument.startswith("resume=")]
+    if len(folders) != 1:
+        raise RlkitError(f"expected one run folder to resume, not {' and '.join(folders)}")
+    run_dir = Path(folders[0]).absolute()
+    try:
+        stored = OmegaConf.load(run_dir / ".hydra" / "config.yaml")
+        overrides = list(OmegaConf.load(run_dir / ".hydra" / "overrides.yaml"))
+    except (OSError, YAMLError, OmegaConfBaseException) as error:
+        raise RlkitError(f"{run_dir} cannot be resumed: its .hydra/ is missing or damaged") from error
+    # Composed anew for the types; the values are those that the run began with, whatever a recipe says by now.
+    composed, hydra_config, _ = compose(APP, overrides)
+    with readable_errors(APP):
+        composed.merge_with(stored)
+        composed.merge_with_dotlist(changes)
+    job = make_job(APP, composed, hydra_config, run_dir)
+    run(job.config, run_dir, hydra_files={}, resume=True)
+
+
+def _fail(error: RlkitError) -> NoReturn:
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        raise error
+    print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Checkpoints of companion runs: safetensors and JSON, nothing in them is executed.
+
+`last` and `best` hold the model: `model.safetensors`, and `model.json`, which says how to build it. `last` also has
+`training.safetensors`, with all that it takes to go on: one file, so that what is in it belongs together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from rlkit import __version__
+from rlkit.errors import RlkitError
+from rlkit.files import make_folder, write_json
+from rlkit.perception.inputs import Inputs
+from rlkit.perception.loop import Training
+from rlkit.perception.models import make_model
+from rlkit.run_folder import RunFolder
+from rlkit.tensor_files import MODEL_FILE, check_fit, damaged, find, read_tensors, write_tensors
+
+FORMAT = 1
+DESCRIPTION_FILE = "model.json"
+TRAINING_FILE = "training.safetensors"
+
+
+@dataclass
+class Description:
+    """What it takes to rebuild a model, and to feed it."""
+
+    recipe: str
+    model: str
+    fields: dict[str, Any]
+    """The model's constructor's, those that the data set knew included."""
+    inputs: dict[str, Any]
+    """Those of `Inputs`."""
+    classes: tuple[str, ...]
+    """Names of the labels, if any."""
+
+
+def save_model(
+    folder: Path, description: Description, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> None:
+    """Writes a model's files, each whole or not at all; `tensors` are the task's. Raises RlkitError if it cannot."""
+    make_folder(folder)
+    write_json(folder / DESCRIPTION_FILE, {"format": FORMAT, "rlkit": __version__, **vars(description)})
+    write_tensors(folder / MODEL_FILE, tensors, metadata)
+
+
+def save(trainer: Training, description: Description, folder: RunFolder) -> None:
+    """Writes checkpoints/last, and checkpoints/best where validation has found one."""
+    progress = {"steps": str(trainer.steps), "epoch": str(trainer.epoch)}
+    last = folder.checkpoint("last")
+    save_model(last, description, trainer.task.state_dict(), progress)
+    tensors, numbers = trainer.state()
+    write_tensors(last / TRAINING_FILE, tensors, {"state": json.dumps(numbers)})
+    if trainer.best_state is not None:
+        save_model(folder.checkpoint("best"), description, trainer.best_state, {"epoch": str(trainer.best_epoch)})
+
+
+def resume(trainer: Training, folder: RunFolder) -> None:
+    """Makes the trainer go on where the run stopped; raises RlkitError for a missing, damaged or other checkpoint."""
+    file = folder.checkpoint("last") / TRAINING_FILE
+    if not file.is_file():
+        raise RlkitError(
+            f"{folder.path} holds no run that could be resumed: checkpoints/last/{TRAINING_FILE} is missing"
+        )
+    tensors, metadata = read_tensors(file)
+    mine = {f"task.{name}": tensor for name, tensor in trainer.task.state_dict().items()}
+    check_fit(file, "the recipe", mine, {name: tensors[name] for name in tensors if name.startswith("task.")})
+    try:
+        trainer.load_state(tensors, json.loads(metadata["state"]))
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise damaged(file, error) from error
+    best = folder.checkpoint("best") / MODEL_FILE
+    if trainer.best_epoch is not None:
+        trainer.best_state = read_tensors(best)[0]
+
+
+def read_description(path: str | Path) -> tuple[Path, Description]:
+    """The checkpoint at `path` (a run folder: its best, else its last), and what it says of itself.
+
+    Raises RlkitError when there is none, or it is damaged.
+    """
+    folder = find(path)
+    file = folder / DESCRIPTION_FILE
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        version = found.pop("format", None)
+        if version != FORMAT:
+            raise RlkitError(f"{file} has format {version!r}; this version of rlkit reads format {FORMAT}")
+        found.pop("rlkit")
+        return folder, Description(**{**found, "classes": tuple(found["classes"])})
+    except FileNotFoundError as error:
+        raise RlkitError(
+            f"{folder} holds no companion model: {DESCRIPTION_FILE} is missing beside {MODEL_FILE}"
+        ) from error
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise damaged(file, error) from error
+
+
+def load_model(path: str | Path) -> tuple[nn.Module, Inputs, Description]:
+    """The model saved at `path`, in evaluation mode, and what goes before it; raises RlkitError like the above."""
+    folder, description = read_description(path)
+    tensors, _ = read_tensors(folder / MODEL_FILE)
+    try:
+        model = make_model(description.model, **description.fields)
+        inputs = Inputs(**description.inputs)
+    except TypeError as error:
+        raise damaged(folder / DESCRIPTION_FILE, error) from error
+    found = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+    check_fit(folder / MODEL_FILE, DESCRIPTION_FILE, model.state_dict(), found)
+    model.load_state_dict(found)
+    return model.eval(), inputs.eval(), description

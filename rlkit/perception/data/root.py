@@ -1,0 +1,32 @@
+"""Where data sets are on this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlkit.errors import RlkitError
+
+VARIABLE = "RLKIT_DATA"
+
+
+def locate(data_root: str | Path | None, name: str, files: Sequence[str]) -> Path:
+    """The folder of the data set `name`: `<data_root>/<name>`, where data_root=… or else RLKIT_DATA says.
+
+    Raises RlkitError, which names the command that fetches it, unless all `files` are there, gzipped or not.
+    """
+    root = data_root or os.environ.get(VARIABLE)
+    if root is None:
+        raise RlkitError(
+            f"the data set {name} comes in files, and neither data_root=FOLDER nor the variable {VARIABLE} says where; "
+            f"`python -m rlkit.perception.fetch {name} data_root=FOLDER` fetches it; recipe=lenet-digits needs none"
+        )
+    folder = Path(root).expanduser() / name
+    missing = [file for file in files if not (folder / file).exists() and not (folder / f"{file}.gz").exists()]
+    if missing:
+        raise RlkitError(
+            f"the data set {name} is not in {Path(root).expanduser()}: {name}/{missing[0]} is missing; "
+            f"`python -m rlkit.perception.fetch {name} data_root={root}` fetches it"
+        )
+    return folder

@@ -1,0 +1,358 @@
+"""The training loop of every companion model: steps, validation, early stopping, the best model, a last test.
+
+What is trained is a `Task` (`rlkit/perception/tasks.py`), by the settings of a `FitConfig`; how a step is taken is in
+`rlkit/perception/optimization.py`. `rlkit.perception.run` puts a run folder around it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from rlkit.errors import RlkitError, unknown
+from rlkit.loggers import Logger
+from rlkit.perception.config import FitConfig
+from rlkit.perception.data.samples import Batch, Data, Samples
+from rlkit.perception.inputs import Inputs
+from rlkit.perception.optimization import clip_gradients, learning_rate_factor, make_optimizer, penalty
+from rlkit.perception.tasks import Task
+from rlkit.progress import Progress
+
+STEP_KEY = "time/step"
+LATEST = {"train/loss": "loss {:.4f}", "val/loss": "validation {:.4f}", "val/accuracy": "accuracy {:.2%}"}
+_NUMBERS = ("epoch", "steps", "batches_done", "best", "best_epoch", "_patience_best", "_stale")
+UNCHECKED_STEPS = 50
+"""On a GPU, how many losses are read at a time: each reading waits until the step is done."""
+
+
+@dataclass
+class Fitted:
+    """What `fit` returns."""
+
+    task: Task
+    """As it is now: with `restore_best`, as it was when it did best in validation."""
+    metrics: dict[str, float]
+    """`test_loss` and the task's other test metrics, by `test_<name>`."""
+    epochs: int
+    """Epochs that were trained."""
+    best_epoch: int | None
+    """The one after which the model was best; None without validation."""
+
+
+def fit(
+    task: Task,
+    data: Data,
+    config: FitConfig | None = None,
+    *,
+    inputs: Inputs | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    loggers: Sequence[Logger] = (),
+) -> Fitted:
+    """Trains the task's model on the data, and tests it. Seeds torch's global generator.
+
+    `inputs` goes before the model (None: data go in as they are, bytes as from 0 to 1). Raises RlkitError for settings
+    that cannot work, and when the loss is no number any more.
+    """
+    config = config or FitConfig()
+    config.validate()
+    torch.manual_seed(seed)
+    trainer = Training(task, data, config, inputs or Inputs(), seed=seed, device=device, loggers=loggers)
+    with Progress(trainer.total_samples, unit="samples", latest=LATEST) as trainer.progress:
+        trainer.train()
+    return Fitted(task, trainer.finish(None), trainer.epoch, trainer.best_epoch)
+
+
+class Training:
+    """One training: `train` is the loop, the rest are its steps. `state` and `load_state` hold all of it."""
+
+    def __init__(
+        self,
+        task: Task,
+        data: Data,
+        config: FitConfig,
+        inputs: Inputs,
+        *,
+        seed: int,
+        device: str,
+        loggers: Sequence[Logger] = (),
+        save: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.task, self.inputs = task.to(device), inputs.to(device)
+        self.data, self.config, self.device = data.to(device), config, device
+        self.loggers, self.save = loggers, save
+        self.progress = Progress(1, silent=True)
+        self.optimizers = self._make_optimizers()
+        self.amp = _amp_dtype(config.amp, device)
+        self.scaler = torch.amp.GradScaler(device, enabled=self.amp == torch.float16)
+        self.order = torch.Generator().manual_seed(seed)
+        self._order_state = self.order.get_state()
+        self.epoch = self.steps = self.batches_done = 0  # epochs; steps of all; batches of this epoch
+        self.best: float | None = None
+        self.best_epoch: int | None = None
+        self.best_state: dict[str, Tensor] | None = None
+        self._patience_best, self._stale = math.inf, 0
+        self._sums: dict[str, Any] = {}  # of the next row's metrics, and under `weights` of how many samples
+        self._unchecked: list[tuple[int, Tensor]] = []
+        self.interrupted = False
+        self._since_log = (0, time.perf_counter())
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Gradient steps of an epoch."""
+        samples, size = len(self.data.train), self.config.batch_size
+        return max(1, samples // size if self.config.drop_last else math.ceil(samples / size))
+
+    @property
+    def total_samples(self) -> int:
+        """What the training goes through, should nothing stop it early."""
+        return self.config.epochs * len(self.data.train)
+
+    # The loop
+
+    def train(self) -> None:
+        """The loop: for each epoch a step for each batch; then validation, a row of metrics, and a checkpoint."""
+        self._since_log = (self.steps, time.perf_counter())
+        while self.epoch < self.config.epochs and not self.stopped_early:
+            for batch in self.batches():
+                self.step(batch)
+            self.epoch += 1
+            if self.epoch % self.config.validation_interval == 0 or self.epoch == self.config.epochs:
+                self.validate()
+            self.log()
+            if self._checkpoint_due():
+                self.save()
+        if self.best_state is not None and self.config.restore_best:
+            self.task.load_state_dict(self.best_state)
+
+    def batches(self) -> Iterator[Batch]:
+        """The rest of this epoch's training batches, in an order of its own; raises KeyboardInterrupt after Ctrl-C."""
+        set_training(self.task)
+        self.inputs.train()
+        self._order_state = self.order.get_state()
+        order = torch.randperm(len(self.data.train), generator=self.order)
+        size = self.config.batch_size
+        for i in range(self.batches_done, self.batches_per_epoch):
+            if self.interrupted:
+                raise KeyboardInterrupt
+            samples = self.data.train.batch(order[i * size : (i + 1) * size])
+            self.batches_done = i + 1
+            yield Batch(self.inputs(samples.inputs), samples.targets)
+        self.batches_done = 0
+        self._order_state = self.order.get_state()
+
+    def step(self, batch: Batch) -> None:
+        """A gradient step for each loss that the task has of the batch."""
+        total_steps = self.config.epochs * self.batches_per_epoch
+        factor = learning_rate_factor(self.config, self.steps, total_steps, self.epoch)
+        losses = self.task.losses(batch)
+        while True:
+            with self.autocast():
+                loss = next(losses, None)
+            if loss is None:
+                break
+            part, optimizer = self.task.parts()[loss.part], self.optimizers[loss.part]
+            extra = penalty(part, self.config.l1, self.config.l2, self.config.penalized)
+            optimizer.zero_grad(set_to_none=True)
+            self.scaler.scale(loss.value if extra is None else loss.value + extra).backward()  # type: ignore[no-untyped-call]
+            self._clip(optimizer)
+            optimizer.param_groups[0]["lr"] = self._learning_rate(loss.part) * factor
+            self.scaler.step(optimizer)
+            self._note(loss.value, loss.metrics, len(batch.inputs))
+        self.scaler.update()
+        self.steps += 1
+        self._check()
+        if self.config.log_interval and self.steps % self.config.log_interval == 0:
+            self.log()
+
+    def validate(self) -> None:
+        """Measures on the validation samples, and keeps a copy of the best model so far."""
+        if self.data.validation is None:
+            return
+        metrics = self.evaluate(self.data.validation)
+        self._sums |= {f"val/{name}": value for name, value in metrics.items()}
+        if self.config.monitor not in metrics:
+            raise unknown("fit.monitor", self.config.monitor, metrics)
+        value = metrics[self.config.monitor]
+        if not math.isfinite(value):
+            raise self._diverged(f"the validation {self.config.monitor}", value, self.steps)
+        value = value if self.config.monitor in ("loss", "mae") else -value  # the smaller, the better
+        if self.best is None or value < self.best:
+            self.best, self.best_epoch = value, self.epoch
+            self.best_state = {name: tensor.detach().clone() for name, tensor in self.task.state_dict().items()}
+        if value < self._patience_best - self.config.min_delta:
+            self._patience_best, self._stale = value, 0
+        else:
+            self._stale += self.config.validation_interval
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether validation has not improved for `patience` epochs."""
+        return self.config.patience is not None and self._stale >= self.config.patience
+
+    def evaluate(self, samples: Samples) -> dict[str, float]:
+        """The task's metrics over all `samples`, in evaluation mode."""
+        self.task.eval()
+        self.inputs.eval()
+        sums: dict[str, Tensor] = {}
+        with torch.no_grad():
+            for indices in torch.split(torch.arange(len(samples)), self.config.eval_batch_size):
+                some = samples.batch(indices)
+                with self.autocast():
+                    metrics = self.task.measure(Batch(self.inputs(some.inputs), some.targets))
+                for name, value in metrics.items():
+                    sums[name] = sums.get(name, 0) + value.detach().double() * len(indices)
+        return {name: float(total) / len(samples) for name, total in sums.items()}
+
+    def finish(self, folder: Path | None) -> dict[str, float]:
+        """Tests the model as it is now, and lets the task draw into `folder`: all results, by `test_<name>`."""
+        results = self.evaluate(self.data.test) | self.task.finish(self.data, self.inputs, folder)
+        return {f"test_{name}": value for name, value in results.items()}
+
+    def log(self) -> None:
+        """Hands the means since the last row to the loggers."""
+        self._check(now=True)
+        weights = self._sums.pop("weights", {})
+        metrics = {
+            name: float(value) / weights[name] if name in weights else value for name, value in self._sums.items()
+        }
+        steps, then = self._since_log
+        now = time.perf_counter()
+        metrics |= {f"train/learning_rate{_suffix(part)}": rate for part, rate in self._rates().items()}
+        metrics["time/epoch"] = self.epoch + self.batches_done / self.batches_per_epoch
+        metrics["time/samples_per_second"] = (self.steps - steps) * self.config.batch_size / max(now - then, 1e-9)
+        self._sums, self._since_log = {}, (self.steps, now)
+        for logger in self.loggers:
+            logger.log(metrics, self.steps)
+        done = (self.epoch + self.batches_done / self.batches_per_epoch) * len(self.data.train)
+        self.progress.update(round(done), metrics)
+
+    # All of its state
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What it takes to go on exactly here: tensors, and numbers as JSON takes them."""
+        tensors = {f"task.{name}": tensor for name, tensor in self.task.state_dict().items()}
+        for part, optimizer in self.optimizers.items():
+            for index, values in optimizer.state_dict()["state"].items():
+                named = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+                tensors |= {f"optimizer.{part}.{index}.{name}": value for name, value in named.items()}
+        tensors |= {"order": self._order_state, "generator": torch.get_rng_state()}
+        if self.device == "cuda":
+            tensors["generator.cuda"] = torch.cuda.get_rng_state()
+        weights = self._sums.get("weights", {})
+        numbers = {name: getattr(self, name) for name in _NUMBERS}
+        sums = {name: float(value) for name, value in self._sums.items() if name != "weights"}
+        return tensors, {**numbers, "sums": sums, "weights": weights, "scaler": self.scaler.state_dict()}
+
+    def load_state(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+        """Goes on where `state` was taken; raises KeyError, ValueError or RuntimeError where that does not fit."""
+        self.task.load_state_dict(_below("task.", tensors))
+        for part, optimizer in self.optimizers.items():
+            state: dict[int, dict[str, Tensor]] = {}
+            for name, tensor in _below(f"optimizer.{part}.", tensors).items():
+                index, _, name = name.partition(".")
+                state.setdefault(int(index), {})[name] = tensor
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        self.order.set_state(tensors["order"])
+        self._order_state = tensors["order"]
+        for name in _NUMBERS:
+            setattr(self, name, numbers[name])
+        self._sums = {**numbers["sums"], "weights": dict(numbers["weights"])} if numbers["sums"] else {}
+        self.scaler.load_state_dict(numbers["scaler"])
+        if self.device == "cuda" and "generator.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["generator.cuda"])
+        torch.set_rng_state(tensors["generator"])
+
+    # How a step is taken
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Mixed precision, if there is any."""
+        return torch.autocast(self.device, self.amp) if self.amp else nullcontext()
+
+    def _make_optimizers(self) -> dict[str, Optimizer]:
+        parts = self.task.parts()
+        for name in self.config.learning_rates:
+            if name not in parts:
+                raise unknown("part of the task in fit.learning_rates", name, parts)
+        return {name: make_optimizer(part, self.config, self._learning_rate(name)) for name, part in parts.items()}
+
+    def _learning_rate(self, part: str) -> float:
+        return self.config.learning_rates.get(part, self.config.learning_rate)
+
+    def _rates(self) -> dict[str, float]:
+        return {name: optimizer.param_groups[0]["lr"] for name, optimizer in self.optimizers.items()}
+
+    def _clip(self, optimizer: Optimizer) -> None:
+        config = self.config
+        if config.clip_value or config.clip_norm or config.clip_global_norm:
+            self.scaler.unscale_(optimizer)
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            clip_gradients(
+                parameters, value=config.clip_value, norm=config.clip_norm, global_norm=config.clip_global_norm
+            )
+
+    def _note(self, loss: Tensor, metrics: Mapping[str, Tensor], size: int) -> None:
+        """Adds a step's metrics to the means of the next row."""
+        self._unchecked.append((self.steps + 1, loss.detach()))
+        weights = self._sums.setdefault("weights", {})
+        for name, value in metrics.items():
+            key = f"train/{name}"
+            self._sums[key] = self._sums.get(key, 0) + value.detach() * size
+            weights[key] = weights.get(key, 0) + size
+
+    def _check(self, now: bool = False) -> None:
+        """Raises RlkitError if one of the last losses is not a finite number."""
+        if not self._unchecked or not (now or self.device == "cpu" or len(self._unchecked) >= UNCHECKED_STEPS):
+            return
+        steps, losses = zip(*self._unchecked, strict=True)
+        self._unchecked = []
+        for step, loss in zip(steps, torch.stack(losses).tolist(), strict=True):
+            if not math.isfinite(loss):
+                raise self._diverged("the loss", loss, step)
+
+    def _diverged(self, what: str, value: float, step: int) -> RlkitError:
+        return RlkitError(
+            f"training diverged: {what} is {value} in step {step} (epoch {self.epoch + 1}); a smaller "
+            f"fit.learning_rate, or fit.clip_global_norm=1, may help"
+        )
+
+    def _checkpoint_due(self) -> bool:
+        interval = self.config.checkpoint_interval
+        interval = max(1, self.config.epochs // 10) if interval is None else interval
+        return interval > 0 and self.epoch % interval == 0 and self.epoch < self.config.epochs
+
+
+def set_training(task: Task) -> None:
+    """Training mode for all but what is frozen: its batch normalisation keeps its statistics."""
+    task.train()
+    for module in task.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            module.eval()
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those whose names start so, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _suffix(part: str) -> str:
+    return "" if part == "model" else f"_{part}"
+
+
+def _amp_dtype(amp: str, device: str) -> torch.dtype | None:
+    """What mixed precision computes in; None: float32 throughout."""
+    if amp == "auto":
+        if device != "cuda":
+            return None
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return {"off": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[amp]

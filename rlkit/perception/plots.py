@@ -1,0 +1,85 @@
+"""Pictures of a run: learning curves, decision boundaries, grids of images. Needs no display."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rlkit.files import atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST_PANELS = 4
+
+
+def draw_curves(run_dir: Path) -> Path | None:
+    """curves.png: the metrics of metrics.csv over epochs, training and validation together; None without a row."""
+    with (run_dir / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    names = [key.partition("/")[2] for key in (rows[0] if rows else ()) if key.startswith(("train/", "val/"))]
+    names = [name for name in dict.fromkeys(names) if not name.startswith("learning_rate")][:MOST_PANELS]
+    if not names:
+        return None
+    figure = _figure(len(names))
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        for prefix, label in (("train", "training"), ("val", "validation")):
+            points = [(float(row["time/epoch"]), row.get(f"{prefix}/{name}")) for row in rows]
+            known = [(epoch, float(value)) for epoch, value in points if value]
+            if known:
+                marker = "o" if len(known) == 1 else None
+                axes.plot(*zip(*known, strict=True), label=label, marker=marker)
+        axes.set(xlabel="epoch", title=name)
+        axes.legend()
+    return save_figure(figure, run_dir / "curves.png")
+
+
+def draw_boundary(
+    path: Path,
+    points: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    grid: tuple[NDArray[np.float32], ...],
+    title: str,
+) -> Path:
+    """A plane of probabilities of class 1, `grid` = (xs, ys, probabilities (ys, xs)), and labelled points on it."""
+    figure = _figure(1)
+    axes = figure.subplots()
+    xs, ys, probabilities = grid
+    axes.contourf(xs, ys, probabilities, levels=np.linspace(0, 1, 11), cmap="RdBu", alpha=0.6)
+    axes.contour(xs, ys, probabilities, levels=[0.5], colors="black", linewidths=1)
+    axes.scatter(points[:, 0], points[:, 1], c=labels, cmap="RdBu", s=8, edgecolors="black", linewidths=0.2)
+    axes.set(title=title, xlabel="x₁", ylabel="x₂")
+    return save_figure(figure, path)
+
+
+def draw_grid(path: Path, images: Tensor, columns: int = 10, titles: Sequence[str] = ()) -> Path:
+    """Images (n, 1 or 3, height, width), from 0 to 1, side by side in rows of `columns`."""
+    array = images.detach().cpu().float().clamp(0, 1).permute(0, 2, 3, 1).numpy()
+    rows = -(-len(array) // columns)
+    figure = _figure(1, height=max(2.0, 6.0 * rows / columns))
+    for i, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+        axes.axis("off")
+        if i < len(array):
+            axes.imshow(array[i].squeeze(-1) if array.shape[3] == 1 else array[i], cmap="gray", vmin=0, vmax=1)
+            if titles:
+                axes.set_title(titles[i], fontsize=6)
+    return save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Writes the figure as PNG, whole or not at all; returns the path."""
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=100)
+    return path
+
+
+def _figure(panels: int, height: float = 4.0) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(max(6.0, 5.0 * panels), height), layout="constrained")

@@ -1,0 +1,217 @@
+"""A companion run from its config: builds the parts, trains, and writes down how it ended."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import platform
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import rlkit
+from rlkit.errors import RlkitError
+from rlkit.loggers import make_loggers
+from rlkit.perception import checkpoint
+from rlkit.perception.backbone import transfer
+from rlkit.perception.checkpoint import Description
+from rlkit.perception.config import PerceptionConfig
+from rlkit.perception.data import DATASETS, Data
+from rlkit.perception.inputs import Inputs, make_inputs
+from rlkit.perception.loop import LATEST, STEP_KEY, Training
+from rlkit.perception.models import MODELS, make_model
+from rlkit.perception.plots import draw_curves
+from rlkit.perception.tasks import TASKS, Task
+from rlkit.progress import Progress
+from rlkit.run_folder import RunFolder
+
+
+@dataclass
+class Result:
+    """What a companion run returns."""
+
+    task: Task
+    summary: dict[str, Any]
+    run_dir: Path
+
+
+def train(recipe: str, run_dir: str | Path | None = None, **settings: Any) -> Result:
+    """Trains like `python -m rlkit.perception recipe=…`; `settings` are keys of the configuration.
+
+    Nested ones are dotted: `**{"fit.epochs": 3}`. Raises RlkitError for any mistake in them.
+    """
+    from rlkit.hydra_app import compose_job, override
+    from rlkit.perception.config_source import APP
+
+    overrides = [override("recipe", recipe), *(override(key, value) for key, value in settings.items())]
+    if run_dir is not None:
+        overrides.append(override("hydra.run.dir", run_dir))
+    job = compose_job(APP, overrides)
+    return run(job.config, job.run_dir, hydra_files=job.hydra_files)
+
+
+def run(config: PerceptionConfig, run_dir: Path, *, hydra_files: Mapping[str, str], resume: bool = False) -> Result:
+    """Trains as configured and writes the run folder; Ctrl-C saves before it raises KeyboardInterrupt.
+
+    `resume` goes on in a run folder. Raises RlkitError for what cannot work, before anything is written.
+    """
+    config.validate()
+    device = _device(config.device)
+    torch.manual_seed(config.seed)
+    data = make_data(config)
+    inputs = make_inputs(data, scale=config.scale, resize=config.resize, augment=config.augment)
+    model, fields = build_model(config, data, inputs)
+    task = TASKS[config.task.name](model, **_plain(config.task))
+    description = Description(config.recipe, config.model.name, fields, inputs.describe(), data.classes)
+    with ExitStack() as stack:
+        training = Training(task, data, config.fit, inputs, seed=config.seed, device=device)
+        if resume:
+            folder, seconds = RunFolder(run_dir), _seconds_so_far(run_dir)
+            checkpoint.resume(training, folder)
+        else:
+            folder, seconds = RunFolder.create(run_dir, hydra_files), 0.0
+        training.loggers = make_loggers(
+            *(config.logger, run_dir, asdict(config)), step_key=STEP_KEY, resume_at=training.steps if resume else None
+        )
+        for logger in training.loggers:
+            stack.callback(logger.close)
+        training.save = lambda: checkpoint.save(training, description, folder)
+        done = round(training.total_samples * training.epoch / config.fit.epochs)
+        progress = stack.enter_context(Progress(training.total_samples, unit="samples", done=done, latest=LATEST))
+        training.progress = progress
+        progress.say(f"{config.recipe}: {config.model.name} on {config.data.name}, seed {config.seed}: {run_dir}")
+        sizes = (len(part) if part else 0 for part in (data.train, data.validation, data.test))
+        count = sum(parameter.numel() for parameter in task.parameters() if parameter.requires_grad)
+        progress.say(
+            "{:,} samples to learn from, {:,} to validate, {:,} to test; ".format(*sizes)
+            + f"{count:,} parameters; {device}"
+        )
+        started, status, results = time.perf_counter(), "failed", {}
+        try:
+            with _interruptible(training):
+                training.train()
+                training.save()
+                results = training.finish(run_dir)
+            status = "finished"
+        except KeyboardInterrupt:
+            status = "interrupted"
+            training.save()
+            raise
+        finally:
+            seconds += time.perf_counter() - started
+            summary = {
+                "recipe": config.recipe,
+                "data": config.data.name,
+                "model": config.model.name,
+                "task": config.task.name,
+                "seed": config.seed,
+                "device": device,
+                "parameters": count,
+                "epochs": training.epoch,
+                "best_epoch": training.best_epoch,
+                "steps": training.steps,
+                "wall_time_s": round(seconds, 3),
+                **results,
+                "versions": {
+                    "rlkit": rlkit.__version__,
+                    "python": platform.python_version(),
+                    "torch": torch.__version__,
+                    "numpy": np.__version__,
+                },
+                "status": status,
+            }
+            folder.write_summary(summary)
+            curves = draw_curves(run_dir)
+            progress.say(_closing_words(summary, run_dir, curves))
+    return Result(task, summary, run_dir)
+
+
+def make_data(config: PerceptionConfig) -> Data:
+    """The data set; raises RlkitError when it is missing or damaged."""
+    load = DATASETS[config.data.name]
+    fields = _plain(config.data)
+    if "data_root" in inspect.signature(load).parameters:
+        fields["data_root"] = Path(config.data_root) if config.data_root else None
+    return load(**fields)
+
+
+def build_model(config: PerceptionConfig, data: Data, inputs: Inputs) -> tuple[nn.Module, dict[str, Any]]:
+    """The network, and all its fields: the configured ones, and those that the data set knows."""
+    shape = data.input_shape
+    if inputs.resize is not None:
+        shape = (shape[0], inputs.resize, inputs.resize)
+    known = {"input_shape": list(shape), "num_outputs": data.num_outputs, "vocabulary_size": len(data.vocabulary)}
+    taken = inspect.signature(MODELS[config.model.name]).parameters
+    if "vocabulary_size" in taken and not data.vocabulary:
+        raise RlkitError(f"model={config.model.name} reads texts, and data={config.data.name} are none")
+    fields = _plain(config.model) | {name: value for name, value in known.items() if name in taken}
+    model = make_model(config.model.name, **fields)
+    if data.vectors is not None and hasattr(model, "load_vectors"):
+        model.load_vectors(data.vectors)  # type: ignore[operator]
+    if config.init_from is not None:
+        transfer(model, config.init_from, freeze=config.freeze)
+    return model, fields
+
+
+def _plain(fields: Any) -> dict[str, Any]:
+    return {field.name: getattr(fields, field.name) for field in dataclasses.fields(fields)}
+
+
+def _device(name: str) -> str:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise RlkitError("device=cuda: there is no GPU that this PyTorch can use; device=cpu always works")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def _seconds_so_far(run_dir: Path) -> float:
+    import json
+
+    try:
+        return float(json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))["wall_time_s"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
+
+
+@contextmanager
+def _interruptible(training: Training) -> Iterator[None]:
+    """Ctrl-C and SIGTERM stop the training after its current step; a second Ctrl-C stops at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        training.interrupted = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _closing_words(summary: Mapping[str, Any], run_dir: Path, curves: Path | None) -> str:
+    results = "  ".join(f"{key} {value:.4g}" for key, value in summary.items() if key.startswith("test_"))
+    lines = [f"{summary['status']} after {summary['epochs']} epochs in {summary['wall_time_s']:.1f} s"]
+    if results:
+        chosen = f"the best epoch, {summary['best_epoch']}" if summary["best_epoch"] else "the last epoch"
+        lines.append(f"test of {chosen}: {results}")
+    for name in ("last", "best"):
+        if (folder := run_dir / "checkpoints" / name).is_dir():
+            lines.append(f"{name} checkpoint: {folder}")
+    lines.append(f"metrics:         {run_dir / 'metrics.csv'}")
+    lines += [f"curves:          {curves}"] if curves else []
+    lines.append(f"summary:         {run_dir / 'summary.json'}")
+    if summary["status"] == "interrupted":
+        lines.append(f"go on:           python -m rlkit.perception resume={run_dir}")
+    return "\n".join(lines)
