@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 import rlkit
-from rlkit.api import _literal
 from rlkit.composition import compose
 from rlkit.config import TrainConfig
+from rlkit.hydra_app import _literal
 from rlkit.loggers import TensorBoardConfig, WandbConfig
 
 

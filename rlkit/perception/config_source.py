@@ -126,7 +126,10 @@ def _lookup(config_path: str) -> Any:
     """The config at the path, or None."""
     group, _, name = config_path.partition("/")
     if config_path == "schema":
-        return OmegaConf.structured(PerceptionConfig)
+        schema = OmegaConf.structured(PerceptionConfig)
+        for takes_any_key in (schema.augment, schema.fit.learning_rates):
+            OmegaConf.set_struct(takes_any_key, False)
+        return schema
     if group == "logger" and name in LOGGERS:
         return OmegaConf.structured(LOGGERS[name].config)
     if group in ("data", "model", "task") and name in table(group):

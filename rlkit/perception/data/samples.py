@@ -98,7 +98,7 @@ def split(count: int, shares: Sequence[float], seed: int) -> list[Tensor]:
     order = torch.from_numpy(np.random.default_rng(seed).permutation(count))
     sizes = [round(share * count) for share in shares]
     rest = count - sum(sizes)
-    if rest < 1 or any(size < 1 <= share * count for size, share in zip(sizes, shares, strict=True)):
+    if rest < 1 or any(size < 1 and share > 0 for size, share in zip(sizes, shares, strict=True)):
         raise RlkitError(f"{count} samples cannot be split by the shares {list(shares)}: a part would be empty")
     return list(torch.split(order, [*sizes, rest]))
 

@@ -1,0 +1,233 @@
+"""Companion runs from the command line and from Python: the folder they leave, resuming, and mistakes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rlkit import perception
+from rlkit.errors import RlkitError
+from rlkit.hydra_app import compose_job
+from rlkit.perception.__main__ import main
+from rlkit.perception.checkpoint import load_model
+from rlkit.perception.config_source import APP, recipes
+from rlkit.tensor_files import read_tensors
+
+ROOT = Path(__file__).resolve().parents[1]
+QUICK = {"fit.epochs": 2, "data.image_size": 8, "model": "mlp"}
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return perception.train("lenet-digits", run_dir=tmp_path_factory.mktemp("runs") / "run", **QUICK)
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """The exit code of `python -m rlkit.perception …`, in this process."""
+    monkeypatch.setattr(sys, "argv", ["rlkit.perception", *arguments])
+    try:
+        main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def rows_of(run_dir: Path) -> list[dict[str, str]]:
+    with (run_dir / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_leaves_its_folder(result: Any) -> None:
+    summary = json.loads((result.run_dir / "summary.json").read_text())
+    assert summary == json.loads(json.dumps(result.summary))
+    for key in ("recipe", "seed", "epochs", "wall_time_s", "test_loss", "test_accuracy"):
+        assert key in summary
+    assert (summary["recipe"], summary["epochs"], summary["status"]) == ("lenet-digits", 2, "finished")
+    assert 0.2 < summary["test_accuracy"] <= 1
+    files = {path.relative_to(result.run_dir).as_posix() for path in result.run_dir.rglob("*") if path.is_file()}
+    model = [
+        f"checkpoints/{which}/{name}" for which in ("best", "last") for name in ("model.json", "model.safetensors")
+    ]
+    hydra = [f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")]
+    expected = {"summary.json", "metrics.csv", "curves.png", "checkpoints/last/training.safetensors", *model, *hydra}
+    assert files == expected
+    rows = rows_of(result.run_dir)
+    assert [float(row["time/epoch"]) for row in rows] == [1, 2]
+    assert next(iter(rows[0])) == "time/step"
+
+
+def test_a_saved_model_gives_the_same_outputs(result: Any) -> None:
+    model, inputs, description = load_model(result.run_dir)
+    assert description.classes == tuple("0123456789")
+    images = torch.rand(5, 1, 8, 8)
+    expected = result.task.eval().model((images - inputs.mean) / inputs.std)
+    with torch.no_grad():
+        assert torch.equal(model(inputs(images)), expected)
+
+
+def test_every_recipe_composes() -> None:
+    for recipe in recipes():
+        config = compose_job(APP, [f"recipe={recipe}"]).config
+        assert config.recipe == recipe
+
+
+def test_recipes_can_be_overridden_in_every_group() -> None:
+    overrides = ["recipe=lenet-mnist", "model=resnet", "model.depth=34", "fit.optimizer=sgd", "augment={crop:4}"]
+    config = compose_job(APP, overrides).config
+    assert (config.model.name, config.model.depth, config.fit.optimizer) == ("resnet", 34, "sgd")
+    assert (config.augment, config.data.name) == ({"crop": 4.0}, "mnist")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["recipe=lenet-mnst"], "unknown recipe 'lenet-mnst'; did you mean 'lenet-mnist'?"),
+        (["model=resnt"], "unknown model 'resnt'; did you mean 'resnet'?"),
+        (["data=mnst"], "unknown data 'mnst'; did you mean 'mnist'?"),
+        (["task=clasification"], "unknown task 'clasification'; did you mean 'classification'?"),
+        (["model.varient=relu"], "unknown key 'model.varient'; did you mean 'model.variant'?"),
+        (["fit.epoch=3"], "unknown key 'fit.epoch'; did you mean 'fit.epochs'?"),
+        (["fit.epochs=many"], "fit.epochs: Value 'many' of type 'str' could not be converted to Integer"),
+        (["model=resnet", "model.depth=deep"], "model.depth: Value 'deep' of type 'str' could not be converted to Int"),
+        (["model.variant=rellu"], "unknown variant 'rellu'; did you mean 'relu'?"),
+        (["augment={flipp:0.5}"], "unknown augmentation 'flipp'; did you mean 'flip'?"),
+        (["augment={flip:2}"], "augment.flip=2.0 is out of range: it must be at least 0 and at most 1"),
+        (["data.image_size=4"], "images of 4 x 4 are too small for lenet: it needs at least"),
+        (["model=text_classifier"], "model=text_classifier reads texts, and data=digits are none"),
+        (["freeze=true"], "freeze=true needs init_from=RUN"),
+        (["init_from=nowhere"], "there is no run folder or checkpoint nowhere"),
+        (
+            ["recipe=lenet-mnist"],
+            "the data set mnist comes in files, and neither data_root=FOLDER nor the var",
+        ),
+        (
+            ["recipe=lenet-mnist", "data_root=nowhere"],
+            "`python -m rlkit.perception.fetch mnist data_root=nowhere`",
+        ),
+        (["resume=nowhere"], "nowhere cannot be resumed: its .hydra/ is missing or damaged"),
+        (["--epochs=3"], "cannot read '--epochs=3': expected key=value"),
+        (["device=cuda"], "device=cuda: there is no GPU"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RLKIT_DATA", raising=False)
+    assert command(monkeypatch, *arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_saves_and_resume_goes_on_as_if_nothing_had_been(
+    result: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "run"
+    slow = [f"{key}={value}" for key, value in {**QUICK, "fit.epochs": 2000}.items()]
+    arguments = ["-m", "rlkit.perception", "recipe=lenet-digits", f"hydra.run.dir={run_dir}", *slow]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, *arguments], env=environment, stderr=subprocess.PIPE, text=True)
+    metrics = run_dir / "metrics.csv"
+    deadline = time.monotonic() + 60
+    while not (metrics.exists() and metrics.read_text().count("\n") > 2):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert f"python -m rlkit.perception resume={run_dir}" in err
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert (summary["status"], summary["epochs"] < 2000) == ("interrupted", True)
+
+    until = summary["epochs"] + 3
+    assert command(monkeypatch, f"resume={run_dir}", f"fit.epochs={until}", "fit.schedule=constant") == 0
+    again = json.loads((run_dir / "summary.json").read_text())
+    assert (again["status"], again["epochs"]) == ("finished", until)
+    assert again["wall_time_s"] > summary["wall_time_s"]
+    steps = [int(row["time/step"]) for row in rows_of(run_dir)]
+    assert steps == sorted(set(steps))
+    assert command(monkeypatch, f"resume={result.run_dir.parent}") == 2
+
+
+def test_a_resumed_run_ends_where_the_whole_one_does(result: Any, tmp_path: Path) -> None:
+    """One run of two epochs, and one whose Ctrl-C comes after the first: the same models, bit by bit."""
+    from rlkit.perception import run as runs
+    from rlkit.perception.loop import Training
+
+    class Stopped(Training):
+        def log(self) -> None:
+            super().log()
+            self.interrupted = self.epoch == 1
+
+    overrides = ["recipe=lenet-digits", f"hydra.run.dir={tmp_path / 'run'}"]
+    overrides += [f"{key}={value}" for key, value in QUICK.items()]
+    job = compose_job(APP, overrides)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "Training", Stopped)
+        with pytest.raises(KeyboardInterrupt):
+            runs.run(job.config, job.run_dir, hydra_files=job.hydra_files)
+    resumed = runs.run(job.config, job.run_dir, hydra_files={}, resume=True)
+    assert resumed.summary["test_loss"] == result.summary["test_loss"]
+    for which in ("last", "best"):
+        file = Path("checkpoints") / which / "model.safetensors"
+        (mine, about_mine), (theirs, about_theirs) = (read_tensors(run / file) for run in (job.run_dir, result.run_dir))
+        assert about_mine == about_theirs
+        assert all(torch.equal(mine[name], theirs[name]) for name in mine | theirs)
+
+
+def test_a_diverged_run_keeps_its_last_good_checkpoint(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    settings = {**QUICK, "fit.epochs": 10, "fit.optimizer": "sgd", "fit.schedule": "constant"}
+    with pytest.raises(RlkitError, match=r"training diverged: the loss is (nan|inf) in step \d+ \(epoch 1\)"):
+        perception.train("lenet-digits", run_dir=run_dir, **{**settings, "fit.learning_rate": 1e9})
+    assert json.loads((run_dir / "summary.json").read_text())["status"] == "failed"
+
+    from rlkit.perception import loop
+
+    with pytest.MonkeyPatch.context() as patch:  # diverges later: the checkpoint of the second epoch stays
+        rate = loop.learning_rate_factor
+
+        def exploding(config: Any, step: int, total: int, epoch: int) -> float:
+            return rate(config, step, total, epoch) * (1e12 if epoch > 1 else 1)
+
+        patch.setattr(loop, "learning_rate_factor", exploding)
+        with pytest.raises(RlkitError, match=r"\(epoch 3\)"):
+            perception.train("lenet-digits", run_dir=tmp_path / "later", **settings)
+    model, _, _ = load_model(tmp_path / "later" / "checkpoints" / "last")
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+
+
+def test_transfer_starts_from_another_runs_features(result: Any, tmp_path: Path) -> None:
+    settings = {**QUICK, "fit.epochs": 1, "init_from": str(result.run_dir), "freeze": True}
+    moved = perception.train("lenet-digits", run_dir=tmp_path / "run", **settings)
+    source, _, _ = load_model(result.run_dir)
+    before, after = source.state_dict(), moved.task.model.state_dict()
+    for name, tensor in before.items():
+        assert torch.equal(tensor, after[name]) != name.startswith("head."), name
+    with pytest.raises(RlkitError, match="holds another network: mlp"):
+        perception.train("lenet-digits", run_dir=tmp_path / "other", init_from=str(result.run_dir))
+
+
+def test_help_lists_every_group(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command(monkeypatch, "--help", "model=resnet") == 0
+    text = capsys.readouterr().out
+    for part in ("recipe=NAME", "lenet-mnist", "model.depth=18", "fit.learning_rate=0.001", "data=NAME", "  seed=0"):
+        assert part in text
