@@ -145,6 +145,7 @@ def test_early_stopping_keeps_the_best_model() -> None:
         def __init__(self) -> None:
             super().__init__(nn.Linear(1, 1))
             self.validations = 0
+            self.bias = nn.Parameter(torch.zeros(()))
 
         def losses(self, batch: Batch) -> Iterator[Loss]:
             yield Loss("model", self.model(batch.inputs).square().mean())
@@ -152,7 +153,7 @@ def test_early_stopping_keeps_the_best_model() -> None:
         def measure(self, batch: Batch) -> dict[str, Tensor]:
             self.validations += 1
             with torch.no_grad():
-                self.model.bias.fill_(self.validations)
+                self.bias.fill_(self.validations)
             return {"loss": torch.tensor([3.0, 1.0, 2.0, 2.0, 2.0, 2.0, 2.0][self.validations - 1])}
 
     task = Worse()
@@ -160,7 +161,7 @@ def test_early_stopping_keeps_the_best_model() -> None:
     loop.train()
     assert loop.epoch == 5  # the best of them was the second
     assert loop.best_epoch == 2
-    assert task.model.bias.item() == 2  # as it was when that was measured
+    assert task.bias.item() == 2  # as it was when that was measured
 
 
 def test_improvements_smaller_than_min_delta_do_not_count_for_patience() -> None:
@@ -195,22 +196,25 @@ def test_losses_are_asked_for_one_after_another() -> None:
         """The second part's loss is made of what the first has become."""
 
         def __init__(self) -> None:
-            super().__init__(nn.Linear(1, 1, bias=False))
-            self.second = nn.Linear(1, 1, bias=False)
-            nn.init.constant_(self.model.weight, 1.0)
+            super().__init__(nn.Identity())
+            self.first, self.second = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+            nn.init.constant_(self.first.weight, 1.0)
             nn.init.constant_(self.second.weight, 0.0)
 
         def parts(self) -> dict[str, nn.Module]:
-            return {"first": self.model, "second": self.second}
+            return {"first": self.first, "second": self.second}
+
+        def measure(self, batch: Batch) -> dict[str, Tensor]:
+            return {"loss": torch.zeros(())}
 
         def losses(self, batch: Batch) -> Iterator[Loss]:
-            yield Loss("first", self.model.weight.sum() * 1.0)
-            yield Loss("second", (self.second.weight * self.model.weight.detach()).sum())
+            yield Loss("first", self.first.weight.sum() * 1.0)
+            yield Loss("second", (self.second.weight * self.first.weight.detach()).sum())
 
     task = Two()
     loop = training(task, line(), optimizer="sgd", learning_rate=0.5, learning_rates={"second": 1.0}, batch_size=40)
     loop.step(next(loop.batches()))
-    assert task.model.weight.item() == 0.5
+    assert task.first.weight.item() == 0.5
     assert task.second.weight.item() == -0.5  # not -1: the first had taken its step
     with pytest.raises(RlkitError, match="unknown part of the task in fit.learning_rates 'frist'; did you"):
         training(Two(), line(), learning_rates={"frist": 1.0})

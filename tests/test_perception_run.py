@@ -21,6 +21,7 @@ from rlkit.hydra_app import compose_job
 from rlkit.perception.__main__ import main
 from rlkit.perception.checkpoint import load_model
 from rlkit.perception.config_source import APP, recipes
+from rlkit.perception.optimization import learning_rate_factor
 from rlkit.tensor_files import read_tensors
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -200,15 +201,12 @@ def test_a_diverged_run_keeps_its_last_good_checkpoint(tmp_path: Path) -> None:
         perception.train("lenet-digits", run_dir=run_dir, **{**settings, "fit.learning_rate": 1e9})
     assert json.loads((run_dir / "summary.json").read_text())["status"] == "failed"
 
-    from rlkit.perception import loop
-
     with pytest.MonkeyPatch.context() as patch:  # diverges later: the checkpoint of the second epoch stays
-        rate = loop.learning_rate_factor
 
         def exploding(config: Any, step: int, total: int, epoch: int) -> float:
-            return rate(config, step, total, epoch) * (1e12 if epoch > 1 else 1)
+            return learning_rate_factor(config, step, total, epoch) * (1e12 if epoch > 1 else 1)
 
-        patch.setattr(loop, "learning_rate_factor", exploding)
+        patch.setattr("rlkit.perception.loop.learning_rate_factor", exploding)
         with pytest.raises(RlkitError, match=r"\(epoch 3\)"):
             perception.train("lenet-digits", run_dir=tmp_path / "later", **settings)
     model, _, _ = load_model(tmp_path / "later" / "checkpoints" / "last")
