@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -94,6 +94,7 @@ def test_mistakes_are_told_before_anything_is_made(
     assert not list(tmp_path.iterdir())
 
 
+@settings(deadline=None)  # the parser builds its tables in the first call
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(), st.lists))
 def test_literals_come_back_from_hydras_grammar(value: Any) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
