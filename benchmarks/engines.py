@@ -1,6 +1,6 @@
 """The engines beside each other: microseconds per gradient step and per action, and what is left of it in whole runs.
 
-    python benchmarks/engines.py [--repetitions 5] [--scale 1.0]
+    python benchmarks/engines.py [--repetitions 5] [--scale 1.0] [--engines torch compile numpy native]
 
 First table: one process and one thread, in which the engines take turns; a gradient step takes a minibatch from a
 rollout and leaves the parameters moved, metrics included; acting is from features to the distribution's parameters, or
@@ -28,7 +28,9 @@ from typing import Any, NamedTuple
 
 HERE = Path(__file__).resolve().parent
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-ENGINES = ("torch", "numpy", "native")
+ENGINES = ("torch", "compile", "numpy", "native")
+ANALYTIC = ENGINES[2:]
+"""Those of the second table, if they are there."""
 RUNS = {"ppo": 50_000, "a2c": 50_000, "dqn": 10_000}
 """Agents and timesteps of the second table, on CartPole-v1."""
 
@@ -47,6 +49,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=5, help="of each measurement (default 5)")
     parser.add_argument("--scale", type=float, default=1.0, help="of the runs' timesteps (default 1.0)")
     parser.add_argument("--agents", nargs="*", choices=RUNS, default=list(RUNS), help="of the runs (default: all)")
+    parser.add_argument("--engines", nargs="*", choices=ENGINES, default=list(ENGINES), help="which (default: all)")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder to write to")
     parser.add_argument("--one-run", nargs=4, metavar=("AGENT", "ENGINE", "TIMESTEPS", "SEED"), help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -54,7 +57,7 @@ def main() -> None:
         print(json.dumps(timed_run(*given.one_run)))
         return
     os.environ |= ONE_THREAD  # before NumPy and torch are imported
-    engines = available()
+    engines = available(given.engines)
     steps = timed_steps(engines, given.repetitions)
     runs = timed_runs(engines, given.agents, given.repetitions, given.scale)
     report = {
@@ -71,14 +74,13 @@ def main() -> None:
     print(f"\n{table}")
 
 
-def available() -> tuple[str, ...]:
-    """The engines that are there."""
+def available(asked: list[str]) -> tuple[str, ...]:
+    """Those of the engines that are there."""
     from rlkit.engine import native
 
     if native.missing:
         print(f"without native: {native.missing}")
-        return ENGINES[:-1]
-    return ENGINES
+    return tuple(name for name in ENGINES if name in asked and not (name == "native" and native.missing))
 
 
 def works(engines: tuple[str, ...]) -> list[Work]:
@@ -171,7 +173,7 @@ def microseconds(call: Callable[[], Any], seconds: float = 0.2) -> float:
 
 def timed_runs(engines: tuple[str, ...], agents: list[str], repetitions: int, scale: float) -> dict[str, Any]:
     """By agent and engine, timesteps per CPU second of training, and final returns: one number per repetition."""
-    names = engines[1:]
+    names = [name for name in engines if name in ANALYTIC]
     found: dict[str, Any] = {
         agent: {key: {name: [] for name in names} for key in ("steps_per_cpu_s", "eval_return")} for agent in agents
     }
@@ -221,15 +223,15 @@ def markdown(report: dict[str, Any]) -> str:
         f"`{report['command']}`, on {report['machine']}; Python {versions['python']}, torch {versions['torch']}, "
         f"NumPy {versions['numpy']}. CPU time; medians (lowest – highest).",
         "",
-        "| µs | torch | numpy | native | numpy / native |",
-        "|---|---|---|---|---|",
+        "| µs | torch | compile | numpy | native | numpy / native |",
+        "|---|---|---|---|---|---|",
     ]
     for title, kinds in report["steps"].items():
         for kind, name in (("step", "gradient step"), ("act", "act")):
             lines.append(row(f"{title}: {name}", kinds[kind], ENGINES, 0 if kind == "step" else 1, less_is_better=True))
     lines += ["", "| timesteps per CPU second | numpy | native | native / numpy |", "|---|---|---|---|"]
     for agent, found in report["runs"].items():
-        lines.append(row(f"{agent} on CartPole-v1", found["steps_per_cpu_s"], ENGINES[1:], 0, less_is_better=False))
+        lines.append(row(f"{agent} on CartPole-v1", found["steps_per_cpu_s"], ANALYTIC, 0, less_is_better=False))
     return "\n".join(lines) + "\n"
 
 
@@ -242,7 +244,7 @@ def row(title: str, found: dict[str, list[float]], engines: tuple[str, ...], dig
         for name in engines
     ]
     ratio = ""
-    if "native" in found:
+    if {"native", "numpy"} <= found.keys():
         faster = median(found["native"]) / median(found["numpy"])
         ratio = f"**{1 / faster if less_is_better else faster:.2f} ×**"
     return f"| {title} | {' | '.join(cells)} | {ratio} |"

@@ -15,7 +15,7 @@ from rlkit.errors import RlkitError, check_choice, check_range
 
 VECTORIZATIONS = ("auto", "sync", "async", "native")
 DEVICES = ("auto", "cpu", "cuda")
-COMPUTES = ("auto", "torch", "numpy", "native")
+COMPUTES = ("auto", "torch", "compile", "numpy", "native")
 PREPROCESSINGS = ("auto", "none", "atari")
 ENCODERS = ("auto", "mlp", "cnn")
 ACTIVATIONS = ("tanh", "relu")
@@ -88,7 +88,8 @@ class TrainConfig:
     """`cpu`, `cuda`, or `auto`: CUDA for convolutional networks where there is a GPU, else the CPU."""
     compute: str = "auto"
     """How networks are computed: `torch` (autograd, for every network), `numpy` (analytic gradients, for plain
-    MLPs on the CPU, faster), `native` (the same in C, faster still, where it was built), or `auto`: the fastest."""
+    MLPs on the CPU, faster), `native` (the same in C, faster still, where it was built), or `auto`: the fastest of
+    these. `compile` is torch with network and loss fused by torch.compile, which takes half a minute at first."""
     eval_interval: int | None = None
     """Timesteps between evaluations on separate environments; null: a tenth of the run; 0: only at the end."""
     eval_episodes: int = 10

@@ -596,6 +596,7 @@ def test_a_build_without_a_compiler_succeeds_without_the_engine(tmp_path: Path) 
         ("auto", "it has convolutions", None, "torch"),
         ("numpy", None, None, "numpy"),
         ("torch", None, None, "torch"),
+        ("compile", "it has convolutions", None, "compile"),
         ("native", None, None, "native"),
         ("native", None, "it was not built", RlkitError),
         ("native", "it has convolutions", None, RlkitError),

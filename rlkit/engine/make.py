@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from typing import Any
 
 import numpy as np
@@ -90,8 +93,8 @@ def make_engine(
     multiples = None if critic_rate == 1 else rates(network, network.critic, critic_rate)
     descent = {"max_grad_norm": max_grad_norm, "optimizer": optimizer, "eps": eps, "rates": multiples}
     compute = chosen(compute, unsupported(network))
-    if compute == "torch":
-        return TorchEngine(network, torch_loss, **descent), compute
+    if compute in AUTOGRAD:
+        return TorchEngine(network, torch_loss, compiled=compute == "compile", **descent), compute
     return NumpyEngine(network, analytic_loss, primitives=PRIMITIVES[compute], **descent), compute
 
 
@@ -100,12 +103,13 @@ def make_q_engine(
 ) -> tuple[QEngine, str]:
     """The same for a Q-network; `descent` is what its gradient steps take: max_grad_norm, optimizer, eps."""
     compute = chosen(compute, q_unsupported(network))
-    if compute == "torch":
-        return TorchQEngine(network, torch_loss, **descent), compute
+    if compute in AUTOGRAD:
+        return TorchQEngine(network, torch_loss, compiled=compute == "compile", **descent), compute
     return NumpyQEngine(network, analytic_loss, primitives=PRIMITIVES[compute], **descent), compute
 
 
 PRIMITIVES = {"numpy": NUMPY, "native": native.NATIVE}
+AUTOGRAD = ("torch", "compile")
 
 
 def chosen(compute: str, reason: str | None) -> str:
@@ -119,6 +123,11 @@ def chosen(compute: str, reason: str | None) -> str:
         raise RlkitError(f"compute={compute} cannot be used because {reason}; compute=auto or compute=torch would work")
     if compute == "native" and native.missing:
         raise RlkitError(f"compute=native: {native.missing}; compute=auto or compute=numpy would work")
+    if compute == "compile":
+        if ranks.size() > 1:
+            raise RlkitError("compute=compile does not work under torchrun; compute=auto or compute=torch would")
+        if sys.platform == "win32" or shutil.which(os.environ.get("CXX", "g++")) is None:
+            raise RlkitError("compute=compile needs a C++ compiler, g++ or what CXX says; compute=auto would work")
     return compute
 
 

@@ -69,13 +69,14 @@ class QEngine(Protocol):
 
 
 class TorchQEngine:
-    """The reference, for every network and device; see `QEngine`."""
+    """The reference, for every network and device; see `QEngine`. `compiled` is as in `TorchEngine`."""
 
-    def __init__(self, network: QNetwork, loss: TorchTDLoss, **descent: Any) -> None:
+    def __init__(self, network: QNetwork, loss: TorchTDLoss, *, compiled: bool = False, **descent: Any) -> None:
         self._network, self._target = network, copy.deepcopy(network)
         self._target_flat, _ = flatten_parameters(self._target)
         self._descent = TorchDescent(network, **descent)
         self._loss = loss
+        self._objective = torch.compile(self._plain_objective) if compiled else self._plain_objective
 
     def q_values(self, features: tuple[Array, ...], noise: Generator | None = None) -> Array:
         return self._evaluate(self._network, features, noise, self._network.expected)
@@ -89,13 +90,16 @@ class TorchQEngine:
         features = tuple(self._tensor(part) for part in batch.features)
         tensors = TDBatch(features, *(None if part is None else self._tensor(part) for part in batch[1:]))
         with noise_from(noise, self._network.body):
-            outputs = self._network(features)
-        value, errors = self._loss(outputs, tensors, loss)
+            value, errors, outputs = self._objective(tensors, loss)
         norm = self._descent.step(value, learning_rate)
         mean = self._network.expected(outputs.detach()).mean()
         # One transfer for all.
         value_, norm_, mean_, *errors_ = torch.cat([torch.stack([value, norm, mean]), errors]).tolist()
         return np.array(errors_, np.float32), {"value_loss": value_, "grad_norm": norm_, "q_value": mean_}
+
+    def _plain_objective(self, batch: TDBatch, loss: str) -> tuple[Tensor, Tensor, Tensor]:
+        outputs = self._network(batch.features)
+        return (*self._loss(outputs, batch, loss), outputs)
 
     def update_target(self, tau: float) -> None:
         with torch.no_grad():

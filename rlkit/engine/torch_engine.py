@@ -1,4 +1,4 @@
-"""The reference engine: autograd, for every network and device."""
+"""The reference engine: autograd, for every network and device; by `compute=compile` its losses are compiled."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from rlkit.engine.descent import TorchDescent
 from rlkit.networks.actor_critic import ActorCritic
 from rlkit.spaces import MASKED_LOGIT, Array
 
+MASKED = float(MASKED_LOGIT)
 CHUNK = 1024
 """Rows evaluated at once outside of updates, so that a rollout of images fits in memory."""
 
 
 class TorchEngine:
-    """Gradient steps on a loss written with torch; see `Engine`."""
+    """Gradient steps on a loss written with torch; see `Engine`. `compiled` fuses network and loss by torch.compile."""
 
-    def __init__(self, network: ActorCritic, loss: TorchLoss, **descent: Any) -> None:
+    def __init__(self, network: ActorCritic, loss: TorchLoss, *, compiled: bool = False, **descent: Any) -> None:
         self._network, self._loss = network, loss
+        self._compiled = compiled
+        self._objective = torch.compile(self._plain_objective) if compiled else self._plain_objective
         self.descent = TorchDescent(network, **descent)
         self.device = self.descent.device
         self._batch: PolicyBatch | None = None
@@ -47,13 +50,18 @@ class TorchEngine:
         assert self._batch is not None, "load comes before step"
         index = torch.as_tensor(rows, device=self.device)
         batch = self._batch.map(lambda part: part[index])
-        params, values = self._network(batch.features)
-        if batch.action_mask is not None:
-            params = params.masked_fill(~batch.action_mask, float(MASKED_LOGIT))
-        loss, metrics = self._loss(self._network.head, params, values, batch, coefficients)
+        if self._compiled and coefficients is not None:
+            coefficients = type(coefficients)(*map(_not_constant, coefficients))
+        loss, metrics = self._objective(batch, coefficients)
         metrics["grad_norm"] = self.descent.step(loss, learning_rate)
         numbers = torch.stack([value.detach() for value in metrics.values()]).tolist()  # one transfer for all
         return dict(zip(metrics, numbers, strict=True))
+
+    def _plain_objective(self, batch: PolicyBatch, coefficients: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        params, values = self._network(batch.features)
+        if batch.action_mask is not None:
+            params = params.masked_fill(~batch.action_mask, MASKED)
+        return self._loss(self._network.head, params, values, batch, coefficients)
 
     def state_dict(self) -> dict[str, Any]:
         return self.descent.state_dict()
@@ -63,6 +71,11 @@ class TorchEngine:
 
     def _tensors(self, features: tuple[Array, ...]) -> tuple[Tensor, ...]:
         return tuple(torch.as_tensor(part, device=self.device) for part in features)
+
+
+def _not_constant(value: Any) -> Any:
+    """Numbers as tensors: torch.compile takes a number for a constant, and compiles anew when a schedule changes it."""
+    return torch.tensor(float(value)) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def _array(tensor: Tensor) -> Array:
