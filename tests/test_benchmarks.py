@@ -88,9 +88,8 @@ def test_workloads_name_the_same_hyperparameters_in_sb3(modules: Any) -> None:
 
 
 def test_engines_are_timed_in_turn_and_printed_as_written(tmp_path: Path) -> None:
-    arguments = ("--repetitions", "1", "--scale", "0.02", "--agents", "a2c", "--results", str(tmp_path))
-    arguments += ("--engines", "torch", "numpy", "native")
-    printed = run("engines.py", *arguments)
+    arguments = ["--repetitions", "1", "--scale", "0.02", "--agents", "a2c", "--results", str(tmp_path)]
+    printed = run("engines.py", *arguments, "--engines", "torch", "numpy", "native")
     report = json.loads((tmp_path / "engines.json").read_text())
     for times in report["steps"].values():
         assert 0 < times["step"]["numpy"][0] < times["step"]["torch"][0]
