@@ -1,0 +1,148 @@
+"""The companion module's recipes on real data: what each reaches, beside the source's figure and a target of ours.
+
+    python benchmarks/perception.py data_root=FOLDER [--recipe lenet-mnist] [--seeds 1]
+    python benchmarks/perception.py --table
+
+Trains each missing (recipe, seed) by the ordinary command, `python -m rlkit.perception recipe=… seed=…`, one at a time.
+Each finished run is a row of results/perception/<name>.csv at once. What is stopped goes on where it stopped: the run
+folders are in runs/benchmarks/perception. --table turns the rows into results/perception.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from learning import ONE_THREAD, finished_seeds, read_rows, write_row
+
+HERE = Path(__file__).resolve().parent
+COLUMNS = (
+    *("seed", "epochs", "best_epoch", "parameters", "test_loss", "test_accuracy", "test_mae", "wall_time_s", "device"),
+    "other",
+)
+
+
+class Run(NamedTuple):
+    """A recipe, and what it is measured by."""
+
+    recipe: str
+    seeds: int = 1
+    metric: str = "test_accuracy"
+    source: str = "–"
+    """What the source texts report."""
+    target: str = "–"
+    """What we want."""
+    overrides: tuple[str, ...] = ()
+    label: str = ""
+    """Where a recipe occurs more than once."""
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        return f"{self.recipe}-{self.label}" if self.label else self.recipe
+
+
+RUNS = [
+    Run("lenet-digits", 3),
+    Run("lenet-mnist", 3, source="97.7 %", target="99 %"),
+    Run("lenet-fashion", 3, source="82.7 %", target="90 %"),
+]
+
+
+def main() -> None:
+    """Trains what is missing, or writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", action="append", help="only this recipe, or its name with the label; repeatable")
+    parser.add_argument("--seeds", type=int, help="seeds 0, 1, …: how many")
+    parser.add_argument("--table", action="store_true", help="write the table instead of training")
+    parser.add_argument("--results", type=Path, default=HERE / "results", help="folder to write to")
+    parser.add_argument("--runs", type=Path, default=HERE.parent / "runs/benchmarks/perception", help="run folders")
+    parser.add_argument("overrides", nargs="*", help="more arguments, such as data_root=FOLDER fit.epochs=1")
+    given = parser.parse_args()
+    if given.table:
+        text = table(given.results)
+        (given.results / "perception.md").write_text(text)
+        print(text, end="")
+        return
+    failed = False
+    for run in RUNS:
+        if given.recipe and not {run.name, run.recipe} & set(given.recipe):
+            continue
+        file = given.results / "perception" / f"{run.name}.csv"
+        for seed in range(given.seeds or run.seeds):
+            if seed not in finished_seeds(file):
+                summary = train(run, seed, given.overrides, given.runs / f"{run.name}-seed{seed}")
+                failed |= summary is None
+                if summary:
+                    write_row(file, row(summary), COLUMNS)
+    sys.exit(int(failed))
+
+
+def train(run: Run, seed: int, overrides: list[str], run_dir: Path) -> dict[str, Any] | None:
+    """Trains, or goes on with a run that was stopped; returns summary.json, or None where it failed."""
+    arguments = [f"recipe={run.recipe}", f"seed={seed}", *run.overrides, *overrides, f"hydra.run.dir={run_dir}"]
+    if (run_dir / "checkpoints/last/training.safetensors").exists():
+        arguments = [f"resume={run_dir}"]
+    elif run_dir.exists():
+        shutil.rmtree(run_dir)
+    command = [sys.executable, "-m", "rlkit.perception", *arguments]
+    process = subprocess.run(command, env=os.environ | ONE_THREAD, capture_output=True, text=True, check=False)
+    if process.returncode != 0:
+        print(f"{' '.join(arguments)} failed: {process.stderr.strip()}", flush=True)
+        return None
+    summary: dict[str, Any] = json.loads((run_dir / "summary.json").read_text())
+    results = " ".join(f"{key} {value:.4g}" for key, value in summary.items() if key.startswith("test_"))
+    print(f"{run.name} seed {seed}: {results} in {summary['wall_time_s']:.0f} s", flush=True)
+    return summary
+
+
+def row(summary: dict[str, Any]) -> dict[str, Any]:
+    """The columns of a run: the results that have no column of their own are together in `other`."""
+    others = {key: value for key, value in summary.items() if key.startswith("test_") and key not in COLUMNS}
+    return summary | {"other": json.dumps(others) if others else ""}
+
+
+def table(results: Path) -> str:
+    """All that has been trained, in Markdown."""
+    lines = [
+        "The model that was best in validation (or the last, where nothing is held out), on the test set: mean over",
+        "seeds, lowest and highest. The source's figures are of one run each, chosen on the test set.",
+        "",
+        "`python benchmarks/perception.py data_root=FOLDER`, then `python benchmarks/perception.py --table`",
+        "",
+        "| recipe | parameters | epochs | seeds | result | lowest – highest | source | target | seconds per run |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for run in RUNS:
+        rows = read_rows(results / "perception" / f"{run.name}.csv")
+        if not rows:
+            continue
+        values = [value(one, run.metric) for one in rows]
+        seconds = np.mean([float(one["wall_time_s"]) for one in rows])
+        extent = f"{shown(min(values), run.metric)} – {shown(max(values), run.metric)}" if len(values) > 1 else "–"
+        epochs = " – ".join(sorted({one["epochs"] for one in rows}, key=int))
+        cells = [run.name, f"{int(rows[0]['parameters']):,}", epochs, str(len(rows))]
+        cells += [shown(float(np.mean(values)), run.metric), extent, run.source, run.target, f"{seconds:,.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def value(row: dict[str, str], metric: str) -> float:
+    """A result of a row, in a column of its own or among the others."""
+    return float(row[metric]) if row.get(metric) else float(json.loads(row["other"])[metric])
+
+
+def shown(number: float, metric: str) -> str:
+    """Accuracies in percent, and the metric's name beside anything else."""
+    return f"{number:.2%}".replace("%", " %") if metric == "test_accuracy" else f"{metric[5:]} {number:.4g}"
+
+
+if __name__ == "__main__":
+    main()
