@@ -45,7 +45,6 @@ def draw_boundary(
     points: NDArray[np.float32],
     labels: NDArray[np.int64],
     grid: tuple[NDArray[np.float32], ...],
-    title: str,
 ) -> Path:
     """A plane of probabilities of class 1, `grid` = (xs, ys, probabilities (ys, xs)), and labelled points on it."""
     figure = _figure(1)
@@ -54,7 +53,32 @@ def draw_boundary(
     axes.contourf(xs, ys, probabilities, levels=np.linspace(0, 1, 11), cmap="RdBu", alpha=0.6)
     axes.contour(xs, ys, probabilities, levels=[0.5], colors="black", linewidths=1)
     axes.scatter(points[:, 0], points[:, 1], c=labels, cmap="RdBu", s=8, edgecolors="black", linewidths=0.2)
-    axes.set(title=title, xlabel="x₁", ylabel="x₂")
+    axes.set(title="probability of the second class", xlabel="x₁", ylabel="x₂")
+    return save_figure(figure, path)
+
+
+def draw_function(
+    path: Path, x: NDArray[np.float32], y: NDArray[np.float32], line: NDArray[np.float32], values: NDArray[np.float32]
+) -> Path:
+    """Samples (x, y), and a function's `values` along a `line`; all are columns."""
+    figure = _figure(1)
+    axes = figure.subplots()
+    axes.plot(x[:, 0], y[:, 0], "o", markersize=3, label="samples")
+    axes.plot(line[:, 0], values[:, 0], label="model")
+    axes.set(xlabel="x", ylabel="y")
+    axes.legend()
+    return save_figure(figure, path)
+
+
+def draw_contours(
+    path: Path, axis: NDArray[np.float32], surface: NDArray[np.float32], point: tuple[float, float]
+) -> Path:
+    """A function's values [y, x] along the same axis twice, and a point of its plane."""
+    figure = _figure(1)
+    axes = figure.subplots()
+    axes.contourf(axis, axis, surface, levels=30)
+    axes.plot(*point, "r*", markersize=12)
+    axes.set(xlabel="x", ylabel="y", title="log(1 + f)")
     return save_figure(figure, path)
 
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rlkit.errors import RlkitError, check_choice, check_range
-from rlkit.perception.data.samples import Batch, Data
+from rlkit.perception.data.samples import Batch, Data, TensorSamples
 from rlkit.perception.inputs import Inputs
+from rlkit.perception.plots import draw_boundary, draw_contours, draw_function
 
 
 class Loss(NamedTuple):
@@ -84,17 +85,90 @@ class Classification(Task):
             loss = functional.cross_entropy(logits, batch.targets, label_smoothing=smoothing)
         return {"loss": loss, "accuracy": (logits.argmax(1) == batch.targets).float().mean()}
 
+    def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
+        """Draws the decision boundary where inputs are points of the plane."""
+        if data.input_shape == (2,) and folder is not None and isinstance(data.test, TensorSamples):
+            points, labels = data.test.inputs, data.test.targets
+            low, high = points.min(0).values - 0.3, points.max(0).values + 0.3
+            xs, ys = (torch.linspace(float(low[i]), float(high[i]), 200, device=points.device) for i in range(2))
+            grid = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), -1).flatten(0, 1)  # (200 · 200, 2), by rows
+            with torch.no_grad():
+                logits = self.model(inputs(grid))
+            kinds = torch.sigmoid(logits[:, 0]) if logits.shape[1] == 1 else logits.softmax(1)[:, 1]
+            plane = (xs.cpu().numpy(), ys.cpu().numpy(), kinds.view(200, 200).cpu().numpy())
+            draw_boundary(folder / "boundary.png", points.cpu().numpy(), labels.cpu().numpy(), plane)
+        return {}
+
 
 class Regression(Task):
-    """Values: the mean squared error; `mae`, the mean absolute error, is in the target's own unit."""
+    """Values: the squared error, its mean or with `reduction=sum` its sum; `mae` is the mean absolute error.
+
+    The results of models of up to eight parameters tell them.
+    """
+
+    def __init__(self, model: nn.Module, *, reduction: str = "mean") -> None:
+        super().__init__(model)
+        check_choice("task.reduction", reduction, ["mean", "sum"])
+        self.reduction = reduction
 
     def measure(self, batch: Batch) -> dict[str, Tensor]:
         """Loss and mean absolute error."""
         outputs: Tensor = self.model(batch.inputs)
         if outputs.shape != batch.targets.shape:
             raise RlkitError(f"the model's outputs are {list(outputs.shape)}, the targets {list(batch.targets.shape)}")
-        return {"loss": functional.mse_loss(outputs, batch.targets), "mae": (outputs - batch.targets).abs().mean()}
+        loss = functional.mse_loss(outputs, batch.targets, reduction=self.reduction)
+        return {"loss": loss, "mae": (outputs - batch.targets).abs().mean()}
+
+    def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
+        """Draws a function of one variable."""
+        if data.input_shape == (1,) and folder is not None and isinstance(data.train, TensorSamples):
+            x = data.train.inputs
+            line = torch.linspace(float(x.min()), float(x.max()), 400, device=x.device).unsqueeze(1)
+            with torch.no_grad():
+                y = self.model(inputs(line))
+            draw_function(folder / "function.png", *(t.cpu().numpy() for t in (x, data.train.targets, line, y)))
+        return parameters_of(self.model)
 
 
-TASKS: dict[str, type[Task]] = {"classification": Classification, "regression": Regression}
+class Himmelblau(Task):
+    """min (x² + y − 11)² + (x + y² − 7)², which is 0 in four places; the model is a point of the plane."""
+
+    def measure(self, batch: Batch) -> dict[str, Tensor]:
+        """The function, and where it is taken."""
+        x, y = self.model(batch.inputs)
+        return {"loss": himmelblau(x, y), "x": x, "y": y}
+
+    def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
+        """Draws where the point has come to."""
+        if folder is not None:
+            with torch.no_grad():
+                x, y = (float(value) for value in self.model(data.test.batch(torch.arange(1)).inputs))
+            axis = torch.linspace(-6, 6, 200)
+            surface = himmelblau(axis.unsqueeze(0), axis.unsqueeze(1))  # [y, x]
+            draw_contours(folder / "function.png", axis.numpy(), surface.log1p().numpy(), (x, y))
+        return {}
+
+
+def himmelblau(x: Tensor, y: Tensor) -> Tensor:
+    """(x² + y − 11)² + (x + y² − 7)² (Himmelblau 1972)."""
+    return (x**2 + y - 11) ** 2 + (x + y**2 - 7) ** 2
+
+
+def parameters_of(model: nn.Module, most: int = 8) -> dict[str, float]:
+    """Every parameter by name and place, `weight_0`, of a model that has no more than `most`; else nothing."""
+    parameters = {name.rpartition(".")[2]: parameter for name, parameter in model.named_parameters()}
+    if sum(parameter.numel() for parameter in model.parameters()) > most:
+        return {}
+    return {
+        f"{name}_{i}": value
+        for name, parameter in parameters.items()
+        for i, value in enumerate(parameter.detach().flatten().tolist())
+    }
+
+
+TASKS: dict[str, type[Task]] = {
+    "classification": Classification,
+    "regression": Regression,
+    "himmelblau": Himmelblau,
+}
 """Every `task=` choice."""

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from rlkit.perception.data.folder import image_folder
+from rlkit.perception.data.frames import frames
 from rlkit.perception.data.images import cifar10, digits, fashion_mnist, mnist
 from rlkit.perception.data.samples import Batch, Data, Samples, TensorSamples
+from rlkit.perception.data.synthetic import gaussians, linear, moons, nothing, sine, stripes
+from rlkit.perception.data.tables import auto_mpg
+from rlkit.perception.data.text import imdb
 
 __all__ = ["DATASETS", "Batch", "Data", "Samples", "TensorSamples"]
 
@@ -14,5 +19,15 @@ DATASETS: dict[str, Callable[..., Data]] = {
     "mnist": mnist,
     "fashion_mnist": fashion_mnist,
     "cifar10": cifar10,
+    "imdb": imdb,
+    "auto_mpg": auto_mpg,
+    "image_folder": image_folder,
+    "frames": frames,
+    "moons": moons,
+    "gaussians": gaussians,
+    "linear": linear,
+    "sine": sine,
+    "stripes": stripes,
+    "nothing": nothing,
 }
 """Every `data=` choice. Those that are in files take `data_root`."""

@@ -20,7 +20,9 @@ from rlkit.perception.models.language import RNNLanguageModel
 from rlkit.perception.models.lenet import LeNet
 from rlkit.perception.models.mlp import MLP
 from rlkit.perception.models.nin import NiN
+from rlkit.perception.models.numpy_mlp import NumpyMLP
 from rlkit.perception.models.resnet import ResNet
+from rlkit.perception.models.simple import Kernel, Point, Polynomial
 from rlkit.perception.models.text import TextClassifier
 from rlkit.perception.models.vae import VAE
 from rlkit.perception.models.vgg import VGG
@@ -36,6 +38,10 @@ MODELS: dict[str, type[nn.Module]] = {
     "densenet": DenseNet,
     "text_classifier": TextClassifier,
     "rnn_language_model": RNNLanguageModel,
+    "numpy_mlp": NumpyMLP,
+    "polynomial": Polynomial,
+    "kernel": Kernel,
+    "point": Point,
     "autoencoder": Autoencoder,
     "adversarial_autoencoder": AdversarialAutoencoder,
     "vae": VAE,

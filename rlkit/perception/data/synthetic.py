@@ -1,0 +1,136 @@
+"""Data sets that are drawn when they are asked for: the same seed, the same samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlkit.errors import check_range
+from rlkit.perception.data.samples import Data, TensorSamples, split
+
+
+def moons(
+    *,
+    count: int = 1000,
+    noise: float = 0.25,
+    seed: int = 100,
+    validation: float = 0.1,
+    test: float = 0.3,
+    split_seed: int = 42,
+) -> Data:
+    """Two half circles that reach into each other, as points of the plane."""
+    from sklearn.datasets import make_moons
+
+    check_range("data.count", count, 10)
+    points, labels = make_moons(count, noise=noise, random_state=seed)
+    return _points(points, labels, 2, validation, test, split_seed)
+
+
+def gaussians(
+    *,
+    count: int = 10_000,
+    modes: int = 8,
+    radius: float = 2.0,
+    std: float = 0.02,
+    seed: int = 0,
+    validation: float = 0.1,
+    test: float = 0.2,
+    split_seed: int = 0,
+) -> Data:
+    """Points around `modes` places on a circle: what a generator that collapses does not cover."""
+    check_range("data.count", count, 10)
+    check_range("data.modes", modes, 1)
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(modes, size=count)
+    angles = 2 * math.pi * labels / modes
+    centres = radius * np.stack([np.cos(angles), np.sin(angles)], 1)
+    return _points(centres + std * generator.standard_normal((count, 2)), labels, modes, validation, test, split_seed)
+
+
+def linear(
+    *,
+    count: int = 1000,
+    weights: Sequence[float] = (2.0, -3.4),
+    bias: float = 4.2,
+    noise: float = 0.01,
+    uniform: float | None = None,
+    seed: int = 0,
+) -> Data:
+    """y = weights · x + bias + noise, with standard normal x, or uniform between ± `uniform`. All is for training.
+
+    The test samples, as many, are drawn anew.
+    """
+    w = torch.tensor([float(weight) for weight in weights])
+
+    def inputs(generator: torch.Generator) -> Tensor:
+        if uniform is not None:
+            return uniform * (2 * torch.rand(count, len(w), generator=generator) - 1)
+        return torch.randn(count, len(w), generator=generator)
+
+    return _function(inputs, lambda x: (x @ w + bias).unsqueeze(1), noise, count, seed)
+
+
+def sine(
+    *, count: int = 120, frequency: float = 1.2, noise: float = 0.3, low: float = -1.0, high: float = 1.0, seed: int = 0
+) -> Data:
+    """y = sin(frequency · π · x) + noise, with x uniform between `low` and `high`; the test samples are drawn anew."""
+
+    def inputs(generator: torch.Generator) -> Tensor:
+        return low + (high - low) * torch.rand(count, 1, generator=generator)
+
+    return _function(inputs, lambda x: torch.sin(frequency * math.pi * x), noise, count, seed)
+
+
+def stripes() -> Data:
+    """One image of 6 × 8, white, black in the middle, and where its left neighbour is white or black: +1 and −1.
+
+    What finds the edges is the kernel (1, −1).
+    """
+    image = torch.ones(1, 1, 6, 8)
+    image[..., 2:6] = 0
+    samples = TensorSamples(image, image[..., :-1] - image[..., 1:])
+    return Data(train=samples, validation=None, test=samples, input_shape=(1, 6, 8))
+
+
+def nothing() -> Data:
+    """One sample without values, for what is minimised without data."""
+    samples = TensorSamples(torch.zeros(1, 0), torch.zeros(1, 0))
+    return Data(train=samples, validation=None, test=samples, input_shape=(0,))
+
+
+def _points(
+    points: np.ndarray, labels: np.ndarray, classes: int, validation: float, test: float, split_seed: int
+) -> Data:
+    inputs, targets = torch.from_numpy(points).float(), torch.from_numpy(labels).long()
+    testing, validating, training = split(len(inputs), [test, validation], split_seed)
+    part = [TensorSamples(inputs[indices], targets[indices]) for indices in (training, validating, testing)]
+    return Data(
+        train=part[0],
+        validation=part[1] if len(validating) else None,
+        test=part[2],
+        input_shape=(2,),
+        num_outputs=classes,
+        classes=tuple(str(label) for label in range(classes)),
+    )
+
+
+def _function(
+    inputs: Callable[[torch.Generator], Tensor],
+    function: Callable[[Tensor], Tensor],
+    noise: float,
+    count: int,
+    seed: int,
+) -> Data:
+    """Samples of a function with noise: for training, and as many for the test."""
+    check_range("data.count", count, 1)
+    check_range("data.noise", noise, 0)
+    generator = torch.Generator().manual_seed(seed)
+    parts = []
+    for _ in range(2):
+        x = inputs(generator)
+        parts.append(TensorSamples(x, function(x) + noise * torch.randn(count, 1, generator=generator)))
+    return Data(train=parts[0], validation=None, test=parts[1], input_shape=tuple(parts[0].inputs.shape[1:]))

@@ -1,0 +1,93 @@
+"""Columns of numbers: the fuel consumption of cars."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rlkit.errors import RlkitError
+from rlkit.perception.data.formats import read_bytes
+from rlkit.perception.data.root import locate
+from rlkit.perception.data.samples import Data, TensorSamples, split
+
+COLUMNS = ("cylinders", "displacement", "horsepower", "weight", "acceleration", "year")
+ORIGINS = ("USA", "Europe", "Japan")
+RANGES = {"mpg": (5, 60), "cylinders": (2, 16), "weight": (1000, 10000), "origin": (1, 3)}
+
+
+def auto_mpg(*, data_root: Path | None = None, validation: float = 0.1, test: float = 0.2, split_seed: int = 0) -> Data:
+    """Miles per gallon of 392 cars of 1970 to 1982 (Quinlan 1993), from six numbers and three columns of origin.
+
+    `auto-mpg/auto-mpg.csv` with or without a header (miles per gallon last, then), or the authors' `auto-mpg.data`, of
+    whose 398 cars the six without horsepower are left out.
+    """
+    folder = locate(data_root, "auto-mpg", [])
+    original = folder / "auto-mpg.data"
+    file = original if original.exists() else locate(data_root, "auto-mpg", ["auto-mpg.csv"]) / "auto-mpg.csv"
+    rows = read_cars(file)
+    features = np.array([[row[name] for name in COLUMNS] + _one_hot(row["origin"]) for row in rows], np.float32)
+    inputs, targets = torch.from_numpy(features), torch.tensor([[row["mpg"]] for row in rows])
+    testing, validating, training = split(len(rows), [test, validation], split_seed)
+    part = [TensorSamples(inputs[indices], targets[indices]) for indices in (training, validating, testing)]
+    return Data(
+        train=part[0],
+        validation=part[1] if len(validating) else None,
+        test=part[2],
+        input_shape=(len(COLUMNS) + len(ORIGINS),),
+        mean=tuple(part[0].inputs.mean(0).tolist()),
+        std=tuple(part[0].inputs.std(0, correction=0).clamp(min=1e-6).tolist()),
+    )
+
+
+def read_cars(path: Path) -> list[dict[str, float]]:
+    """The numbers of each car by name: `mpg`, the COLUMNS, and `origin` from 1 to 3.
+
+    Raises RlkitError, which names the line, for a row with other columns or numbers that no car has.
+    """
+    text = read_bytes(path).decode("utf-8", errors="replace")
+    lines = [line for line in text.splitlines() if line.strip()]
+    if path.suffix == ".data":  # numbers between spaces, then a tab and the name
+        names: Sequence[str] = ("mpg", *COLUMNS, "origin")
+        table = [line.split("\t")[0].split() for line in lines]
+    else:
+        table = list(csv.reader(lines))
+        names = (*COLUMNS, "origin", "name", "mpg")
+        if table and not _is_number(table[0][0]):
+            names = [
+                name.strip().lower().replace("model year", "year").replace("model_year", "year") for name in table[0]
+            ]
+            table = table[1:]
+    cars = []
+    for number, cells in enumerate(table, 1):
+        if len(cells) != len(names):
+            raise RlkitError(f"{path}: car {number} has {len(cells)} columns instead of {len(names)}; truncated?")
+        values = dict(zip(names, cells, strict=True))
+        if values.get("horsepower") in ("?", "", "nan"):
+            continue
+        try:
+            car = {name: float(values[name]) for name in ("mpg", *COLUMNS, "origin")}
+        except (ValueError, KeyError) as error:
+            raise RlkitError(f"{path}: car {number}: expected numbers in {', '.join(COLUMNS)}: {error}") from error
+        for name, (low, high) in RANGES.items():
+            if not low <= car[name] <= high:
+                raise RlkitError(f"{path}: car {number} has {name} {car[name]:g}: expected {low} to {high}")
+        cars.append(car)
+    if not cars:
+        raise RlkitError(f"{path} has no cars")
+    return cars
+
+
+def _one_hot(origin: float) -> list[float]:
+    return [float(origin == i + 1) for i in range(len(ORIGINS))]
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

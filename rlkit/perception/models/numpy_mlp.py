@@ -1,0 +1,73 @@
+"""An MLP whose forward pass and gradients are written out in NumPy; torch keeps its parameters and takes the steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+Array = NDArray[Any]
+
+
+def forward(x: Array, weights: Sequence[Array], biases: Sequence[Array]) -> list[Array]:
+    """The activations of every layer, the input first: aₗ₊₁ = σ(aₗ Wₗ + bₗ); rows are samples."""
+    activations = [x]
+    for weight, bias in zip(weights, biases, strict=True):
+        activations.append(1 / (1 + np.exp(-(activations[-1] @ weight + bias))))
+    return activations
+
+
+def backward(
+    activations: Sequence[Array], weights: Sequence[Array], gradient: Array
+) -> tuple[list[Array], list[Array]]:
+    """The gradients of the weights and the biases, from that of the outputs.
+
+    δ = gradient ⊙ σ′ with σ′ = a (1 − a), ∂W = aᵀ δ, ∂b = Σ δ, and the layer below gets δ Wᵀ.
+    """
+    weight_gradients, bias_gradients = [], []
+    for layer in reversed(range(len(weights))):
+        output = activations[layer + 1]
+        delta = gradient * output * (1 - output)
+        weight_gradients.append(activations[layer].T @ delta)
+        bias_gradients.append(delta.sum(0))
+        gradient = delta @ weights[layer].T
+    return weight_gradients[::-1], bias_gradients[::-1]
+
+
+class NumpyMLP(nn.Module):
+    """Sigmoid layers, the last one too. Weights start at N(0, 1/inputs), biases between 0 and 0.1."""
+
+    def __init__(
+        self, *, input_shape: Sequence[int] = (2,), num_outputs: int = 2, hidden_sizes: Sequence[int] = (25, 50, 25)
+    ) -> None:
+        super().__init__()
+        sizes = [math.prod(int(size) for size in input_shape), *(int(size) for size in hidden_sizes), num_outputs]
+        self.weights = nn.ParameterList(torch.randn(a, b) * math.sqrt(1 / a) for a, b in pairwise(sizes))
+        self.biases = nn.ParameterList(0.1 * torch.rand(size) for size in sizes[1:])
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(batch, …) -> (batch, num_outputs), between 0 and 1."""
+        outputs: Tensor = _Layers.apply(inputs.flatten(1), *self.weights, *self.biases)  # type: ignore[no-untyped-call]
+        return outputs
+
+
+class _Layers(torch.autograd.Function):
+    """How autograd hears of gradients that it has not computed."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, *parameters: Tensor) -> Tensor:
+        arrays = [parameter.detach().numpy() for parameter in parameters]
+        context.weights, biases = arrays[: len(arrays) // 2], arrays[len(arrays) // 2 :]
+        context.activations = forward(x.numpy(), context.weights, biases)
+        return torch.from_numpy(context.activations[-1])
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        weights, biases = backward(context.activations, context.weights, gradient.numpy())
+        return (None, *(torch.from_numpy(array) for array in [*weights, *biases]))
