@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rlkit.perception.data.folder import image_folder
-from rlkit.perception.data.frames import frames
 from rlkit.perception.data.images import cifar10, digits, fashion_mnist, mnist
+from rlkit.perception.data.rendering import frames
 from rlkit.perception.data.samples import Batch, Data, Samples, TensorSamples
 from rlkit.perception.data.synthetic import gaussians, linear, moons, nothing, sine, stripes
 from rlkit.perception.data.tables import auto_mpg

@@ -150,6 +150,26 @@ class Recurrent(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
         self.hidden_size = hidden_size
+        self._initialise(kind)
+
+    def _initialise(self, kind: str) -> None:
+        """Orthogonal recurrent weights, which keep the state's length over many steps; Xavier's for inputs; biases 0.
+
+        But for the forget gate's of LSTMs, which start open with a bias of 1 (Jozefowicz et al. 2015).
+        """
+        for name, parameter in self.named_parameters():
+            gates = torch.split(
+                parameter.detach(), self.hidden_size
+            )  # the weights and biases of all gates are one tensor
+            for gate in gates:
+                if "weight_hh" in name:
+                    nn.init.orthogonal_(gate)
+                elif "weight_ih" in name:
+                    nn.init.xavier_uniform_(gate)
+                else:
+                    nn.init.zeros_(gate)
+            if kind == "lstm" and "bias_ih" in name:
+                nn.init.ones_(gates[1])
 
     def forward(self, inputs: Tensor, states: list[State] | None = None) -> tuple[Tensor, list[State]]:
         """(batch, steps, input_size) -> the top level's h, (batch, steps, hidden_size), and each level's state."""

@@ -34,6 +34,9 @@ class TextClassifier(nn.Module):
         super().__init__()
         check_range("vocabulary_size", vocabulary_size, 2)
         self.embedding = nn.Embedding(vocabulary_size, embedding_size, padding_idx=0)
+        with torch.no_grad():  # torch's own N(0, 1) saturates what comes behind
+            self.embedding.weight.uniform_(-0.05, 0.05)
+            self.embedding.weight[0] = 0
         self.embedding.weight.requires_grad_(train_embedding)
         self.recurrent: Recurrent | None = None
         if kind != "mean":
