@@ -25,6 +25,7 @@ from rlkit.spaces import Array, Obs
 
 if TYPE_CHECKING:
     from rlkit.engine.shared import SharedParameters
+    from rlkit.parameter_server import RemoteParameters
 
 
 @dataclass
@@ -89,7 +90,7 @@ class A3CConfig:
 class A3C(Agent):
     """One worker's agent: acts by its own copy of the policy, and improves the one that all workers share.
 
-    Until `share` it has no company, and improves its own.
+    Until `share` or `connect` it has no company, and improves its own.
     """
 
     def __init__(
@@ -125,15 +126,14 @@ class A3C(Agent):
         self.policy = ActorCriticPolicy(self.network, self.engine, act_seed, rewards=rewards)
         self.model = self.policy.model
         self._statistics = [part for part in self.model.modules() if isinstance(part, RunningStatistics)]
+        self._remote: RemoteParameters | None = None
 
-    def make_shared(self, num_workers: int) -> SharedParameters:
-        """This agent's parameters, in memory that it shares from now on, and that the workers `share` as well.
+    def shareable(self) -> tuple[Array, list[int]]:
+        """What workers have in common: the parameters, flat, and how many numbers each of the running statistics has.
 
         Raises RlkitError for an agent on a GPU.
         """
         import torch
-
-        from rlkit.engine.shared import SharedParameters
 
         if self.device != "cpu":
             raise RlkitError(
@@ -141,7 +141,16 @@ class A3C(Agent):
                 "an agent that uses a GPU better: agent=a2c or agent=ppo"
             )
         parameters = torch.nn.utils.parameters_to_vector(self.network.parameters()).detach().numpy()
-        rows = [statistics.shared_row for statistics in self._statistics]
+        return parameters, [statistics.shared_row for statistics in self._statistics]
+
+    def make_shared(self, num_workers: int) -> SharedParameters:
+        """This agent's parameters, in memory that it shares from now on, and that the workers `share` as well.
+
+        Raises RlkitError for an agent on a GPU.
+        """
+        from rlkit.engine.shared import SharedParameters
+
+        parameters, rows = self.shareable()
         shared = SharedParameters(parameters, self.engine.descent.moments, rows, num_workers)
         self.share(shared)
         return shared
@@ -153,8 +162,18 @@ class A3C(Agent):
             statistics.share(rows, worker)
         self.pull()
 
+    def connect(self, remote: RemoteParameters) -> None:
+        """From now on updates send their gradients to a server; starts from a copy of its parameters."""
+        self._remote = remote
+        self.engine.descent.send(remote.push, remote.parameters)
+        for statistics, rows in zip(self._statistics, remote.statistics, strict=True):
+            statistics.share(rows, remote.worker)
+        self.pull()
+
     def pull(self) -> None:
         """Copies the shared parameters, and the running statistics of all workers, into this agent's network."""
+        if self._remote is not None:
+            self._remote.pull()
         self.engine.descent.pull()
         for statistics in self._statistics:
             statistics.pull()

@@ -28,17 +28,33 @@ class Budget:
         """Steps that have been learned from."""
         return int(self._done.array.sum())
 
+    @property
+    def progress(self) -> float:
+        """The share of the steps that have been learned from."""
+        return self.done / self.total
+
+    @property
+    def over(self) -> bool:
+        """Whether it is time to stop."""
+        return bool(self._stopped.array[0]) or self.done >= self.total
+
     def claim(self, worker: int, most: int) -> int:
         """Takes up to `most` of what is left; waits while others may still give some back; 0: it is time to stop."""
-        while not self._stopped.array[0] and self.done < self.total:
-            with self._lock:
-                claimed = self._claimed.array
-                steps = min(most, self.total - int(claimed.sum()))
-                claimed[worker] += steps
-            if steps:
+        while not self.over:
+            if steps := self.take(worker, most):
                 return steps
             time.sleep(POLL)
         return 0
+
+    def take(self, worker: int, most: int) -> int:
+        """The same without waiting; 0: others have the rest in their hands, or it is time to stop."""
+        if self.over:
+            return 0
+        with self._lock:
+            claimed = self._claimed.array
+            steps = min(most, self.total - int(claimed.sum()))
+            claimed[worker] += steps
+        return steps
 
     def finish(self, worker: int) -> None:
         """What the worker has claimed is done."""

@@ -20,6 +20,7 @@ PREPROCESSINGS = ("auto", "none", "atari")
 ENCODERS = ("auto", "mlp", "cnn")
 ACTIVATIONS = ("tanh", "relu")
 INITIALIZATIONS = ("orthogonal", "he_normal")
+DISTRIBUTIONS = ("none", "ray")
 
 
 @dataclass
@@ -90,6 +91,12 @@ class TrainConfig:
     """How networks are computed: `torch` (autograd, for every network), `numpy` (analytic gradients, for plain
     MLPs on the CPU, faster), `native` (the same in C, faster still, where it was built), or `auto`: the fastest of
     these. `compile` is torch with network and loss fused by torch.compile, which takes half a minute at first."""
+    distributed: str = "none"
+    """`ray`: the workers of agent=a3c are actors on a Ray cluster, with a parameter server; `none`: processes of this
+    machine. Other agents train on several processes, GPUs or machines under torchrun."""
+    ray_address: str | None = None
+    """The cluster of distributed=ray: `host:port` as `ray start --head` prints it, or `auto`, which finds one that runs
+    on this machine; null: the one that RAY_ADDRESS names, or else one of its own on this machine."""
     eval_interval: int | None = None
     """Timesteps between evaluations on separate environments; null: a tenth of the run; 0: only at the end."""
     eval_episodes: int = 10
@@ -131,5 +138,33 @@ class TrainConfig:
         for size in self.network.hidden_sizes or []:
             check_range("network.hidden_sizes", size, 1)
         check_range("network.log_std_init", self.network.log_std_init, -20, 2)
+        check_choice("distributed", self.distributed, DISTRIBUTIONS)
+        if self.distributed == "ray":
+            self._check_ray()
+        elif self.ray_address is not None:
+            raise RlkitError(f"ray_address={self.ray_address} is of use with distributed=ray only")
         self.agent.validate(self.num_envs)
         ranks.check(self.agent, self.num_envs, self.total_episodes)
+
+    def _check_ray(self) -> None:
+        if self.agent.name != "a3c":
+            instead = "expected agent=a3c"
+            if self.agent.name in ranks.SHARED_FIELDS:
+                instead += f", or torchrun: torchrun --nproc-per-node 2 -m rlkit agent={self.agent.name} …"
+            raise RlkitError(f"distributed=ray is for agent=a3c, not for agent={self.agent.name}; {instead}")
+        if (size := ranks.launched().size) > 1:
+            raise RlkitError(f"distributed=ray starts its workers itself; expected one process, not torchrun's {size}")
+        if self.ray_address is not None:
+            check_ray_address("ray_address", self.ray_address)
+
+
+def check_ray_address(name: str, address: str) -> None:
+    """Raises RlkitError unless the address has the form of a cluster's."""
+    host, _, port = address.rpartition(":")
+    if address.startswith("ray://"):
+        raise RlkitError(
+            f"{name}={address}: Ray Client is not supported; run on a node of the cluster, or with `ray job submit`, "
+            f"and {name}=auto"
+        )
+    if address != "auto" and not (host and port.isascii() and port.isdigit() and 1024 <= int(port) < 2**16):
+        raise RlkitError(f"{name}={address}: expected host:port, with a port of 1024 to 65535, or auto")

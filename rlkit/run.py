@@ -32,9 +32,9 @@ from rlkit.engine.make import why_chosen
 from rlkit.envs import EnvFactory, make_env, make_vector_env
 from rlkit.episodes import Evaluation, evaluate_policy
 from rlkit.loggers import make_loggers
-from rlkit.processes import num_cores
 from rlkit.profiling import Profile, table
 from rlkit.progress import Progress
+from rlkit.ray_workers import RayWorkers
 from rlkit.run_folder import RunFolder
 from rlkit.seeding import Seeds, env_seeds, run_seeds
 from rlkit.trainer import Trainer
@@ -147,16 +147,16 @@ def _synchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, stack: 
 
 
 def _asynchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, stack: ExitStack) -> Built:
-    """Several processes, each of which does that, with one set of parameters."""
+    """Several workers, each of which does that, with one set of parameters: processes here, or actors of Ray's."""
     env = make_env(factory)
     agent = _agent(config, config.num_envs, env.observation_space, env.action_space, seeds)
     env.close()
     assert isinstance(agent, A3C)
-    workers = Workers(config, agent, factory)
+    company: type[Workers | RayWorkers] = RayWorkers if config.distributed == "ray" else Workers
+    workers = company(config, agent, factory)
     stack.callback(workers.stop)
     workers.start()
-    choice = f"workers: {workers.num_workers}, on {num_cores()} cores; environments of each: {config.num_envs}"
-    return agent, choice, functools.partial(AsynchronousTrainer, config, agent, workers)
+    return agent, str(workers), functools.partial(AsynchronousTrainer, config, agent, workers)
 
 
 def _agent(config: TrainConfig, num_envs: int, observation_space: Any, action_space: Any, seeds: Seeds) -> Agent:

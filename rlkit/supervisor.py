@@ -130,14 +130,18 @@ class Supervisor:
         self._close(member)
         if member.done:
             return
-        if not member.proven:
-            raise RlkitError(f"{member.name} could not start: {why}")
-        if self.restarts == self.max_restarts:
-            raise RlkitError(f"{member.name} died: {why}; after {self.restarts} restarts (agent.max_restarts)")
-        self.restarts += 1
+        self.note_death(member.name, why, proven=member.proven)
         member.failure = None
-        self.notes.append(f"{member.name} died: {why}; started again ({self.restarts} of {self.max_restarts} times)")
         self._start(member)
+
+    def note_death(self, name: str, why: str, *, proven: bool) -> None:
+        """Counts a restart, and notes what it is for; raises RlkitError where there is to be none."""
+        if not proven:
+            raise RlkitError(f"{name} could not start: {why}")
+        if self.restarts == self.max_restarts:
+            raise RlkitError(f"{name} died: {why}; after {self.restarts} restarts (agent.max_restarts)")
+        self.restarts += 1
+        self.notes.append(f"{name} died: {why}; started again ({self.restarts} of {self.max_restarts} times)")
 
     def _close(self, member: Member) -> None:
         member.process.close()

@@ -1,7 +1,8 @@
 """What A3C's processes do: a worker collects and learns, the evaluator plays episodes with what has been learned.
 
-Each is started by spawn, owns its environments and its network, and talks to the main process by a pipe. A worker is
-the toolkit's usual picture, collector, buffer and agent, except that its agent's parameters are everyone's.
+Each owns its environments and its network. A worker is the toolkit's usual picture, collector, buffer and agent, except
+that its agent's parameters are everyone's. Here it is a process that is started by spawn and talks to the main process
+by a pipe; `rlkit.actors` has it on another machine.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import functools
 import math
 import pickle
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
@@ -32,6 +33,7 @@ from rlkit.envs import EnvFactory
 from rlkit.envs.vector import SyncVectorEnv
 from rlkit.episodes import evaluate_policy
 from rlkit.errors import RlkitError
+from rlkit.parameter_server import RemoteParameters
 from rlkit.seeding import env_seeds, run_seeds
 from rlkit.supervisor import Done, Failure, Ready
 
@@ -74,35 +76,48 @@ class Snapshot(NamedTuple):
     """Its tensors as arrays, by name."""
 
 
-def work(packed: bytes, index: int, starts: int, shared: SharedParameters, budget: Budget, pipe: Connection) -> None:
-    """Worker number `index`: collects and learns until the budget is spent; `starts` tells it from those before it."""
-    with _process(pipe) as stack:
+class Worker:
+    """A worker's environments, its agent, and its loop."""
+
+    def __init__(self, packed: bytes, index: int, starts: int, stack: ExitStack) -> None:
+        """Number `index`; `starts` tells it from those before it. What has to be closed is given to `stack`."""
         task = _unpacked(packed)
-        config = task.config
+        self.index, self.num_envs = index, task.config.num_envs
         # The first worker's seeds are the run's own: alone, it does what A2C does with the same seed.
-        seeds = run_seeds(config.seed, *((index, starts) if index or starts else ()))
-        envs = SyncVectorEnv([functools.partial(task.factory, task.spec)] * config.num_envs)
+        seeds = run_seeds(task.config.seed, *((index, starts) if index or starts else ()))
+        envs = SyncVectorEnv([functools.partial(task.factory, task.spec)] * self.num_envs)
         stack.callback(envs.close)
-        agent = _agent(task, envs.single_observation_space, envs.single_action_space, seeds.agent)
-        agent.share(shared, index)
+        self.agent = _agent(task, envs.single_observation_space, envs.single_action_space, seeds.agent)
         name = f"environment {task.factory.id}"
-        collector = Collector(envs, env_seeds(seeds.envs, config.num_envs), name)
-        buffer = agent.make_buffer(config.num_envs)
-        pipe.send(Ready())
-        pipe.recv()
+        self._collector = Collector(envs, env_seeds(seeds.envs, self.num_envs), name)
+
+    def work(self, budget: Budget | RemoteParameters, send: Callable[[Report], object]) -> None:
+        """Collects and learns until the budget is spent, and reports now and then; the last report is the end."""
+        agent, steps_per_update = self.agent, self.agent.steps_per_update
+        buffer = agent.make_buffer(self.num_envs)
         report, reported_at = Report([], {}), time.monotonic()
-        while steps := budget.claim(index, agent.steps_per_update * config.num_envs) // config.num_envs:
-            progress = budget.done / budget.total
-            rollout = buffer if steps == agent.steps_per_update else RolloutBuffer(steps, config.num_envs)
-            report.episodes.extend(collector.collect(agent, rollout, steps))
+        while steps := budget.claim(self.index, steps_per_update * self.num_envs) // self.num_envs:
+            progress = budget.progress
+            rollout = buffer if steps == steps_per_update else RolloutBuffer(steps, self.num_envs)
+            report.episodes.extend(self._collector.collect(agent, rollout, steps))
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the main process reports it
                 metrics = agent.update(rollout, progress)
-            budget.finish(index)
+            budget.finish(self.index)
             report.metrics.update(metrics)
             if (now := time.monotonic()) - reported_at > REPORT_INTERVAL or not math.isfinite(sum(metrics.values())):
-                pipe.send(report)
+                send(report)
                 report, reported_at = Report([], {}), now
-        pipe.send(report)
+        send(report)
+
+
+def work(packed: bytes, index: int, starts: int, shared: SharedParameters, budget: Budget, pipe: Connection) -> None:
+    """A worker as a process of this machine."""
+    with _process(pipe) as stack:
+        worker = Worker(packed, index, starts, stack)
+        worker.agent.share(shared, index)
+        pipe.send(Ready())
+        pipe.recv()
+        worker.work(budget, pipe.send)
 
 
 def evaluate(packed: bytes, pipe: Connection) -> None:
@@ -129,18 +144,31 @@ def model_arrays(agent: Agent) -> dict[str, Any]:
 
 @contextmanager
 def _process(pipe: Connection) -> Iterator[ExitStack]:
-    """One thread, because there is a process for every core; and an end in silence, with a word about its reason."""
-    torch.set_num_threads(1)
+    """An end in silence, with a word about its reason."""
     try:
-        with threadpool_limits(1), ExitStack() as stack:
+        with ExitStack() as stack:
+            stack.enter_context(one_thread())
             yield stack
         pipe.send(Done())
     except (EOFError, ConnectionError):
         pass  # the main process has gone, or wants no more
     except BaseException as error:
-        text = str(error) if isinstance(error, RlkitError) else f"{type(error).__name__}: {error}"
         with suppress(OSError):
-            pipe.send(Failure(" ".join(text.split())))
+            pipe.send(failure(error))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread, because there is a process for every core."""
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield
+
+
+def failure(error: BaseException) -> Failure:
+    """What a process says of the exception that ends it."""
+    text = str(error) if isinstance(error, RlkitError) else f"{type(error).__name__}: {error}"
+    return Failure(" ".join(text.split()))
 
 
 def _unpacked(packed: bytes) -> Task:

@@ -86,7 +86,7 @@ def test_direct_dependencies_are_constrained_to_a_version_they_allow() -> None:
 
 def test_dependencies_are_what_the_package_imports() -> None:
     imported = imported_distributions(SOURCES.values())
-    required, optional = names(PROJECT["project"]["dependencies"]), names(EXTRAS["atari"])
+    required, optional = names(PROJECT["project"]["dependencies"]), names([*EXTRAS["atari"], *EXTRAS["ray"]])
     # Not imported by name: Gymnasium renders with pygame, torch writes TensorBoard's events with tensorboard, and
     # Stable-Baselines3 is what the examples and benchmarks compare with.
     assert required - imported == {"pygame-ce", "tensorboard", "stable-baselines3"}
@@ -96,7 +96,7 @@ def test_dependencies_are_what_the_package_imports() -> None:
 def test_dependencies_of_tests_and_benchmarks_are_in_an_extra() -> None:
     files = [file for folder in ("benchmarks", "docs", "examples", "tests") for file in (ROOT / folder).glob("*.py")]
     imported = imported_distributions(files)
-    assert imported <= names([*PROJECT["project"]["dependencies"], *EXTRAS["atari"], *EXTRAS["dev"]])
+    assert imported <= names([*PROJECT["project"]["dependencies"], *EXTRAS["atari"], *EXTRAS["ray"], *EXTRAS["dev"]])
 
 
 def names(requirements: list[str]) -> set[str]:

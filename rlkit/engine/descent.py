@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,15 +16,21 @@ from rlkit.engine.primitives import Primitives
 from rlkit.engine.shared import SharedParameters
 from rlkit.spaces import Array
 
+Push = Callable[[Array, float], None]
+"""Takes a clipped gradient, flat, and the learning rate that goes with it."""
+
 
 class Descent(Protocol):
-    """Follows gradients: those of a module's own parameters, and by `share` to where several processes have theirs."""
+    """Follows gradients: of the module's own parameters, or of those that processes `share`, or `send`s them away."""
 
     moments: tuple[str, ...]
     """The names of what the optimiser remembers."""
 
     def share(self, shared: SharedParameters, worker: int) -> None:
         """From now on, steps move the shared parameters and moments instead of the module's, without a lock."""
+
+    def send(self, push: Push, parameters: Array) -> None:
+        """From now on, steps move nothing but hand their gradients to `push`; `parameters` are what `pull` copies."""
 
     def pull(self) -> None:
         """Copies the shared parameters, if there are any, into the module."""
@@ -52,6 +59,8 @@ class TorchDescent:
         self._rates = None if rates is None else rates.to(self.device)
         self._max_grad_norm = max_grad_norm
         self._shared: SharedParameters | None = None
+        self._push: Push | None = None
+        self._source: Array | None = None
         self._optimizer: torch.optim.Optimizer = (
             torch.optim.Adam([self.flat], eps=eps, fused=True)
             if optimizer == "adam"
@@ -67,6 +76,9 @@ class TorchDescent:
         norm: Tensor = self.flat.grad.norm()
         if self._max_grad_norm is not None:
             self.flat.grad.mul_((self._max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
+        if self._push is not None:
+            self._push(self.flat.grad.numpy(), learning_rate)
+            return norm
         self._optimizer.param_groups[0]["lr"] = learning_rate
         before = None if self._rates is None else self.flat.detach().clone()
         if self._shared is not None:
@@ -81,17 +93,20 @@ class TorchDescent:
         return norm
 
     def share(self, shared: SharedParameters, worker: int) -> None:
-        self._shared, self._worker = shared, worker
+        self._shared, self._worker, self._source = shared, worker, shared.parameters
         moved = nn.Parameter(torch.from_numpy(shared.parameters))
         moved.grad = self.flat.grad
         self._optimizer.param_groups[0]["params"] = [moved]
         moments = {name: torch.from_numpy(array) for name, array in shared.moments.items()}
         self._optimizer.state[moved] = {"step": torch.zeros(()), **moments}
 
+    def send(self, push: Push, parameters: Array) -> None:
+        self._push, self._source = push, parameters
+
     def pull(self) -> None:
-        if self._shared is not None:
+        if self._source is not None:
             with torch.no_grad():
-                self.flat.copy_(torch.from_numpy(self._shared.parameters))
+                self.flat.copy_(torch.from_numpy(self._source))
 
     def state_dict(self) -> dict[str, Any]:
         """The optimiser's moments by name, and its steps: the same as `NumpyDescent`'s."""
@@ -130,6 +145,8 @@ class NumpyDescent:
         self.moments = MOMENTS[optimizer]
         self._max_grad_norm = max_grad_norm
         self._shared: SharedParameters | None = None
+        self._push: Push | None = None
+        self._source: Array | None = None
         self._rates = None if rates is None else rates.numpy()
         self._clip_global_norm = primitives.clip_global_norm
         self.optimizer, self._moments = primitives.make_optimizer(optimizer, len(self.flat), eps)
@@ -138,7 +155,9 @@ class NumpyDescent:
         """Moves the parameters and uses up the gradients; returns their norm before clipping."""
         ranks.mean_(self.gradients)
         norm = self._clip_global_norm(self.gradients, self._max_grad_norm)
-        if self._shared is None:
+        if self._push is not None:
+            self._push(self.gradients, learning_rate)
+        elif self._shared is None:
             before = None if self._rates is None else self.flat.copy()
             self.optimizer.step(self.flat, self.gradients, learning_rate)
             if before is not None:
@@ -152,12 +171,16 @@ class NumpyDescent:
     def share(self, shared: SharedParameters, worker: int) -> None:
         self._shared, self._worker = shared, worker
         self._moved, self._updates, self._moments = shared.parameters, shared.updates, shared.moments
+        self._source = self._moved
         for name, moment in self._moments.items():
             setattr(self.optimizer, name, moment)
 
+    def send(self, push: Push, parameters: Array) -> None:
+        self._push, self._source = push, parameters
+
     def pull(self) -> None:
-        if self._shared is not None:
-            self.flat[:] = self._moved
+        if self._source is not None:
+            self.flat[:] = self._source
 
     def state_dict(self) -> dict[str, Any]:
         """The optimiser's moments by name, and its steps: the same as `TorchDescent`'s."""

@@ -1,0 +1,186 @@
+"""A connection to Ray: to a cluster that there is, or to one on this machine that ends with the run.
+
+Ray is imported here, when a run asks for it, and nowhere else but in `rlkit.actors` and `rlkit.ray_workers`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+from rlkit.config import check_ray_address
+from rlkit.errors import RlkitError
+from rlkit.processes import num_cores
+
+ANSWER_TIMEOUT = 5.0  # seconds that an address has for its first answer
+OBJECT_STORE = 256 * 2**20  # bytes for what travels between processes of a cluster of our own
+LOOPBACK = "127.0.0.1"
+HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # and empty settings
+HTTP2_SETTINGS = 4
+
+
+class Cluster:
+    """A connection to Ray, until `close`.
+
+    Without an address it is the one that this process has already, or that RAY_ADDRESS names, or else a cluster of
+    our own: bound to loopback, without a dashboard, gone with this process.
+    """
+
+    def __init__(self, address: str | None, num_cpus: int) -> None:
+        """`num_cpus`: how many workers a cluster of our own takes. Raises RlkitError where there is no connection."""
+        ray = import_ray()
+        self._stack = ExitStack()
+        self.own = False
+        if ray.is_initialized():
+            if address is not None:
+                raise RlkitError(f"ray_address={address}: this process is connected to Ray already; leave it out")
+            self.name = "the Ray cluster that this process is connected to"
+            return
+        if address is None:
+            address = os.environ.get("RAY_ADDRESS", "local")
+            if address != "local":
+                check_ray_address("RAY_ADDRESS", address)
+        self.own = address == "local"
+        self.name = "a Ray cluster of its own on this machine" if self.own else f"the Ray cluster at {address}"
+        try:
+            self._stack.enter_context(_quiet())
+            if self.own:
+                self._start(num_cpus)
+            else:
+                self._connect(address)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, num_cpus: int) -> None:
+        # Sockets are in there, whose paths may not be long: not in TMPDIR.
+        folder = tempfile.mkdtemp(prefix="rlkit-ray-", dir="/tmp")
+        self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        try:
+            info = self._init(
+                address="local",
+                num_cpus=max(num_cpus, num_cores()),
+                object_store_memory=OBJECT_STORE,
+                include_dashboard=False,
+                _node_ip_address=LOOPBACK,
+                _temp_dir=folder,
+            ).address_info
+        except Exception as error:
+            raise RlkitError(f"distributed=ray: Ray could not be started here: {_one_line(error)}") from error
+        if info["node_ip_address"] != LOOPBACK:
+            raise RlkitError(
+                f"distributed=ray: this version of Ray listens on {info['node_ip_address']}, not only on this machine; "
+                "expected the version in constraints.txt, or start a cluster yourself and name it: ray_address=auto"
+            )
+
+    def _connect(self, address: str) -> None:
+        if address != "auto":
+            _check_answers(address)
+        try:
+            self._init(address=address)
+        except Exception as error:
+            hint = ""
+            if address == "auto":
+                hint = "; expected a cluster that was started on this machine by `ray start`, or ray_address=host:port"
+            elif "No node info found" in str(error):
+                hint = "; this machine has to be one of the cluster's: run there, or use `ray job submit`"
+            raise RlkitError(f"ray_address={address}: {_one_line(error)}{hint}") from error
+
+    def _init(self, **options: Any) -> Any:
+        import ray
+        from ray._private import services
+
+        self._stack.callback(ray.shutdown)
+        # Ray would replace 127.0.0.1 by the machine's address in the network, and listen there or look there.
+        resolve, services.resolve_ip_for_localhost = services.resolve_ip_for_localhost, lambda host: host
+        try:
+            with _sigterm_kept():
+                return ray.init(log_to_driver=False, configure_logging=False, **options)
+        finally:
+            services.resolve_ip_for_localhost = resolve
+
+    def close(self) -> None:
+        """Disconnects, and ends a cluster of our own."""
+        self._stack.close()
+
+
+def import_ray() -> Any:
+    """The module; raises RlkitError where Ray is not installed."""
+    # What Ray's own processes tell about dead ones, in twenty lines, is said by us in one.
+    with _environment(RAY_DEDUP_LOGS_SKIP_REGEX="^"):
+        try:
+            import ray
+        except ImportError as error:
+            raise RlkitError(
+                f"distributed=ray needs Ray, which cannot be imported ({error}): pip install 'rlkit-gym[ray]'"
+            ) from error
+    return ray
+
+
+def _check_answers(address: str) -> None:
+    """Raises RlkitError unless something at host:port answers as Ray does: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), ANSWER_TIMEOUT) as connection:
+            connection.settimeout(ANSWER_TIMEOUT)
+            connection.sendall(HTTP2_PREFACE)
+            answer = connection.recv(9)
+    except OSError as error:
+        why = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
+        raise RlkitError(
+            f"ray_address={address} does not answer within {ANSWER_TIMEOUT:.0f} s ({why}); expected the address of a "
+            "running Ray cluster, as `ray start --head` prints it, or none to start one here"
+        ) from error
+    if len(answer) < 4 or answer[3] != HTTP2_SETTINGS:
+        raise RlkitError(f"ray_address={address}: what answers there is not Ray, whose port is 6379 by default")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps Ray from reporting where it listens, and from usage statistics."""
+    logger = logging.getLogger("ray")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with _environment(RAY_USAGE_STATS_ENABLED="0"):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """Sets environment variables that are not set, until the end of the block."""
+    new = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """What SIGTERM does is the run's to say, and not Ray's."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

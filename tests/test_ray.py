@@ -1,0 +1,321 @@
+"""A3C on Ray: what a parameter server does to gradients, and what becomes of a run whose cluster is disturbed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from child_tasks import SGD
+from test_a3c import QUICK
+from training import COMPUTES, assert_same_parameters, parameters, train
+
+import rlkit
+from rlkit import cluster
+from rlkit.agents.a2c import A2CConfig
+from rlkit.agents.a3c import A3C, A3CConfig
+from rlkit.config import EnvConfig, NetworkConfig, TrainConfig
+from rlkit.envs import EnvFactory
+from rlkit.errors import RlkitError
+from rlkit.parameter_server import ParameterServer, Push, RemoteParameters
+from rlkit.ray_workers import RayWorkers
+
+# The parameter server, without Ray
+
+
+def server_of(agent: A3C, num_workers: int = 1, total: int = 1000, compute: str = "numpy") -> ParameterServer:
+    config = agent.config
+    options: dict[str, Any] = {"optimizer": config.optimizer, "eps": config.optimizer_eps, "compute": compute}
+    return ParameterServer(*agent.shareable(), num_workers, total, **options)
+
+
+def connect(agent: A3C, server: ParameterServer, num_workers: int = 1, worker: int = 0, starts: int = 0) -> Any:
+    """Lets the agent be a worker whose messages need no network."""
+    size, rows = agent.shareable()[0].size, agent.shareable()[1]
+    remote = RemoteParameters(lambda push: server.exchange(worker, starts, push), size, rows, num_workers, worker)
+    agent.connect(remote)
+    return remote
+
+
+@pytest.mark.parametrize("compute", COMPUTES)
+@pytest.mark.parametrize(("env", "optimizer"), [("CartPole-v1", "adam"), ("Pendulum-v1", "rmsprop")])
+def test_one_worker_of_a_server_is_a2c(env: str, optimizer: str, compute: str) -> None:
+    """To the last bit, where A2C has the server's optimiser: torch's own rounds differently."""
+    fields: dict[str, Any] = {"num_steps": 5, "optimizer": optimizer, "normalize_rewards": True}
+    network = NetworkConfig(normalize_obs=True)
+    options: dict[str, Any] = {"network": network, "compute": compute, "num_envs": 1}
+    alone, _ = train(env, A2CConfig(**fields, ent_coef=0.01), 40, **options)
+    remote, _ = train(
+        env, A3CConfig(**fields), 40, **options, prepare=lambda agent: connect(agent, server_of(agent, compute=compute))
+    )
+    if compute == "numpy":
+        assert_same_parameters(alone, remote)
+    for name, array in parameters(alone).items():
+        np.testing.assert_allclose(array, parameters(remote)[name], rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def test_gradients_of_all_workers_count() -> None:
+    """P workers x K pushes of g move the parameters by -lr g P K, and a pull brings what all have done."""
+    options: dict[str, Any] = {"optimizer": "rmsprop", "eps": 0.0, "compute": "numpy"}
+    server: Any = ParameterServer(np.zeros(8, np.float32), [], 3, 1000, **options)
+    server._optimizer = SGD()
+    for _ in range(10):
+        for worker in range(3):
+            gradient = np.full(8, 2, np.float32)
+            gradient.flags.writeable = False  # as Ray brings it
+            reply = server.exchange(worker, 0, Push([], gradient, 0.25))
+    np.testing.assert_array_equal(reply.parameters, -0.25 * 2 * 3 * 10)
+
+
+def test_the_budget_is_met_though_a_worker_is_lost() -> None:
+    """What it had claimed is taken by others, and what it says once it was given up changes nothing."""
+    server = ParameterServer(np.zeros(3, np.float32), [], 2, 23, optimizer="rmsprop", eps=1e-5, compute="numpy")
+    gradient = np.ones(3, np.float32)
+    lost, other = (
+        RemoteParameters(lambda push, w=worker: server.exchange(w, 0, push), 3, [], 2, worker)  # type: ignore[misc]
+        for worker in range(2)
+    )
+    assert (lost.claim(0, 10), other.claim(1, 10)) == (10, 10)
+    other.push(gradient, 0.1)
+    other.pull()
+    assert (other.claim(1, 10), other.progress) == (3, pytest.approx(10 / 23))  # claimed by the pull
+    server.expect(0, 1)
+    before = server.snapshot().parameters.copy()
+    lost.push(gradient, 0.1)
+    lost.pull()
+    assert (lost.claim(0, 10), lost.over) == (0, True)
+    server.report(0, 0, "late")
+    np.testing.assert_array_equal(server.snapshot().parameters, before)
+    other.push(gradient, 0.1)
+    other.pull()
+    assert other.claim(1, 10) == 10
+    other.push(gradient, 0.1)
+    other.pull()
+    assert other.claim(1, 10) == 0
+    assert server.news(False) == (23, [], None)
+
+
+def test_no_more_is_claimed_once_a_server_is_stopped() -> None:
+    server = ParameterServer(np.zeros(3, np.float32), [], 1, 23, optimizer="adam", eps=1e-5, compute="numpy")
+    remote = RemoteParameters(lambda push: server.exchange(0, 0, push), 3, [], 1)
+    server.stop()
+    assert remote.claim(0, 10) == 0
+
+
+def test_running_statistics_are_those_of_all_workers_and_outlive_them() -> None:
+    space, actions = gym.spaces.Box(-9, 9, (3,), np.float32), gym.spaces.Discrete(2)
+    network = NetworkConfig(normalize_obs=True)
+    main, *workers = (A3C(QUICK, space, actions, network=network) for _ in range(4))
+    server = server_of(main, num_workers=2)
+    rows = np.random.default_rng(0).normal(3, 2, (300, 3)).astype(np.float32)
+
+    def see(agent: A3C, rows: Any) -> None:
+        agent.network.features.update((rows,))
+        remote: Any = agent._remote
+        remote.push(np.zeros_like(remote.parameters), 0.0)
+        agent.pull()
+
+    for index, agent in enumerate(workers[:2]):
+        connect(agent, server, 2, index)
+        see(agent, rows[100 * index : 100 * (index + 1)])
+    server.expect(1, 1)
+    connect(workers[2], server, 2, worker=1, starts=1)
+    see(workers[2], rows[200:])
+    connect(main, server, 2)
+    statistics: Any = main.network.features.statistics
+    np.testing.assert_allclose(statistics.mean, rows.mean(0, np.float64), rtol=1e-12)
+    np.testing.assert_allclose(statistics.var, rows.var(0, np.float64), rtol=1e-12)
+    assert statistics.count == 300
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"agent": "ppo"}, "distributed=ray is for agent=a3c, not for agent=ppo; .* torchrun --nproc-per-node"),
+        ({"agent": "q_learning"}, "distributed=ray is for agent=a3c, not for agent=q_learning; expected agent=a3c$"),
+        ({"distributed": "spark"}, "unknown distributed 'spark'"),
+        ({"distributed": "none", "ray_address": "auto"}, "ray_address=auto is of use with distributed=ray only"),
+        ({"ray_address": "ray://host:10001"}, "ray_address=ray://host:10001: Ray Client is not supported"),
+        ({"ray_address": "host"}, "ray_address=host: expected host:port"),
+        ({"ray_address": "host:80"}, "ray_address=host:80: expected host:port, with a port of 1024"),
+        ({"agent.num_workers": 0}, "agent.num_workers=0 is out of range: it must be at least 1"),
+        ({"vectorization": "async"}, "vectorization=async: agent=a3c steps the environments in its workers"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], words: str, tmp_path: Path) -> None:
+    env = "FrozenLake-v1" if settings.get("agent") == "q_learning" else "CartPole-v1"
+    fields = {"agent": "a3c", "distributed": "ray", **settings}
+    with pytest.raises(RlkitError, match=words):
+        rlkit.train(env=env, run_dir=tmp_path / "run", **fields)
+    assert not (tmp_path / "run").exists()
+
+
+def test_torchrun_does_not_start_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(RlkitError, match="starts its workers itself; expected one process, not torchrun's 2"):
+        rlkit.train("a3c", "CartPole-v1", distributed="ray")
+
+
+def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(RlkitError, match=r"distributed=ray needs Ray, .*: pip install 'rlkit-gym\[ray\]'"):
+        rlkit.train("a3c", "CartPole-v1", distributed="ray", run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_ray_is_imported_only_for_runs_that_ask_for_it() -> None:
+    code = "import sys, rlkit.run, rlkit.ray_workers, rlkit.cluster, rlkit.actors; print('ray' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+def refused(address: str) -> str:
+    start = time.monotonic()
+    with pytest.raises(RlkitError) as caught:
+        rlkit.train("a3c", "CartPole-v1", distributed="ray", ray_address=address)
+    assert time.monotonic() - start < 10
+    return str(caught.value)
+
+
+def test_an_address_where_nobody_listens_is_refused(listener: socket.socket) -> None:
+    address = f"127.0.0.1:{listener.getsockname()[1]}"
+    listener.close()
+    assert refused(address).startswith(
+        f"ray_address={address} does not answer within 5 s (Connection refused); expected"
+    )
+
+
+def test_an_address_that_is_silent_is_refused(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "ANSWER_TIMEOUT", 0.3)
+    address = f"127.0.0.1:{listener.getsockname()[1]}"
+    assert f"ray_address={address} does not answer" in refused(address)
+
+
+def test_an_address_of_something_else_is_refused(listener: socket.socket) -> None:
+    def answer() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            connection.recv(1000)
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    assert "what answers there is not Ray" in refused(f"127.0.0.1:{listener.getsockname()[1]}")
+    thread.join()
+
+
+# On a cluster of three nodes
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Any]:
+    """A head without CPUs, and three nodes of two: a `ray.cluster_utils.Cluster` that listens on loopback only."""
+    cluster.import_ray()
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # without an address of its own, Ray would ask for a token
+        patch.setenv("RAY_ENABLE_AUTO_CONNECT", "0")
+        os.makedirs("/tmp/ray", exist_ok=True)  # where the cluster writes its address
+        options = {"node_ip_address": "127.0.0.1", "object_store_memory": 80 * 2**20}
+        checks = {"initial_delay_ms": 1000, "period_ms": 500, "timeout_ms": 500, "failure_threshold": 3}
+        system = {f"health_check_{name}": value for name, value in checks.items()}
+        made = Cluster(
+            True, head_node_args={"num_cpus": 0, "include_dashboard": False, "_system_config": system, **options}
+        )
+        try:
+            for _ in range(3):
+                made.add_node(wait=False, num_cpus=2, **options)
+            made.wait_for_nodes()
+            yield made
+        finally:
+            made.shutdown()
+
+
+def until(condition: Callable[[], object], workers: RayWorkers, seconds: float = 60) -> None:
+    """Lets the workers go on until something has happened."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        workers.collect()
+
+
+def free_cpus(address: str) -> float:
+    """What a cluster has to give, once it has noticed who has gone."""
+    import ray
+
+    made = cluster.Cluster(address, 0)
+    try:
+        deadline = time.monotonic() + 10
+        while (free := ray.available_resources().get("CPU", 0)) < ray.cluster_resources()["CPU"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        return float(free)
+    finally:
+        made.close()
+
+
+def test_a_run_goes_on_when_an_actor_and_a_node_are_killed(nodes: Any) -> None:
+    """To its exact budget: the actor is started again, the node's worker on another one."""
+    total = 6001
+    factory = EnvFactory("user_envs:user/Walk-v0", {"step_time": 2e-4})
+    fields: dict[str, Any] = {"distributed": "ray", "ray_address": nodes.address, "eval_interval": 0, "num_envs": 1}
+    agent = A3CConfig(num_workers=3, num_steps=8, learning_rate=3e-3)
+    config = TrainConfig(agent, EnvConfig(factory.id), total_timesteps=total, **fields)
+    config.validate()
+    env = factory()
+    main = A3C(agent, env.observation_space, env.action_space)
+    first = parameters(main)
+    workers = RayWorkers(config, main, factory)
+    notes = workers.supervisor.notes
+    with contextlib.closing(contextlib.ExitStack()) as stack:
+        stack.callback(workers.stop)
+        workers.start()
+        places = [member.place for member in workers._members]
+        assert len({place.node for place in places if place}) == 3
+        workers.begin()
+        until(lambda: workers.timesteps > 500, workers)
+        killed, lost, _ = places
+        assert killed is not None
+        assert lost is not None
+        os.kill(killed.pid, signal.SIGKILL)
+        until(lambda: notes, workers)
+        what = f"its process ({killed.pid} on 127.0.0.1) ended, as when it is killed or memory runs out"
+        assert notes == [f"worker 0 died: {what}; started again (1 of 3 times)"]
+        (node,) = [node for node in nodes.worker_nodes if node.node_id == lost.node]
+        nodes.remove_node(node, allow_graceful=False)
+        until(lambda: len(notes) > 1, workers)
+        assert notes[1] == "worker 1 died: node 127.0.0.1 is gone; started again (2 of 3 times)"
+        at_restart = workers.timesteps
+        until(lambda: workers._members[1].working or workers.timesteps == total, workers)
+        moved = workers._members[1].place
+        assert moved is not None
+        assert moved.node != lost.node
+        until(lambda: workers.timesteps == total, workers)
+        assert 500 < at_restart < total
+    assert workers.timesteps == total
+    assert len(notes) == 2
+    assert any((parameters(main)[name] != array).any() for name, array in first.items())
+    assert free_cpus(nodes.address) >= 4
+    nodes.add_node(num_cpus=2, node_ip_address="127.0.0.1", object_store_memory=80 * 2**20)
