@@ -15,11 +15,13 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from multiprocessing import connection, parent_process
+from pathlib import Path
 from typing import Any
 
 from rlkit.config import check_ray_address
 from rlkit.errors import RlkitError
-from rlkit.processes import num_cores
+from rlkit.processes import SPAWN, interrupts_deferred, num_cores
 
 ANSWER_TIMEOUT = 5.0  # seconds that an address has for its first answer
 OBJECT_STORE = 256 * 2**20  # bytes for what travels between processes of a cluster of our own
@@ -65,6 +67,10 @@ class Cluster:
         # Sockets are in there, whose paths may not be long: not in TMPDIR.
         folder = tempfile.mkdtemp(prefix="rlkit-ray-", dir="/tmp")
         self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        with interrupts_deferred():
+            sweeper = SPAWN.Process(target=sweep_after_parent, args=(folder,), daemon=True)
+            sweeper.start()
+        self._stack.callback(_end_process, sweeper)
         try:
             info = self._init(
                 address="local",
@@ -142,6 +148,28 @@ def _check_answers(address: str) -> None:
         ) from error
     if len(answer) < 4 or answer[3] != HTTP2_SETTINGS:
         raise RlkitError(f"ray_address={address}: what answers there is not Ray, whose port is 6379 by default")
+
+
+def sweep_after_parent(folder: str) -> None:
+    """In a process of its own: when its parent was killed, ends what is left of the cluster in the folder.
+
+    Most of Ray's processes end with the one that started them, but some take a minute. All write logs to the folder.
+    """
+    parent = parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            files = [os.readlink(file) for file in (process / "fd").iterdir()]
+            if b"ray" in (process / "cmdline").read_bytes() and any(file.startswith(folder) for file in files):
+                os.kill(int(process.name), signal.SIGKILL)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end_process(process: Any) -> None:
+    process.kill()
+    process.join()
+    process.close()
 
 
 @contextlib.contextmanager

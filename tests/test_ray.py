@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +20,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from child_tasks import SGD
-from test_a3c import QUICK
+from test_a3c import QUICK, SMALL, alive, run
 from training import COMPUTES, assert_same_parameters, parameters, train
 
 import rlkit
@@ -234,16 +236,15 @@ def nodes() -> Iterator[Any]:
     cluster.import_ray()
     from ray.cluster_utils import Cluster
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "disabled")  # without an address of its own, Ray would ask for a token
-        patch.setenv("RAY_ENABLE_AUTO_CONNECT", "0")
+    # Sockets are in the folder, whose paths may not be long: not below pytest's.
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # a token would be a file at home
         os.makedirs("/tmp/ray", exist_ok=True)  # where the cluster writes its address
         options = {"node_ip_address": "127.0.0.1", "object_store_memory": 80 * 2**20}
         checks = {"initial_delay_ms": 1000, "period_ms": 500, "timeout_ms": 500, "failure_threshold": 3}
         system = {f"health_check_{name}": value for name, value in checks.items()}
-        made = Cluster(
-            True, head_node_args={"num_cpus": 0, "include_dashboard": False, "_system_config": system, **options}
-        )
+        head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": folder, "_system_config": system, **options}
+        made = Cluster(initialize_head=True, head_node_args=head)
         try:
             for _ in range(3):
                 made.add_node(wait=False, num_cpus=2, **options)
@@ -316,6 +317,103 @@ def test_a_run_goes_on_when_an_actor_and_a_node_are_killed(nodes: Any) -> None:
         assert 500 < at_restart < total
     assert workers.timesteps == total
     assert len(notes) == 2
+    main.pull()
     assert any((parameters(main)[name] != array).any() for name, array in first.items())
     assert free_cpus(nodes.address) >= 4
     nodes.add_node(num_cpus=2, node_ip_address="127.0.0.1", object_store_memory=80 * 2**20)
+
+
+def test_more_workers_than_the_cluster_has_cpus_are_refused(nodes: Any, tmp_path: Path) -> None:
+    fields: dict[str, Any] = {"distributed": "ray", "ray_address": nodes.address, "agent.num_workers": 99}
+    with pytest.raises(RlkitError, match=r"^agent.num_workers=99, but the Ray cluster at .* has 6 CPUs, .* at most 6"):
+        rlkit.train("a3c", "CartPole-v1", run_dir=tmp_path / "run", **fields)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_whose_server_is_killed_saves_what_it_knows(nodes: Any, tmp_path: Path) -> None:
+    metrics = tmp_path / "run" / "metrics.csv"
+
+    def kill_server() -> None:
+        deadline = time.monotonic() + 60
+        while not (metrics.is_file() and metrics.read_text().count("\n") > 2) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        for pid in alive(os.getsid(0)):
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{pid}/cmdline").read_text().startswith("ray::ParameterServer"):
+                    os.kill(pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=kill_server)
+    thread.start()
+    fields = {**SMALL, "total_timesteps": 1_000_000, "log_interval": 100, "checkpoint_interval": 0, "eval_interval": 0}
+    fields |= {"distributed": "ray", "ray_address": nodes.address, "agent.num_workers": 2}
+    with pytest.raises(RlkitError, match="^the parameter server died, as when it is killed"):
+        rlkit.train("a3c", "CartPole-v1", run_dir=tmp_path / "run", **fields)
+    thread.join()
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["status"], summary["num_workers"], summary["restarts"]) == ("failed", 2, 0)
+    assert summary["total_timesteps"] > 100
+    assert rlkit.load(tmp_path / "run" / "checkpoints" / "last").predict(np.zeros(4, np.float32))[0] in (0, 1)
+    assert free_cpus(nodes.address) == 6
+
+
+# On a cluster of its own
+
+
+def listening(pids: set[int]) -> set[str]:
+    """The addresses at which processes wait for connections, as /proc writes them."""
+    inodes = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            inodes |= {os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir()}
+    found = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
+                found.add(fields[1].partition(":")[0])
+    return found
+
+
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}
+
+
+def test_a_run_starts_a_cluster_that_only_it_sees_and_ctrl_c_ends_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))  # where Ray keeps its token
+    folders = set(Path("/tmp").glob("rlkit-ray-*"))
+    arguments = ["agent=a3c", "env=CartPole-v1", "agent.num_workers=2", "total_timesteps=10_000_000", "log_interval=1"]
+    arguments += ["distributed=ray", "eval_interval=1000", f"hydra.run.dir={tmp_path / 'run'}"]
+    process = run(["-m", "rlkit", *arguments], tmp_path)
+    metrics, deadline = tmp_path / "run" / "metrics.csv", time.monotonic() + 100
+    try:
+        while process.poll() is None and not (metrics.is_file() and metrics.read_text().count("\n") > 3):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        started = alive(process.pid)
+        addresses = listening(started)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to what Ray has started too
+        start = time.monotonic()
+        output, _ = process.communicate(timeout=30)
+        print(f"\nended after {time.monotonic() - start:.1f} s")
+        deadline = time.monotonic() + 5
+        while (left := alive(process.pid)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+    finally:
+        for pid in alive(process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.communicate()
+    assert process.returncode == 130, output
+    assert len(started) > 6
+    assert addresses
+    assert addresses <= LOOPBACK
+    assert left == set()
+    assert set(Path("/tmp").glob("rlkit-ray-*")) <= folders
+    assert "workers: 2, on a Ray cluster of its own on this machine (nodes: 1, CPUs: 2)" in output
+    assert "Traceback" not in output
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["status"] == "interrupted"
+    assert summary["total_timesteps"] > 0
+    assert rlkit.load(tmp_path / "run" / "checkpoints" / "last").predict(np.zeros(4, np.float32))[0] in (0, 1)
