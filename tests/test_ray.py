@@ -91,7 +91,8 @@ def test_the_budget_is_met_though_a_worker_is_lost() -> None:
     assert (lost.claim(0, 10), other.claim(1, 10)) == (10, 10)
     other.push(gradient, 0.1)
     other.pull()
-    assert (other.claim(1, 10), other.progress) == (3, pytest.approx(10 / 23))  # claimed by the pull
+    assert other.claim(1, 10) == 3  # the pull has claimed it
+    assert other.progress == 10 / 23
     server.expect(0, 1)
     before = server.snapshot().parameters.copy()
     lost.push(gradient, 0.1)
