@@ -40,7 +40,7 @@ class Run(NamedTuple):
     target: str = "–"
     """What we want."""
     overrides: tuple[str, ...] = ()
-    """`{seed}` in them becomes the run's."""
+    """`{seed}` in them becomes the run's, `{runs}` the folder of all."""
     label: str = ""
     """Where a recipe occurs more than once."""
 
@@ -50,6 +50,9 @@ class Run(NamedTuple):
         return f"{self.recipe}-{self.label}" if self.label else self.recipe
 
 
+FASHION, MNIST = (f"task.features_from={{runs}}/{recipe}-seed0" for recipe in ("lenet-fashion", "lenet-mnist"))
+"""The classifiers in whose features generated images are compared: their own recipes' runs."""
+SMALLER = ("data.limit=10000",)
 RUNS = [
     Run("lenet-digits", 3),
     Run("imdb-rnn", source="80.1 %", target="80.1 %"),
@@ -79,6 +82,20 @@ RUNS = [
     Run("moons-depth", 3),
     Run("frames"),
     Run("backprop-numpy", source="97.67 %", target="97.67 %"),
+    # Generative models, most of them with fewer images or epochs than their recipes: what two cores can afford.
+    Run("ae-fashion", metric="test_mse", overrides=("fit.epochs=20",)),
+    Run("denoising-fashion", metric="test_mse", overrides=("fit.epochs=4", "data.limit=12000")),
+    Run("adversarial-ae-fashion", metric="test_frechet_distance", overrides=("fit.epochs=12", FASHION)),
+    Run("vae-fashion", metric="test_elbo", overrides=("fit.epochs=20", FASHION)),
+    Run("dcgan", metric="test_frechet_distance", overrides=(*SMALLER, "fit.epochs=6", FASHION)),
+    Run("wgan-gp", metric="test_frechet_distance", overrides=(*SMALLER, "fit.epochs=10", FASHION)),
+    Run("conditional-gan", metric="test_frechet_distance", overrides=(*SMALLER, "fit.epochs=6", FASHION)),
+    Run("infogan-mnist", metric="test_code_purity", overrides=(*SMALLER, "fit.epochs=5", MNIST)),
+    Run("sagan", metric="test_frechet_distance", overrides=("data.limit=6000", "fit.epochs=3", FASHION)),
+    Run("cyclegan-mnist", metric="test_loss", overrides=("data.limit=3000", "fit.epochs=1", "model.width=8")),
+    Run("gan-8gaussians", 3, "test_modes_covered"),
+    Run("wgan-8gaussians", 3, "test_modes_covered"),
+    Run("wgan-gp-8gaussians", 3, "test_modes_covered", target="8"),
 ]
 
 
@@ -113,7 +130,7 @@ def main() -> None:
 
 def train(run: Run, seed: int, overrides: list[str], run_dir: Path) -> dict[str, Any] | None:
     """Trains, or goes on with a run that was stopped; returns summary.json, or None where it failed."""
-    own = [override.format(seed=seed) for override in run.overrides]
+    own = [override.format(seed=seed, runs=run_dir.parent) for override in run.overrides]
     arguments = [f"recipe={run.recipe}", f"seed={seed}", *own, *overrides, f"hydra.run.dir={run_dir}"]
     if (run_dir / "checkpoints/last/training.safetensors").exists():
         arguments = [f"resume={run_dir}"]

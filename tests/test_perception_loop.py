@@ -18,7 +18,8 @@ from rlkit.perception.inputs import Inputs
 from rlkit.perception.loop import Training, fit, set_training
 from rlkit.perception.models import make_model
 from rlkit.perception.optimization import clip_gradients, learning_rate_factor, penalty
-from rlkit.perception.tasks import Classification, Loss, Regression, Task
+from rlkit.perception.task import Loss, Task
+from rlkit.perception.tasks import Classification, Regression
 
 
 def line(count: int = 40, noise: float = 0.0) -> Data:

@@ -1,6 +1,6 @@
 """The training loop of every companion model: steps, validation, early stopping, the best model, a last test.
 
-What is trained is a `Task` (`rlkit/perception/tasks.py`), by the settings of a `FitConfig`; how a step is taken is in
+What is trained is a `Task` (`rlkit/perception/task.py`), by the settings of a `FitConfig`; how a step is taken is in
 `rlkit/perception/optimization.py`. `rlkit.perception.run` puts a run folder around it.
 """
 
@@ -24,7 +24,7 @@ from rlkit.perception.config import FitConfig
 from rlkit.perception.data.samples import Batch, Data, Samples
 from rlkit.perception.inputs import Inputs
 from rlkit.perception.optimization import clip_gradients, learning_rate_factor, make_optimizer, penalty
-from rlkit.perception.tasks import Task
+from rlkit.perception.task import Task
 from rlkit.progress import Progress
 
 STEP_KEY = "time/step"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -93,6 +94,33 @@ def draw_grid(path: Path, images: Tensor, columns: int = 10, titles: Sequence[st
             axes.imshow(array[i].squeeze(-1) if array.shape[3] == 1 else array[i], cmap="gray", vmin=0, vmax=1)
             if titles:
                 axes.set_title(titles[i], fontsize=6)
+    return save_figure(figure, path)
+
+
+def draw_tiles(path: Path, images: Tensor, columns: int = 10) -> Path:
+    """Images (n, 1 or 3, height, width), from 0 to 1, pixel by pixel without borders in rows of `columns`."""
+    from matplotlib.image import imsave
+
+    images = images.detach().cpu().float().clamp(0, 1)
+    missing = -len(images) % columns
+    images = torch.cat([images, images.new_zeros(missing, *images.shape[1:])])
+    count, channels, height, width = images.shape
+    tiles = images.view(count // columns, columns, channels, height, width)
+    sheet = tiles.permute(0, 3, 1, 4, 2).reshape(count // columns * height, columns * width, channels)
+    sheet = sheet.expand(-1, -1, 3)  # grey as equal colours
+    with atomic(path) as temporary:
+        imsave(temporary, sheet.numpy(), format="png")
+    return path
+
+
+def draw_points(path: Path, groups: Mapping[str, Tensor]) -> Path:
+    """Points of the plane, (n, 2), in a colour for each group."""
+    figure = _figure(1, height=5.0)
+    axes = figure.subplots()
+    for name, points in groups.items():
+        axes.plot(*points.detach().cpu().numpy().T, ".", markersize=3, alpha=0.5, label=name)
+    axes.set_aspect("equal")
+    axes.legend()
     return save_figure(figure, path)
 
 

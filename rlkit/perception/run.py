@@ -30,7 +30,8 @@ from rlkit.perception.inputs import Inputs, make_inputs
 from rlkit.perception.loop import LATEST, STEP_KEY, Training
 from rlkit.perception.models import MODELS, make_model
 from rlkit.perception.plots import draw_curves
-from rlkit.perception.tasks import TASKS, Task
+from rlkit.perception.task import Task
+from rlkit.perception.tasks import TASKS
 from rlkit.progress import Progress
 from rlkit.run_folder import RunFolder
 

@@ -1,10 +1,8 @@
-"""What `fit` trains: a task has a model, the losses of a batch, and the metrics that tell how good it is."""
+"""The tasks by name, and those with targets: classes, values, and the minimum of a function."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,53 +10,17 @@ from torch.nn import functional
 
 from rlkit.errors import RlkitError, check_choice, check_range
 from rlkit.perception.data.samples import Batch, Data, TensorSamples
+from rlkit.perception.generative import (
+    Adversarial,
+    AdversarialAutoencoding,
+    Autoencoding,
+    CycleConsistency,
+    InformationMaximizing,
+    Variational,
+)
 from rlkit.perception.inputs import Inputs
 from rlkit.perception.plots import draw_boundary, draw_contours, draw_function
-
-
-class Loss(NamedTuple):
-    """What one part of the model is to make smaller."""
-
-    part: str
-    """Which of the task's `parts` takes a gradient step for it."""
-    value: Tensor
-    """()"""
-    metrics: Mapping[str, Tensor] = {}
-    """Means over the batch, for the log."""
-
-
-class Task(nn.Module):
-    """A model, and what it is trained for. Its state, and so a checkpoint's, is all in it.
-
-    Written for one model and one loss; GANs and other models of several parts override `parts` and `losses`.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def parts(self) -> dict[str, nn.Module]:
-        """The modules that have an optimiser each."""
-        return {"model": self.model}
-
-    def losses(self, batch: Batch) -> Iterator[Loss]:
-        """The losses of a training batch, one after another: each is asked for when the step for the last one is taken.
-
-        So a discriminator has learned already when its generator's loss is computed.
-        """
-        metrics = self.measure(batch)
-        yield Loss("model", metrics["loss"], metrics)
-
-    def measure(self, batch: Batch) -> dict[str, Tensor]:
-        """Means over a batch, among them `loss`: for validation and test, in evaluation mode and without gradients."""
-        raise NotImplementedError
-
-    def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
-        """At the end, in evaluation mode: draws what there is to draw into `folder`, if there is one.
-
-        Returns further results for the summary.
-        """
-        return {}
+from rlkit.perception.task import Task
 
 
 class Classification(Task):
@@ -170,5 +132,11 @@ TASKS: dict[str, type[Task]] = {
     "classification": Classification,
     "regression": Regression,
     "himmelblau": Himmelblau,
+    "autoencoding": Autoencoding,
+    "variational": Variational,
+    "adversarial_autoencoding": AdversarialAutoencoding,
+    "adversarial": Adversarial,
+    "information_maximizing": InformationMaximizing,
+    "cycle_consistency": CycleConsistency,
 }
 """Every `task=` choice."""

@@ -1,0 +1,525 @@
+"""Tasks of generative models: what autoencoders and adversaries learn, how that is measured, and what is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rlkit.errors import RlkitError, check_choice, check_range
+from rlkit.perception.data.samples import Batch, Data
+from rlkit.perception.generative_metrics import frechet_distance, inception_score, mode_coverage
+from rlkit.perception.inputs import Inputs
+from rlkit.perception.models import objectives
+from rlkit.perception.models.autoencoder import AdversarialAutoencoder
+from rlkit.perception.models.cyclegan import CycleGAN
+from rlkit.perception.models.dcgan import InfoGAN
+from rlkit.perception.models.gan import Adversaries
+from rlkit.perception.models.vae import VAE
+from rlkit.perception.plots import draw_points, draw_tiles
+from rlkit.perception.task import Loss, Task
+
+MOST_SAMPLES = 5_000
+"""For distances between sets of samples."""
+ROWS, COLUMNS = 5, 10
+"""Of a grid of originals; as many rows of what was made of them."""
+
+
+class Judge:
+    """A trained classifier, in whose features samples are compared; it is no part of the task's own state."""
+
+    def __init__(self, path: str | None) -> None:
+        from rlkit.perception.checkpoint import load_model  # which knows of the tasks
+
+        self.model, self.inputs = None, None
+        if path is not None:
+            self.model, self.inputs, _ = load_model(path)
+            if not hasattr(self.model, "encode") or not hasattr(self.model, "head"):
+                raise RlkitError(f"task.features_from={path} holds {type(self.model).__name__}, which is no classifier")
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features, (n, features), and class probabilities, (n, classes), of images from 0 to 1."""
+        assert self.model is not None
+        assert self.inputs is not None
+        self.model.to(images.device)
+        self.inputs.to(images.device)
+        features, probabilities = [], []
+        for some in torch.split(images, 500):
+            encoded: Tensor = self.model.encode(self.inputs(some))  # type: ignore[operator]
+            features.append(encoded)
+            probabilities.append(self.model.head(encoded).softmax(1))  # type: ignore[operator]
+        return torch.cat(features), torch.cat(probabilities)
+
+    def compare(self, real: Tensor, fake: Tensor, training: Tensor) -> dict[str, float]:
+        """Fréchet distance to real images, and inception score, of images from 0 to 1; nothing without a classifier.
+
+        `real_frechet_distance`, of as many training images, is what a perfect generator would have.
+        """
+        if self.model is None:
+            return {}
+        real_features, _ = self.features(real)
+        fake_features, probabilities = self.features(fake)
+        return {
+            "frechet_distance": frechet_distance(real_features, fake_features),
+            "real_frechet_distance": frechet_distance(real_features, self.features(training)[0]),
+            "inception_score": inception_score(probabilities),
+        }
+
+
+# Autoencoders
+
+
+class Autoencoding(Task):
+    """Pixels from few latent numbers. Images must be in [0, 1]: `scale=unit`.
+
+    `loss` is `bce`, the cross-entropy of the pixels, or `mse`. With `noise`, the standard deviation of what is added to
+    the input but not to the target, it is a denoising autoencoder; with `contraction`, the weight of the squared slopes
+    of latent numbers, a contractive one.
+    """
+
+    def __init__(self, model: nn.Module, *, loss: str = "bce", noise: float = 0.0, contraction: float = 0.0) -> None:
+        super().__init__(model)
+        check_choice("task.loss", loss, ["bce", "mse"])
+        check_range("task.noise", noise, 0)
+        check_range("task.contraction", contraction, 0)
+        if not hasattr(model, "decoder"):
+            raise RlkitError(f"task=autoencoding needs an autoencoder, and {type(model).__name__} is none")
+        self.loss, self.noise, self.contraction = loss, noise, contraction
+
+    def measure(self, batch: Batch) -> dict[str, Tensor]:
+        """Loss, summed over pixels, and mean squared error per pixel."""
+        images = in_unit_range(batch.inputs)
+        logits: Tensor = self.model(self.disturbed(images))
+        loss = objectives.reconstruction_loss(logits, images, self.loss)
+        if self.contraction and torch.is_grad_enabled():
+            encode: Any = self.model.encode
+            loss = loss + self.contraction * objectives.contractive_penalty(encode, images)
+        return {"loss": loss, "mse": functional.mse_loss(logits.sigmoid(), images)}
+
+    def disturbed(self, images: Tensor) -> Tensor:
+        """What the encoder sees."""
+        return images + self.noise * torch.randn_like(images) if self.noise else images
+
+    @torch.no_grad()
+    def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
+        """Draws originals and reconstructions; the mean squared errors of PCA, and of noise that is left alone."""
+        images = some_inputs(data, inputs, MOST_SAMPLES)
+        seen = self.disturbed(images[: ROWS * COLUMNS])
+        if folder is not None:
+            rows = [images[: len(seen)], *([seen] if self.noise else []), self.model(seen).sigmoid()]
+            draw_tiles(folder / "reconstructions.png", torch.cat(rows), COLUMNS)
+        latent_size: Any = self.model.feature_size
+        training = some_inputs(data, inputs, MOST_SAMPLES, part="train")
+        results = {"pca_mse": pca_error(training.flatten(1), images.flatten(1), int(latent_size))}
+        if self.noise:
+            results["noise_mse"] = float(functional.mse_loss(self.disturbed(images), images))
+        return results
+
+
+class Variational(Task):
+    """The evidence lower bound; images must be in [0, 1]: `scale=unit`. Losses are in nats per image.
+
+    `beta` weighs the KL term. `features_from`, the run folder of a classifier of the same images, adds the Fréchet
+    distance of generated ones in its features.
+    """
+
+    def __init__(self, model: nn.Module, *, beta: float = 1.0, features_from: str | None = None) -> None:
+        super().__init__(model)
+        check_range("task.beta", beta, 0)
+        _expect(model, VAE, "variational")
+        self.beta, self.judge = beta, Judge(features_from)
+
+    @property
+    def vae(self) -> VAE:
+        """The model."""
+        return cast(VAE, self.model)
+
+    def measure(self, batch: Batch) -> dict[str, Tensor]:
+        """Loss, its two terms, the bound itself, and the mean squared error per pixel; one draw of z per image."""
+        images = in_unit_range(batch.inputs)
+        logits, mean, log_variance = self.vae(images)
+        return {
+            "loss": -objectives.elbo(logits, images, mean, log_variance, self.beta),
+            "elbo": objectives.elbo(logits, images, mean, log_variance),
+            "kl": objectives.gaussian_kl(mean, log_variance).mean(),
+            "mse": functional.mse_loss(logits.sigmoid(), images),
+        }
+
+    @torch.no_grad()
+    def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
+        """Draws reconstructions and samples."""
+        images = some_inputs(data, inputs, MOST_SAMPLES)
+        first = images[: ROWS * COLUMNS]
+        samples = self.vae.decoder(torch.randn(len(images), self.vae.feature_size, device=images.device)).sigmoid()
+        if folder is not None:
+            draw_tiles(folder / "reconstructions.png", torch.cat([first, self.vae(first)[0].sigmoid()]), COLUMNS)
+            draw_tiles(folder / "samples.png", samples[:100], COLUMNS)
+        return self.judge.compare(images, samples, some_inputs(data, inputs, MOST_SAMPLES, part="train"))
+
+
+class AdversarialAutoencoding(Autoencoding):
+    """An autoencoder whose latent numbers a discriminator can't tell from normal ones, so that it can generate.
+
+    `weight` is that of deceiving the discriminator, beside pixels whose losses are summed.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        loss: str = "bce",
+        noise: float = 0.0,
+        weight: float = 10.0,
+        features_from: str | None = None,
+    ) -> None:
+        super().__init__(model, loss=loss, noise=noise)
+        check_range("task.weight", weight, 0)
+        _expect(model, AdversarialAutoencoder, "adversarial_autoencoding")
+        self.weight, self.judge = weight, Judge(features_from)
+
+    @property
+    def both(self) -> AdversarialAutoencoder:
+        """The model."""
+        return cast(AdversarialAutoencoder, self.model)
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The autoencoder, and the discriminator of latent numbers."""
+        return {"autoencoder": self.both.autoencoder, "discriminator": self.both.discriminator}
+
+    def losses(self, batch: Batch) -> Iterator[Loss]:
+        """First the discriminator, then the autoencoder: pixels, and the discriminator's deception."""
+        images = in_unit_range(batch.inputs)
+        with torch.no_grad():
+            latents = self.both.encode(self.disturbed(images))
+        discriminate = self.both.discriminator
+        told = objectives.discriminator_loss(discriminate(torch.randn_like(latents)), discriminate(latents))
+        yield Loss("discriminator", told, {"discriminator_loss": told})
+        latents = self.both.encode(self.disturbed(images))
+        logits = self.both.decoder(latents)
+        pixels = objectives.reconstruction_loss(logits, images, self.loss)
+        deceived = objectives.generator_loss(discriminate(latents))
+        mse = functional.mse_loss(logits.sigmoid(), images)
+        yield Loss(
+            "autoencoder", pixels + self.weight * deceived, {"loss": pixels, "generator_loss": deceived, "mse": mse}
+        )
+
+    @torch.no_grad()
+    def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
+        """Draws reconstructions and samples; how far latent numbers are from normal ones."""
+        results = super().finish(data, inputs, folder)
+        images = some_inputs(data, inputs, MOST_SAMPLES)
+        prior = torch.randn(len(images), self.both.feature_size, device=images.device)
+        samples = self.both.decoder(prior).sigmoid()
+        if folder is not None:
+            draw_tiles(folder / "samples.png", samples[:100], COLUMNS)
+        training = some_inputs(data, inputs, MOST_SAMPLES, part="train")
+        results["latent_frechet_distance"] = frechet_distance(prior, self.both.encode(images))
+        return results | self.judge.compare(images, samples, training)
+
+
+# Adversaries
+
+
+class Adversarial(Task):
+    """A generator against a discriminator or critic. Images must be in [−1, 1]: `scale=signed`.
+
+    `objective` is `minimax`, `non_saturating`, `wasserstein`, `hinge` or `least_squares`. A Wasserstein critic is kept
+    Lipschitz by `gradient_penalty` (WGAN-GP: 10) or `weight_clip` (WGAN: 0.01). The generator learns from every
+    `discriminator_steps`-th batch. `features_from`, the run folder of a classifier of the same images, adds the Fréchet
+    distance of generated ones in its features. Raises RlkitError for fields that cannot work.
+    """
+
+    batches: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        objective: str = "non_saturating",
+        gradient_penalty: float = 0.0,
+        weight_clip: float | None = None,
+        discriminator_steps: int = 1,
+        features_from: str | None = None,
+    ) -> None:
+        super().__init__(model)
+        check_choice("task.objective", objective, objectives.OBJECTIVES)
+        check_range("task.gradient_penalty", gradient_penalty, 0)
+        check_range("task.weight_clip", weight_clip, 0, exclusive=True)
+        check_range("task.discriminator_steps", discriminator_steps, 1)
+        _expect(model, Adversaries, "adversarial")
+        if objective == "wasserstein" and not gradient_penalty and weight_clip is None:
+            raise RlkitError(
+                "task.objective=wasserstein needs a Lipschitz critic: task.gradient_penalty=10 or task.weight_clip=0.01"
+            )
+        self.objective, self.gradient_penalty, self.weight_clip = objective, gradient_penalty, weight_clip
+        self.discriminator_steps, self.judge = discriminator_steps, Judge(features_from)
+        self.register_buffer("batches", torch.tensor(0))
+
+    @property
+    def gan(self) -> Adversaries:
+        """The model."""
+        return cast(Adversaries, self.model)
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Each has an optimiser of its own."""
+        return {"generator": self.gan.generator, "discriminator": self.gan.discriminator}
+
+    def losses(self, batch: Batch) -> Iterator[Loss]:
+        """The discriminator's, and after enough of its steps the generator's."""
+        real, labels = in_signed_range(batch.inputs), self.labels(batch)
+        with torch.no_grad():
+            fake = self.gan(self.gan.draw_latents(len(real)), labels)
+        yield self.discriminator_loss(real, fake, labels)
+        if self.weight_clip is not None:
+            with torch.no_grad():
+                for parameter in self.gan.discriminator.parameters():
+                    parameter.clamp_(-self.weight_clip, self.weight_clip)
+        self.batches += 1
+        if int(self.batches) % self.discriminator_steps == 0:
+            self.gan.discriminator.requires_grad_(False)  # spares its gradients
+            yield self.generator_loss(len(real), labels)
+            self.gan.discriminator.requires_grad_(True)
+
+    def discriminator_loss(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> Loss:
+        """What the discriminator makes of real and generated samples, and how steep it is."""
+
+        def discriminate(inputs: Tensor) -> Tensor:
+            score: Tensor = self.gan.discriminator(inputs, labels)
+            return score
+
+        real_score, fake_score = discriminate(real), discriminate(fake)
+        loss = objectives.discriminator_loss(real_score, fake_score, self.objective)
+        metrics = {"loss": loss, "score_gap": real_score.mean() - fake_score.mean()}
+        if self.gradient_penalty:
+            penalty = objectives.gradient_penalty(discriminate, real, fake)
+            loss, metrics["gradient_penalty"] = loss + self.gradient_penalty * penalty, penalty
+        return Loss("discriminator", loss, metrics)
+
+    def generator_loss(self, count: int, labels: Tensor | None) -> Loss:
+        """How well new samples deceive the discriminator."""
+        fake = self.gan(self.gan.draw_latents(count), labels)
+        loss = objectives.generator_loss(self.gan.discriminator(fake, labels), self.objective)
+        return Loss("generator", loss, {"generator_loss": loss})
+
+    def labels(self, batch: Batch) -> Tensor | None:
+        """What conditional adversaries see beside the samples."""
+        return batch.targets if self.gan.num_classes else None
+
+    def measure(self, batch: Batch) -> dict[str, Tensor]:
+        """The discriminator's loss on held-out samples, which says little of how good generated ones are."""
+        labels = self.labels(batch)
+        fake = self.gan(self.gan.draw_latents(len(batch.inputs)), labels)
+        real_score, fake_score = self.gan.discriminator(batch.inputs, labels), self.gan.discriminator(fake, labels)
+        loss = objectives.discriminator_loss(real_score, fake_score, self.objective)
+        return {"loss": loss, "score_gap": real_score.mean() - fake_score.mean()}
+
+    @torch.no_grad()
+    def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
+        """Draws samples, and compares them with the data: modes of points, features of images."""
+        real = some_inputs(data, inputs, MOST_SAMPLES)
+        labels = None
+        if self.gan.num_classes:
+            labels = torch.arange(len(real), device=real.device) % self.gan.num_classes
+        latents = self.gan.draw_latents(len(real))
+        chunks = torch.arange(len(real), device=real.device).chunk(max(1, len(real) // 500))
+        fake = torch.cat([self.gan(latents[some], None if labels is None else labels[some]) for some in chunks])
+        if real.dim() == 2:
+            if folder is not None and real.shape[1] == 2:
+                draw_points(folder / "samples.png", {"data": real[:2000], "generated": fake[:2000]})
+            return points_metrics(data, inputs, fake)
+        real, fake = (real + 1) / 2, (fake + 1) / 2
+        if folder is not None:
+            columns = self.gan.num_classes or COLUMNS
+            draw_tiles(folder / "samples.png", fake[: 10 * columns], columns)
+        results = self.judge.compare(real, fake, (some_inputs(data, inputs, MOST_SAMPLES, part="train") + 1) / 2)
+        if results and labels is not None:
+            said = self.judge.features(fake)[1].argmax(1)
+            results["conditional_accuracy"] = float((said == labels).double().mean())
+        return results
+
+
+class InformationMaximizing(Adversarial):
+    """InfoGAN: the generator also learns that its codes can be found in the image; `information` weighs that."""
+
+    def __init__(self, model: nn.Module, *, information: float = 1.0, features_from: str | None = None) -> None:
+        super().__init__(model, features_from=features_from)
+        check_range("task.information", information, 0)
+        _expect(model, InfoGAN, "information_maximizing")
+        self.information = information
+
+    @property
+    def info(self) -> InfoGAN:
+        """The model."""
+        return cast(InfoGAN, self.model)
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The adversaries, and what finds the codes: the discriminator's convolutions and a head of its own."""
+        finder = nn.ModuleList([self.gan.discriminator.get_submodule("features"), self.info.code_head])
+        return {**super().parts(), "code_finder": finder}
+
+    def losses(self, batch: Batch) -> Iterator[Loss]:
+        """Discriminator, code finder, generator: each step is taken before the next loss is computed."""
+        real = in_signed_range(batch.inputs)
+        latents = self.gan.draw_latents(len(real))
+        with torch.no_grad():
+            fake = self.gan(latents)
+        yield self.discriminator_loss(real, fake, None)
+        found = self.code_loss(fake, latents)
+        yield Loss("code_finder", found, {"information_loss": found})
+        latents = self.gan.draw_latents(len(real))
+        fake = self.gan(latents)
+        deceived = objectives.generator_loss(self.gan.discriminator(fake), self.objective)
+        yield Loss(
+            "generator",
+            deceived + self.information * self.code_loss(fake, latents),
+            {"generator_loss": deceived},
+        )
+
+    def code_loss(self, images: Tensor, latents: Tensor) -> Tensor:
+        """How badly the codes are found."""
+        return objectives.information_loss(*self.info.find_codes(images), *self.info.codes(latents))
+
+    @torch.no_grad()
+    def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
+        """Draws a row per code; how much the image tells of the code, and the classes of each."""
+        results = super().finish(data, inputs, folder)
+        latents = self.gan.draw_latents(2000)
+        images = self.gan(latents)
+        logits, _ = self.info.find_codes(images)
+        codes, _ = self.info.codes(latents)
+        cross_entropy = float(functional.cross_entropy(logits, codes))
+        results["information"] = objectives.information_bound(cross_entropy, self.info.num_codes)
+        if folder is not None:
+            end = latents.shape[1] - self.info.num_continuous
+            rows = latents[:COLUMNS].repeat_interleave(self.info.num_codes, 0)  # the same noise with every code
+            one_hot = torch.eye(self.info.num_codes, device=latents.device).repeat(COLUMNS, 1)
+            rows[:, end - self.info.num_codes : end] = one_hot
+            draw_tiles(folder / "codes.png", (self.gan(rows) + 1) / 2, self.info.num_codes)
+        if self.judge.model is not None:
+            said = self.judge.features((images + 1) / 2)[1]
+            counts = (
+                functional.one_hot(codes, self.info.num_codes).double().T
+                @ functional.one_hot(said.argmax(1), said.shape[1]).double()
+            )
+            results["code_purity"] = float(counts.max(1).values.sum() / counts.sum())
+        return results
+
+
+class CycleConsistency(Task):
+    """Images of one kind to another and back without pairs, by CycleGAN. Images must be in [−1, 1]: `scale=signed`.
+
+    The other kind is made from half of each batch, so that it is known how a translation should be: `negative`, or
+    `thick`, the maximum of 3 × 3 pixels. `cycle` weighs the way there and back.
+    """
+
+    def __init__(self, model: nn.Module, *, other: str = "thick", cycle: float = 10.0) -> None:
+        super().__init__(model)
+        check_choice("task.other", other, ["negative", "thick"])
+        check_range("task.cycle", cycle, 0)
+        _expect(model, CycleGAN, "cycle_consistency")
+        self.other, self.cycle = other, cycle
+
+    @property
+    def nets(self) -> CycleGAN:
+        """The model."""
+        return cast(CycleGAN, self.model)
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Both translators, and both discriminators."""
+        return {"translators": self.nets.translators, "discriminators": self.nets.discriminators}
+
+    def translated(self, images: Tensor) -> Tensor:
+        """What a perfect translator would make of them."""
+        return -images if self.other == "negative" else functional.max_pool2d(images, 3, 1, padding=1)
+
+    def losses(self, batch: Batch) -> Iterator[Loss]:
+        """The discriminators', then the translators'."""
+        images = in_signed_range(batch.inputs)
+        half = len(images) // 2
+        a, b = images[:half], self.translated(images[half:])  # not of the same images
+        a_to_b, b_to_a = self.nets.translators["a_to_b"], self.nets.translators["b_to_a"]
+        judge_a, judge_b = self.nets.discriminators["a"], self.nets.discriminators["b"]
+        with torch.no_grad():
+            fake_a, fake_b = b_to_a(b), a_to_b(a)
+        told = objectives.discriminator_loss(judge_a(a), judge_a(fake_a), "least_squares")
+        told = told + objectives.discriminator_loss(judge_b(b), judge_b(fake_b), "least_squares")
+        yield Loss("discriminators", told, {"loss": told})
+        fake_a, fake_b = b_to_a(b), a_to_b(a)
+        deceived = objectives.generator_loss(judge_a(fake_a), "least_squares")
+        deceived = deceived + objectives.generator_loss(judge_b(fake_b), "least_squares")
+        back = objectives.cycle_loss(a, b_to_a(fake_b)) + objectives.cycle_loss(b, a_to_b(fake_a))
+        yield Loss("translators", deceived + self.cycle * back, {"generator_loss": deceived, "cycle_loss": back})
+
+    def measure(self, batch: Batch) -> dict[str, Tensor]:
+        """Mean absolute errors: of the translation (`loss`), of the way there and back, and of no translation."""
+        there = self.nets(batch.inputs)
+        wanted = self.translated(batch.inputs)
+        return {
+            "loss": objectives.cycle_loss(wanted, there),
+            "cycle_error": objectives.cycle_loss(batch.inputs, self.nets.translators["b_to_a"](there)),
+            "untranslated_error": objectives.cycle_loss(wanted, batch.inputs),
+        }
+
+    @torch.no_grad()
+    def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
+        """Draws rows of images, what they became, what they should, and the way back."""
+        if folder is not None:
+            images = some_inputs(data, inputs, COLUMNS)
+            there = self.nets(images)
+            rows = [images, there, self.translated(images), self.nets.translators["b_to_a"](there)]
+            draw_tiles(folder / "translations.png", (torch.cat(rows) + 1) / 2, COLUMNS)
+        return {}
+
+
+# What they share
+
+
+def in_unit_range(images: Tensor) -> Tensor:
+    """The images, if all pixels are in [0, 1]; RlkitError otherwise."""
+    if images.min() < 0 or images.max() > 1:
+        raise RlkitError("the model's pixels are from 0 to 1, but the images are not: scale=unit")
+    return images
+
+
+def in_signed_range(inputs: Tensor) -> Tensor:
+    """The inputs, if they are no images or use all of [−1, 1]; RlkitError otherwise."""
+    if inputs.dim() == 4 and (inputs.min() >= 0 or inputs.abs().max() > 1):
+        raise RlkitError("generated pixels are from −1 to 1, but the images are not: scale=signed")
+    return inputs
+
+
+def some_inputs(data: Data, inputs: Inputs, count: int, part: str = "test") -> Tensor:
+    """The first samples of a part as the model sees them: (count or fewer, …)."""
+    samples = data.train if part == "train" else data.test
+    outputs: Tensor = inputs(samples.batch(torch.arange(min(count, len(samples)))).inputs)
+    return outputs
+
+
+def pca_error(training: Tensor, test: Tensor, size: int) -> float:
+    """Mean squared error on `test` of its projection onto the first principal components of `training`: (n, values)."""
+    mean = training.mean(0)
+    _, vectors = torch.linalg.eigh(torch.cov(training.T))
+    components = vectors[:, -size:]  # the largest come last
+    projected = (test - mean) @ components @ components.T + mean
+    return float(functional.mse_loss(projected, test))
+
+
+def points_metrics(data: Data, inputs: Inputs, fake: Tensor) -> dict[str, float]:
+    """How many of the labelled groups of points samples cover, and which share of them is near one."""
+    batch = data.train.batch(torch.arange(len(data.train)))
+    points = inputs(batch.inputs)
+    groups = [points[batch.targets == label] for label in range(data.num_outputs)]
+    centers = torch.stack([group.mean(0) for group in groups])
+    std = float(torch.cat([group - center for group, center in zip(groups, centers, strict=True)]).std())
+    modes = mode_coverage(fake, centers, std)
+    return {"modes_covered": float(modes.covered), "modes": float(len(groups)), "share_near_modes": modes.share_near}
+
+
+def _expect(model: nn.Module, kind: type[nn.Module], task: str) -> None:
+    if not isinstance(model, kind):
+        raise RlkitError(f"task={task} trains {kind.__name__}, not {type(model).__name__}")
