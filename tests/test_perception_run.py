@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -229,3 +230,30 @@ def test_help_lists_every_group(capsys: pytest.CaptureFixture[str], monkeypatch:
     text = capsys.readouterr().out
     for part in ("recipe=NAME", "lenet-mnist", "model.depth=18", "fit.learning_rate=0.001", "data=NAME", "  seed=0"):
         assert part in text
+
+
+def test_every_recipe_and_every_file_and_key_of_a_run_is_documented(result: Any) -> None:
+    page = (ROOT / "docs/perception.md").read_text()
+    for recipe in recipes():
+        assert f"`{recipe}`" in page, recipe
+    named = set(re.findall(r"`([^`]+)`", page))
+    assert set(result.summary) <= named
+    for key in rows_of(result.run_dir)[0]:
+        assert {key, f"{key.partition('/')[0]}/<metric>"} & named, key
+    for name in ("curves.png", "checkpoints/*/model.safetensors", "checkpoints/*/model.json"):
+        assert name in named
+
+
+def test_a_sweep_trains_every_combination(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    sweep = [
+        "-m",
+        "recipe=himmelblau",
+        "model.start=[4,0],[1,0]",
+        "fit.epochs=2,3",
+        f"hydra.sweep.dir={tmp_path / 's'}",
+    ]
+    assert command(monkeypatch, *sweep) == 0
+    summaries = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("s/*/summary.json"))]
+    assert [summary["epochs"] for summary in summaries] == [2, 3, 2, 3]
+    assert len({summary["test_loss"] for summary in summaries}) == 4

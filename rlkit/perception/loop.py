@@ -131,6 +131,7 @@ class Training:
             self.log()
             if self._checkpoint_due():
                 self.save()
+        self.save()
         if self.best_state is not None and self.config.restore_best:
             self.task.load_state_dict(self.best_state)
 

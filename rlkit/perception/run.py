@@ -100,7 +100,6 @@ def run(config: PerceptionConfig, run_dir: Path, *, hydra_files: Mapping[str, st
         try:
             with _interruptible(training):
                 training.train()
-                training.save()
                 results = training.finish(run_dir)
             status = "finished"
         except KeyboardInterrupt:

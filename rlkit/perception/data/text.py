@@ -31,6 +31,7 @@ def imdb(
     words: int = 80,
     keep: str = "end",
     vectors: bool = False,
+    vector_scale: float = 1.0,
     validation: float = 0.1,
     test: float = 0.2,
     split_seed: int = 0,
@@ -39,7 +40,8 @@ def imdb(
 
     A review is its first or last (`keep`: start or end) so many `words`, as numbers: 0 is padding before it, 1 its
     start where nothing was cut off there, 2 any word that is not among the `vocabulary` - 3 most frequent of the
-    training reviews. With `vectors`, the words' GloVe vectors come along (`glove/`), zeros for words that have none.
+    training reviews. With `vectors`, the words' GloVe vectors come along (`glove/`), times `vector_scale`, zeros for
+    words that have none.
     """
     check_range("data.words", words, 1)
     check_range("data.vocabulary", vocabulary, len(SPECIAL) + 1)
@@ -59,7 +61,7 @@ def imdb(
         num_outputs=1,
         classes=SENTIMENTS,
         vocabulary=tuple(known),
-        vectors=glove(known, data_root) if vectors else None,
+        vectors=vector_scale * glove(known, data_root) if vectors else None,
     )
 
 

@@ -125,6 +125,9 @@ class TorchLayer(nn.Module):
 class Recurrent(nn.Module):
     """Levels of recurrent layers above each other, with dropout on the input of each.
 
+    The mask is the same at every step of a text (Gal & Ghahramani 2016, and Keras): what it hides in one step it does
+    not show in the next.
+
     `kind` is rnn, lstm or gru; `implementation` is `torch` or `cells`. Raises RlkitError for others.
     """
 
@@ -175,7 +178,8 @@ class Recurrent(nn.Module):
         """(batch, steps, input_size) -> the top level's h, (batch, steps, hidden_size), and each level's state."""
         last = []
         for i, layer in enumerate(self.layers):
-            inputs, state = layer(self.dropout(inputs), states[i] if states else None)
+            mask = self.dropout(torch.ones_like(inputs[:, :1]))  # (batch, 1, features)
+            inputs, state = layer(inputs * mask, states[i] if states else None)
             last.append(state)
         return inputs, last
 
