@@ -20,6 +20,7 @@ from rlkit.perception.data.synthetic import linear, sine
 from rlkit.perception.inputs import AUGMENTATIONS, Inputs, augmentation, make_inputs
 from rlkit.perception.models import make_model
 from rlkit.perception.models.numpy_mlp import backward, forward
+from rlkit.perception.models.simple import Kernel
 from rlkit.perception.tasks import himmelblau
 from rlkit.tensor_files import read_tensors
 
@@ -64,7 +65,7 @@ def test_a_kernel_that_finds_edges_is_learned(tmp_path: Path) -> None:
     """Ten steps of w <- w - 0.03 · 2 Σ x (w·x - y), with the numbers of the 6 × 8 image by hand."""
     summary = run("learn-kernel", tmp_path)
     torch.manual_seed(0)
-    kernel = make_model("kernel").conv.weight.detach().flatten().double().numpy()  # type: ignore[union-attr]
+    kernel = Kernel().conv.weight.detach().flatten().double().numpy()
     image = np.ones((6, 8))
     image[:, 2:6] = 0
     left, right = image[:, :-1].ravel(), image[:, 1:].ravel()
@@ -92,7 +93,7 @@ def test_numpy_gradients_are_those_of_autograd() -> None:
     output = torch.tensor(x)
     for w, b in zip(tensors[:4], tensors[4:], strict=True):
         output = torch.sigmoid(output @ w + b)
-    output.backward(torch.tensor(gradient))
+    output.backward(torch.tensor(gradient))  # type: ignore[no-untyped-call]
     activations = forward(x, weights, biases)
     np.testing.assert_allclose(activations[-1], output.detach().numpy(), atol=1e-12)
     by_hand = [part for parts in backward(activations, weights, gradient) for part in parts]
@@ -111,7 +112,7 @@ def test_l2_shrinks_the_weights_that_it_is_for(tmp_path: Path) -> None:
     largest = []
     for l2 in (0.0, 0.1):
         folder = tmp_path / f"{l2}"
-        settings: dict[str, Any] = {"fit.l2": l2, "fit.epochs": 15, "model.hidden_sizes": [8, 32, 32, 32]}
+        settings: dict[str, Any] = {"fit.l2": l2, "fit.epochs": 20, "fit.learning_rate": 0.01}
         perception.train("moons-l2", run_dir=folder, **settings)
         model, _ = read_tensors(folder / "checkpoints/last/model.safetensors")
         largest.append({name: tensor.abs().max().item() for name, tensor in model.items()})
@@ -208,7 +209,7 @@ def test_a_frozen_backbone_stays_as_it_is_and_an_unfrozen_one_learns() -> None:
         parameters = [parameter for parameter in whole.parameters() if parameter.requires_grad]
         optimizer = torch.optim.SGD(parameters, 0.1)
         loss: Tensor = whole.train()(batch).square().mean()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         return loss
 
