@@ -291,14 +291,15 @@ class DQN(Agent):
         batch = self._sampled(buffer, steps * size, progress)
         features, next_features = self.network.features(batch.obs), self.network.features(batch.next_obs)
         target_outputs = self.engine.target_outputs(next_features, noise=self._sample_rng)
+        # Only double DQN's targets depend on the network that moves meanwhile.
+        targets = None if config.double else self._targets(batch, slice(None), next_features, target_outputs)
         history = []
         for start in range(0, steps * size, size):
             rows = slice(start, start + size)
-            targets = self._targets(batch, rows, next_features, target_outputs[rows])
             minibatch = TDBatch(
                 tuple(part[rows] for part in features),
                 batch.action[rows],
-                targets.astype(np.float32, copy=False),
+                self._targets(batch, rows, next_features, target_outputs[rows]) if targets is None else targets[rows],
                 None if batch.weights is None else batch.weights[rows],
             )
             errors, metrics = self.engine.step(minibatch, config.loss, learning_rate, noise=self._sample_rng)
@@ -310,7 +311,7 @@ class DQN(Agent):
         return history
 
     def _targets(self, batch: ReplayBatch, rows: slice, next_features: tuple[Array, ...], outputs: Array) -> Array:
-        """What a minibatch's values should have been, or their distributions; `outputs` are the target network's."""
+        """What rows' values should have been, or their distributions; `outputs` are the target network's for them."""
         valuing = outputs if self._atoms is None else np.exp(outputs)
         choosing = outputs if self._atoms is None else valuing @ self._atoms
         if self.config.double:
@@ -319,8 +320,10 @@ class DQN(Agent):
         values = next_values(choosing, valuing, mask)
         rewards, terminated = batch.reward[rows] * self.config.reward_scale, batch.terminated[rows]
         if self._atoms is None:
-            return td_targets(rewards, values, terminated, batch.gamma[rows])
-        return project_distribution(rewards, values, terminated, batch.gamma[rows], self._atoms)
+            targets = td_targets(rewards, values, terminated, batch.gamma[rows])
+        else:
+            targets = project_distribution(rewards, values, terminated, batch.gamma[rows], self._atoms)
+        return targets.astype(np.float32, copy=False)
 
     def _sampled(self, buffer: ReplayBuffer, count: int, progress: float) -> ReplayBatch:
         if isinstance(buffer, PrioritizedReplayBuffer):

@@ -20,7 +20,7 @@ from unittest import mock
 from workloads import WORKLOADS, Workload
 
 EVALUATIONS, EVAL_EPISODES, FINAL_EVAL_EPISODES, LOG_ROWS = 10, 10, 20, 200
-EVAL_ENVS = 8  # what rlkit evaluates on
+EVAL_ENVS = 10  # what rlkit evaluates on
 
 
 class Clock:

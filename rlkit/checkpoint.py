@@ -22,11 +22,11 @@ _FINGERPRINT = "agent"
 """The key in the header of the model file that says which agent its tensors belong to."""
 
 
-def save(agent: Agent, path: str | Path, *, metadata: Mapping[str, str] = {}) -> Path:
+def save(agent: Agent, path: str | Path, *, metadata: Mapping[str, str] = {}, durable: bool = True) -> Path:
     """Writes model.safetensors and agent.json into the folder `path`, each whole or not at all; returns `path`.
 
-    `metadata` goes into the header of the model file. agent.json names the environment when the agent has an
-    attribute `env`: {"id", "kwargs", "preprocessing"}. Raises RlkitError when the folder cannot be written to.
+    `metadata` goes into the header of the model file; `durable` waits until the disk has it. agent.json names the
+    environment when the agent has an attribute `env`: {"id", "kwargs", "preprocessing"}. Raises RlkitError when the folder cannot be written to.
     """
     description = _describe(agent)
     try:
@@ -37,7 +37,7 @@ def save(agent: Agent, path: str | Path, *, metadata: Mapping[str, str] = {}) ->
     if not (folder / AGENT_FILE).is_file() or (folder / AGENT_FILE).read_bytes() != text.encode():
         write_text(folder / AGENT_FILE, text)
     fingerprint = {_FINGERPRINT: _fingerprint(description)}
-    write_tensors(folder / MODEL_FILE, agent.model.state_dict(), {**metadata, **fingerprint})
+    write_tensors(folder / MODEL_FILE, agent.model.state_dict(), {**metadata, **fingerprint}, durable=durable)
     return folder
 
 

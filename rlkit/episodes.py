@@ -122,22 +122,22 @@ def _play(agent: Predictor, envs: Sequence[Env], episodes: int, seed: int, deter
             obs, state=state, episode_start=episode_start, deterministic=deterministic, **masked
         )
         episode_start = np.zeros(num_envs, dtype=bool)
-        for i, env in enumerate(envs):
-            if (episode := playing[i]) >= episodes:
-                continue
-            with env_errors(name, "step"):
+        with env_errors(name, "step"):
+            for i, env in enumerate(envs):
+                if (episode := playing[i]) >= episodes:
+                    continue
                 observations[i], reward, terminated, truncated, info = env.step(actions[i])
-            returns[episode] += float(reward)
-            lengths[episode] += 1
-            if terminated or truncated or lengths[episode] == MAX_EPISODE_STEPS:
-                if not math.isfinite(returns[episode]):
-                    raise RlkitError(f"env {name}: the return of an episode is {returns[episode]}")
-                playing[i] += num_envs
-                if playing[i] < episodes:
-                    with env_errors(name, "reset"):
-                        observations[i], info = env.reset(seed=seed + playing[i])
-                    episode_start[i] = True
-            masks[i] = info.get("action_mask", masks[i])
+                returns[episode] += float(reward)
+                lengths[episode] += 1
+                if terminated or truncated or lengths[episode] == MAX_EPISODE_STEPS:
+                    if not math.isfinite(returns[episode]):
+                        raise RlkitError(f"env {name}: the return of an episode is {returns[episode]}")
+                    playing[i] += num_envs
+                    if playing[i] < episodes:
+                        with env_errors(name, "reset"):
+                            observations[i], info = env.reset(seed=seed + playing[i])
+                        episode_start[i] = True
+                masks[i] = info.get("action_mask", masks[i])
     return Evaluation(returns, lengths)
 
 

@@ -13,20 +13,22 @@ from rlkit.errors import RlkitError
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yields a temporary path in the folder of `path`; moves it onto `path`, or removes it when the block raises.
 
-    Whoever reads `path` sees the old file or the new one, also when this process is killed. Raises RlkitError
-    when the folder cannot be written to.
+    Whoever reads `path` sees the old file or the new one, also when this process is killed; `durable` waits until it
+    is on the disk, and so outlasts a power cut. Raises RlkitError when the folder cannot be written to.
     """
     # The process id keeps two writers apart; the suffix stays, because encoders choose the format by it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        if durable:
+            _sync_folder(path.parent)
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink()

@@ -75,7 +75,7 @@ class CSVLogger:
             return list(reader.fieldnames or self._columns), list(reader)
 
     def _rewrite(self, rows: Iterable[Mapping[str, str]]) -> None:
-        with atomic(self._path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        with atomic(self._path, durable=False) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(rows)

@@ -73,7 +73,7 @@ def run_training(config: TrainConfig, run_dir: Path, *, hydra_files: Mapping[str
         stack.enter_context(_threads(agent))
         if ranks.rank():
             return _follow(config, make_trainer, run_dir)
-        eval_envs = [EnvFactory(**env, training=False)() for _ in range(min(8, config.most_eval_episodes))]
+        eval_envs = [EnvFactory(**env, training=False)() for _ in range(min(10, config.most_eval_episodes))]
         for eval_env in eval_envs:
             stack.callback(eval_env.close)
         folder = RunFolder.create(run_dir, hydra_files)

@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 MODEL_FILE = "model.safetensors"
 
 
-def write_tensors(file: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
-    """Replaces `file`, whole or not at all; `metadata` goes into its header. Raises RlkitError like `atomic`."""
+def write_tensors(
+    file: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], *, durable: bool = True
+) -> None:
+    """Replaces `file`, whole or not at all; `metadata` goes into its header. `durable`, and RlkitError: see `atomic`."""
     from safetensors.torch import save_file
 
     # Copies, because safetensors refuses tensors that share memory.
     copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    with atomic(file) as temporary:
+    with atomic(file, durable=durable) as temporary:
         save_file(copies, temporary, metadata=dict(metadata))
 
 

@@ -122,7 +122,9 @@ class Trainer:
 
     def save(self, which: str) -> None:
         """Writes checkpoints/last or checkpoints/best."""
-        checkpoint.save(self.agent, self.folder.checkpoint(which), metadata={"timesteps": str(self.timesteps)})
+        durable = self.spent >= 1 or time.perf_counter() > self.started + 30  # short runs do not wait for the disk
+        metadata = {"timesteps": str(self.timesteps)}
+        checkpoint.save(self.agent, self.folder.checkpoint(which), metadata=metadata, durable=durable)
 
     def facts(self) -> dict[str, Any]:
         """What summary.json says besides what it says of every run."""

@@ -21,7 +21,9 @@ from rlkit.networks.q_network import QNetwork, action_values
 from rlkit.spaces import Array
 
 CHUNK = 1024
-"""Rows evaluated at once: what comes in between stays in the cache, and images fit in memory."""
+"""Rows evaluated at once by torch, so that images fit in memory."""
+CACHED_ROWS = 256
+"""Rows evaluated at once on the CPU: what comes in between stays in the cache, for layers of 256 units too."""
 
 
 class TDBatch(NamedTuple):
@@ -174,11 +176,11 @@ class NumpyQEngine:
         self._target_flat[:] = state["target"]
 
     def _evaluate(self, body: Tower, vector: Array) -> Array:
-        if len(vector) <= CHUNK:
+        if len(vector) <= CACHED_ROWS:
             outputs = body.forward(vector)
         else:
-            starts = range(0, len(vector), CHUNK)
-            outputs = np.concatenate([body.forward(vector[start : start + CHUNK]).copy() for start in starts])
+            starts = range(0, len(vector), CACHED_ROWS)
+            outputs = np.concatenate([body.forward(vector[start : start + CACHED_ROWS]).copy() for start in starts])
         q_values: Array = action_values(outputs, self._dueling)
         return q_values
 

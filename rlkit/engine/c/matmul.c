@@ -73,6 +73,7 @@ typedef struct {
 INLINE void compute_tile(const Tile *tile, const int rows, const int vectors, int columns)
 {
     __m256 sums[TILE_ROWS][2];
+#pragma GCC unroll 2
     for (int v = 0; v < vectors; v++) {
         __m256 start = tile->bias ? _mm256_loadu_ps(tile->bias + LANES * v) : _mm256_setzero_ps();
 #pragma GCC unroll 6
