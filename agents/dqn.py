@@ -21,7 +21,7 @@ from rlkit.buffers.prioritized import PrioritizedReplayBuffer
 from rlkit.buffers.replay import ReplayBuffer
 from rlkit.config import NetworkConfig
 from rlkit.errors import RlkitError, check_choice, check_fields, check_range
-from rlkit.exploration import epsilon_greedy, sample
+from rlkit.exploration import epsilon_greedy, sample_epsilon_greedy
 from rlkit.losses import categorical_loss, dqn_loss
 from rlkit.returns import project_distribution, td_targets
 from rlkit.schedules import ANNEALINGS, SCHEDULES, annealed, scheduled
@@ -244,7 +244,7 @@ class DQN(Agent):
                 f"an action mask of shape {action_mask.shape} does not fit the action space: expected {q_values.shape}"
             )
         if explore:
-            action = sample(epsilon_greedy(q_values, self.epsilon, action_mask), self._act_rng)
+            action = sample_epsilon_greedy(q_values, self.epsilon, action_mask, self._act_rng)
         else:
             action = masked(q_values, action_mask).argmax(1)
         return Step(action, (action + self._actions.start).astype(self._actions.dtype, copy=False))

@@ -1,11 +1,14 @@
-"""How fast rlkit trains, beside Stable-Baselines3.
+"""How fast rlkit trains, beside Stable-Baselines3 and a plain script.
 
-    python benchmarks/throughput.py [--workload ppo_cartpole] [--repetitions 5] [--timesteps 100000]
+    python benchmarks/throughput.py [--workload ppo_cartpole] [--repetitions 3] [--timesteps 100000] [--resume]
 
-Runs both in turn, each run in a fresh process with one thread, on the same hyperparameters (workloads.py) and with
-the same features on: CSV log, evaluations, best and last checkpoints, a final evaluation. Prints medians and ranges,
-and writes results/throughput_<workload>.json and .md. "Training" is the training loop, everything in it included;
-"shell to trained" is the whole process, from its start to its end.
+Runs all systems in turn, each run in a fresh process with one thread, all on the same core, with the same
+hyperparameters (workloads.py). rlkit and SB3 have the same features on: CSV log, evaluations, best and last
+checkpoints, a final evaluation; the plain script (single_file.py) has none. Prints medians and ranges, and writes
+results/throughput_<workload>.json and .md; with `--resume` it goes on where it was stopped. "Training" is the training
+loop, everything in it included; "shell to trained" is the whole process, from its start to its end; "solved" is the
+end of the first evaluation with the mean return that the workload names. One more run of rlkit with `profile=true`
+shows where its time goes.
 """
 
 from __future__ import annotations
@@ -24,17 +27,16 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from timed_training import TRAIN
-from workloads import WORKLOADS
+from workloads import WORKLOADS, Workload
 
 import rlkit
 
 HERE = Path(__file__).resolve().parent
 SCRIPT = "benchmarks/throughput.py"
-SYSTEMS = tuple(TRAIN)
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-
 PACKAGES = ("stable-baselines3", "torch", "gymnasium", "numpy")
+PROFILED = "rlkit:profile=true"
+NOT_MEASURED = "Tianshou's and torchrl's trainers are not measured: there is no run of this work for them here."
 
 
 class Measure(NamedTuple):
@@ -50,6 +52,7 @@ MEASURES = {
     "train_steps_per_cpu_s": Measure("training, steps per CPU second", +1, 0),
     "process_wall_s": Measure("shell to trained, seconds", -1, 1),
     "process_cpu_s": Measure("shell to trained, CPU seconds", -1, 1),
+    "solved_s": Measure("shell to solved, seconds", -1, 1),
     "gradient_steps": Measure("gradient steps", 0, 0),
     "eval_return": Measure("return at the end", 0, 0),
 }
@@ -59,19 +62,19 @@ def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workload", choices=WORKLOADS, default="ppo_cartpole", help="default ppo_cartpole")
-    parser.add_argument("--repetitions", type=int, default=5, help="runs of each system (default 5)")
+    parser.add_argument("--repetitions", type=int, default=3, help="runs of each system (default 3)")
     parser.add_argument("--timesteps", type=int, help="of each run (default: the workload's own)")
+    parser.add_argument("--systems", nargs="*", help="which of rlkit, sb3 and single_file (default: all)")
+    parser.add_argument("--resume", action="store_true", help="keep the runs that are in results already")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder to write to")
     given = parser.parse_args()
-    name, repetitions, workload = given.workload, given.repetitions, WORKLOADS[given.workload]
+    workload = WORKLOADS[given.workload]
     timesteps = given.timesteps or workload.timesteps
-    runs = []
-    for repetition in range(repetitions):
-        for system in SYSTEMS if repetition % 2 == 0 else SYSTEMS[::-1]:
-            runs.append(timed_run(name, system, timesteps, seed=repetition))
-            print({key: round(value, 1) if isinstance(value, float) else value for key, value in runs[-1].items()})
-    report = {
-        "command": f"python {SCRIPT} --workload {name} --repetitions {repetitions} --timesteps {timesteps}",
+    systems = [name for name in systems_of(workload) if not given.systems or name.split(":")[0] in given.systems]
+    file = given.results / f"throughput_{given.workload}.json"
+    report: dict[str, Any] = {
+        "command": f"python {SCRIPT} --workload {given.workload} --repetitions {given.repetitions} "
+        f"--timesteps {timesteps}",
         "workload": asdict(workload),
         "machine": machine(),
         "versions": {
@@ -79,23 +82,45 @@ def main() -> None:
             "python": platform.python_version(),
             **{name: version(name) for name in PACKAGES},
         },
-        "summary": summary(runs),
-        "runs": runs,
+        "runs": [],
+        "profile": None,
     }
+    if given.resume and file.exists():
+        before = json.loads(file.read_text())
+        report |= {key: before[key] for key in ("runs", "profile")}
     given.results.mkdir(parents=True, exist_ok=True)
-    (given.results / f"throughput_{name}.json").write_text(json.dumps(report, indent=2) + "\n")
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    for seed in range(given.repetitions):
+        for system in systems if seed % 2 == 0 else systems[::-1]:
+            if any((run["system"], run["seed"]) == (system, seed) for run in report["runs"]):
+                continue
+            run, _ = timed_run(given.workload, system, timesteps, seed)
+            report["runs"].append(run)
+            print({key: round(value, 1) if isinstance(value, float) else value for key, value in run.items()})
+            file.write_text(json.dumps(report, indent=2) + "\n")
+    if report["profile"] is None:
+        _, report["profile"] = timed_run(given.workload, PROFILED, timesteps, 0)
+    report["summary"] = summary(report["runs"])
+    file.write_text(json.dumps(report, indent=2) + "\n")
     table = markdown(report)
-    (given.results / f"throughput_{name}.md").write_text(table)
+    file.with_suffix(".md").write_text(table)
     print(f"\n{table}")
 
 
-def timed_run(workload: str, system: str, timesteps: int, seed: int) -> dict[str, Any]:
-    """One run in a fresh process: what timed_training.py measured inside, and the whole process from outside."""
+def systems_of(workload: Workload) -> list[str]:
+    """What is compared on a workload."""
+    numbers = workload.sb3_num_envs
+    plain = ["single_file"] if workload.agent in ("ppo", "dqn") and not numbers else []
+    return ["rlkit", *([f"sb3:{number}" for number in numbers] or ["sb3"]), *plain]
+
+
+def timed_run(workload: str, system: str, timesteps: int, seed: int) -> tuple[dict[str, Any], Any]:
+    """One run in a fresh process: what timed_training.py measured inside, the process from outside, and a profile."""
     with tempfile.TemporaryDirectory() as run_dir:
         script = str(HERE / "timed_training.py")
         command = [sys.executable, script, workload, system, run_dir, str(timesteps), str(seed)]
         log = Path(run_dir) / "log.txt"
-        start = time.perf_counter()
+        started, start = time.time(), time.perf_counter()
         with log.open("w") as output:
             process = subprocess.Popen(command, env=os.environ | ONE_THREAD, stdout=output, stderr=subprocess.STDOUT)
             _, status, usage = os.wait4(process.pid, 0)
@@ -104,53 +129,101 @@ def timed_run(workload: str, system: str, timesteps: int, seed: int) -> dict[str
         if process.returncode != 0:
             sys.exit(f"{' '.join(command)} failed:\n{log.read_text()}")
         timing = json.loads((Path(run_dir) / "timing.json").read_text())
-    return {
+        profile = Path(run_dir) / "run" / "profile.json"
+        profiled = json.loads(profile.read_text()) if profile.exists() else None
+    run = {
         "system": system,
         "seed": seed,
         "train_steps_per_s": timing["steps"] / timing["train_wall_s"],
         "train_steps_per_cpu_s": timing["steps"] / timing["train_cpu_s"],
         "process_wall_s": wall,
         "process_cpu_s": usage.ru_utime + usage.ru_stime,
+        "solved_s": timing["solved_at"] and timing["solved_at"] - started,
         "gradient_steps": timing["gradient_steps"],
         "eval_return": timing["eval_return"],
     }
+    return run, profiled
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """By measure: each system's median, lowest and highest, and how many times better rlkit's median is."""
+    """By measure: each system's median, lowest and highest, and how many times better rlkit's median is than SB3's.
+
+    Of SB3's numbers of environments, the one with the most steps per second counts. A measure that a system does not
+    have in every run is left out.
+    """
+    systems = list(dict.fromkeys(run["system"] for run in runs))
     found: dict[str, Any] = {}
     for key, measure in MEASURES.items():
-        values = {name: [run[key] for run in runs if run["system"] == name] for name in SYSTEMS}
-        medians = {name: median(values[name]) for name in SYSTEMS}
-        found[key] = {
-            name: {"median": medians[name], "min": min(values[name]), "max": max(values[name])} for name in SYSTEMS
-        }
-        if measure.better:
-            found[key]["ratio"] = (medians["rlkit"] / medians["sb3"]) ** measure.better
+        found[key] = {}
+        for name in systems:
+            values = [run[key] for run in runs if run["system"] == name]
+            if None not in values:
+                found[key][name] = {"median": median(values), "min": min(values), "max": max(values)}
+        theirs = fastest_sb3(found["train_steps_per_s"])
+        if measure.better and "rlkit" in found[key] and theirs in found[key]:
+            ratio = found[key]["rlkit"]["median"] / found[key][theirs]["median"]
+            found[key]["ratio"] = ratio**measure.better
     return found
 
 
+def fastest_sb3(speeds: dict[str, Any]) -> str | None:
+    """The name of SB3's fastest row."""
+    names = [name for name in speeds if name.startswith("sb3")]
+    return max(names, key=lambda name: speeds[name]["median"], default=None)
+
+
 def markdown(report: dict[str, Any]) -> str:
-    """The summary as a table, with the command and the machine."""
-    repetitions, versions = len(report["runs"]) // len(SYSTEMS), report["versions"]
+    """The summary as a table, with the command, the machine, and where rlkit's time went."""
+    versions, found, goal = report["versions"], report["summary"], report["workload"]["goal"]
+    systems = list(dict.fromkeys(run["system"] for run in report["runs"]))
+    repetitions = len({run["seed"] for run in report["runs"]})
+    titles = {name: title(name, versions) for name in systems}
     lines = [
         f"{report['workload']['title']}: medians (lowest – highest) of {repetitions} runs of each system, in turn.",
         "",
-        f"`{report['command']}`, on {report['machine']}; Python {versions['python']}, torch {versions['torch']}.",
+        f"`{report['command']}`, on one of {report['machine']}; Python {versions['python']}, torch "
+        f"{versions['torch']}. {NOT_MEASURED}",
         "",
-        f"| | rlkit {versions['rlkit']} | SB3 {versions['stable-baselines3']} | rlkit is better by |",
-        "|---|---|---|---|",
+        f"| | {' | '.join(titles.values())} | rlkit and SB3 |",
+        "|---|" + "---|" * (len(systems) + 1),
     ]
     for key, measure in MEASURES.items():
-        row = report["summary"][key]
+        row = found[key]
+        if not any(name in row for name in systems):
+            continue
         cells = [
             f"{row[name]['median']:,.{measure.digits}f} "
             f"({row[name]['min']:,.{measure.digits}f} – {row[name]['max']:,.{measure.digits}f})"
-            for name in SYSTEMS
+            if name in row
+            else ""
+            for name in systems
         ]
         ratio = f"**{row['ratio']:.2f} ×**" if "ratio" in row else ""
-        lines.append(f"| {measure.title} | {cells[0]} | {cells[1]} | {ratio} |")
-    return "\n".join(lines) + "\n"
+        aim = f" (goal {goal:g} ×)" if key == "train_steps_per_s" and goal else ""
+        lines.append(f"| {measure.title} | {' | '.join(cells)} | {ratio}{aim} |")
+    return "\n".join(lines) + "\n" + profile_table(report["profile"])
+
+
+def title(system: str, versions: dict[str, str]) -> str:
+    """A column's."""
+    name, _, num_envs = system.partition(":")
+    named = {"rlkit": f"rlkit {versions['rlkit']}", "sb3": f"SB3 {versions['stable-baselines3']}"}
+    return named.get(name, "a script in CleanRL's style") + (f", {num_envs} environments" if num_envs else "")
+
+
+def profile_table(profile: dict[str, Any] | None) -> str:
+    """Where rlkit's time went."""
+    if profile is None:
+        return ""
+    floor = profile["floor"]
+    sections = {name: section for name, section in profile["sections"].items() if section["share"] >= 0.005}
+    return (
+        "\nWhere rlkit's time goes (`profile=true`): stepping the environments "
+        f"({floor['env_seconds']:.2f} s) and matrix products ({floor['products_seconds']:.2f} s) alone would take "
+        f"{floor['share']:.0%} of the training time without evaluations.\n\n"
+        f"| {' | '.join(sections)} |\n|{'---|' * len(sections)}\n"
+        f"| {' | '.join(format(section['share'], '.1%') for section in sections.values())} |\n"
+    )
 
 
 def machine() -> str:

@@ -1,6 +1,6 @@
 """One training run of rlkit or Stable-Baselines3, with a clock around its training loop; for throughput.py.
 
-    python benchmarks/timed_training.py WORKLOAD rlkit|sb3 RUN_DIR TIMESTEPS SEED
+    python benchmarks/timed_training.py WORKLOAD rlkit|sb3[:NUM_ENVS]|single_file RUN_DIR TIMESTEPS SEED
 
 Writes RUN_DIR/timing.json. Both systems work with all their everyday features and the same hyperparameters (those in
 workloads.py): rlkit by its own command line, SB3 with what its documentation recommends for the same.
@@ -11,10 +11,10 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest import mock
 
 from workloads import WORKLOADS, Workload
@@ -39,16 +39,24 @@ class Trained(NamedTuple):
 
     steps: int
     gradient_steps: int
-    eval_return: float
+    eval_return: float | None
     """Of the final evaluation."""
+    solved_at: float | None = None
+    """When an evaluation had the workload's `solved` for the first time, by `time.time`."""
 
 
-def train_rlkit(workload: Workload, run_dir: Path, timesteps: int, seed: int, clock: Clock) -> Trained:
-    """`python -m rlkit` on the same arguments."""
+def train_rlkit(workload: Workload, run_dir: Path, timesteps: int, seed: int, clock: Clock, *more: str) -> Trained:
+    """`python -m rlkit` on the same arguments, and `more` of them."""
     from rlkit import cli, trainer
 
-    train = trainer.Trainer.train
-    gradient_steps = 0
+    train, record = trainer.Trainer.train, trainer.Trainer.record
+    gradient_steps, solved_at = 0, None
+
+    def timed_record(self: trainer.Trainer, evaluation: Any, *more: Any) -> None:
+        nonlocal solved_at
+        record(self, evaluation, *more)
+        if workload.solved is not None and solved_at is None and evaluation.return_mean >= workload.solved:
+            solved_at = time.time()
 
     def timed_train(self: trainer.Trainer) -> None:
         nonlocal gradient_steps
@@ -66,43 +74,62 @@ def train_rlkit(workload: Workload, run_dir: Path, timesteps: int, seed: int, cl
         f"eval_episodes={EVAL_EPISODES}",
         f"final_eval_episodes={FINAL_EVAL_EPISODES}",
         f"hydra.run.dir={run_dir}/run",
+        *more,
     ]
-    with mock.patch.object(trainer.Trainer, "train", timed_train), mock.patch("sys.argv", ["rlkit", *arguments]):
+    with (
+        mock.patch.object(trainer.Trainer, "train", timed_train),
+        mock.patch.object(trainer.Trainer, "record", timed_record),
+        mock.patch("sys.argv", ["rlkit", *arguments]),
+    ):
         cli.main()
     summary = json.loads((run_dir / "run" / "summary.json").read_text())
-    return Trained(summary["total_timesteps"], gradient_steps, summary["eval_return_mean"])
+    return Trained(summary["total_timesteps"], gradient_steps, summary["eval_return_mean"], solved_at)
 
 
-def train_sb3(workload: Workload, run_dir: Path, timesteps: int, seed: int, clock: Clock) -> Trained:
+def train_sb3(
+    workload: Workload, run_dir: Path, timesteps: int, seed: int, clock: Clock, num_envs: str = ""
+) -> Trained:
     """SB3's agent of the same name."""
     import stable_baselines3
     import torch
-    from stable_baselines3.common.callbacks import CheckpointCallback, EvalCallback
+    from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.evaluation import evaluate_policy
     from stable_baselines3.common.logger import configure
 
     torch.set_num_threads(1)
+    envs = int(num_envs or workload.num_envs)
     model = getattr(stable_baselines3, workload.agent.upper())(
         "MlpPolicy",
-        make_vec_env(workload.env, workload.num_envs, seed=seed),
+        make_vec_env(workload.env, envs, seed=seed),
         device="cpu",
         seed=seed,
-        **workload.sb3_arguments(),
+        **workload.sb3_arguments(envs),
     )
     model.set_logger(configure(str(run_dir), ["csv"]))
     eval_env = make_vec_env(workload.env, EVAL_ENVS, seed=seed + 1000)
-    interval = timesteps // EVALUATIONS // workload.num_envs  # callbacks count vector steps
-    callbacks = [
-        EvalCallback(
-            eval_env,
-            n_eval_episodes=EVAL_EPISODES,
-            eval_freq=interval,
-            best_model_save_path=str(run_dir / "best"),
-            verbose=0,
-        ),
-        CheckpointCallback(interval, str(run_dir / "checkpoints")),
-    ]
+    interval = timesteps // EVALUATIONS // envs  # callbacks count vector steps
+    evaluations = EvalCallback(
+        eval_env,
+        n_eval_episodes=EVAL_EPISODES,
+        eval_freq=interval,
+        best_model_save_path=str(run_dir / "best"),
+        verbose=0,
+    )
+
+    class Solved(BaseCallback):
+        """Notes when that is."""
+
+        at: float | None = None
+
+        def _on_step(self) -> bool:
+            solved = workload.solved is not None and evaluations.best_mean_reward >= workload.solved
+            if solved and self.at is None:
+                self.at = time.time()
+            return True
+
+    solved = Solved()
+    callbacks: list[BaseCallback] = [evaluations, solved, CheckpointCallback(interval, str(run_dir / "checkpoints"))]
     if workload.agent == "dqn":
         log_interval = 4  # in episodes: SB3's default, fewer rows than rlkit writes
     else:
@@ -115,17 +142,26 @@ def train_sb3(workload: Workload, run_dir: Path, timesteps: int, seed: int, cloc
     eval_return, _ = evaluate_policy(model, eval_env, FINAL_EVAL_EPISODES)
     gradient_steps = model.policy.optimizer.state_dict()["state"][0]["step"]
     assert isinstance(eval_return, float)
-    return Trained(model.num_timesteps, int(gradient_steps), eval_return)
+    return Trained(model.num_timesteps, int(gradient_steps), eval_return, solved.at)
 
 
-TRAIN = {"rlkit": train_rlkit, "sb3": train_sb3}
+def train_single_file(workload: Workload, run_dir: Path, timesteps: int, seed: int, clock: Clock) -> Trained:
+    """The same as one script in CleanRL's style; see single_file.py."""
+    import single_file
+
+    with clock.running():
+        steps, gradient_steps = single_file.train(workload, timesteps, seed)
+    return Trained(steps, gradient_steps, None)
+
+
+TRAIN: dict[str, Callable[..., Trained]] = {"rlkit": train_rlkit, "sb3": train_sb3, "single_file": train_single_file}
 
 
 def main() -> None:
     """Trains, and writes timing.json."""
     workload, system, run_dir, timesteps, seed = sys.argv[1:]
-    clock = Clock()
-    trained = TRAIN[system](WORKLOADS[workload], Path(run_dir), int(timesteps), int(seed), clock)
+    clock, (name, *more) = Clock(), system.split(":")
+    trained = TRAIN[name](WORKLOADS[workload], Path(run_dir), int(timesteps), int(seed), clock, *more)
     timing = {**trained._asdict(), "train_wall_s": clock.wall_s, "train_cpu_s": clock.cpu_s}
     (Path(run_dir) / "timing.json").write_text(json.dumps(timing))
 

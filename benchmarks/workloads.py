@@ -20,6 +20,12 @@ class Workload:
     hidden_sizes: tuple[int, ...]
     activation: str
     env: str = "CartPole-v1"
+    sb3_num_envs: tuple[int, ...] = ()
+    """How many environments SB3 is tried with, for the same rollouts; none: as many as rlkit."""
+    solved: float | None = None
+    """The mean return of an evaluation from which on the environment counts as solved; None: is not asked."""
+    goal: float = 0.0
+    """How many times as many steps per second as SB3 rlkit wants to make."""
 
     def rlkit_arguments(self) -> list[str]:
         """rlkit's command line."""
@@ -33,8 +39,11 @@ class Workload:
         }
         return ["~tuned", *(f"{name}={value}" for name, value in fields.items())]
 
-    def sb3_arguments(self) -> dict[str, Any]:
-        """The keyword arguments of SB3's agent: for the same network, optimiser and amount of work."""
+    def sb3_arguments(self, num_envs: int | None = None) -> dict[str, Any]:
+        """The keyword arguments of SB3's agent: for the same network, optimiser and amount of work.
+
+        With another number of environments than rlkit's, rollouts are as large as rlkit's.
+        """
         from torch import nn
 
         given = self.hyperparameters
@@ -43,7 +52,10 @@ class Workload:
             "activation_fn": {"tanh": nn.Tanh, "relu": nn.ReLU}[self.activation],
         }
         common = {"gamma": given["gamma"], "learning_rate": _schedule(given, "learning_rate"), "policy_kwargs": policy}
-        return common | {"ppo": _ppo, "a2c": _a2c, "dqn": _dqn}[self.agent](given, self.num_envs)
+        num_envs = num_envs or self.num_envs
+        if num_envs != self.num_envs:
+            given = given | {"num_steps": given["num_steps"] * self.num_envs // num_envs}
+        return common | {"ppo": _ppo, "a2c": _a2c, "dqn": _dqn}[self.agent](given, num_envs)
 
 
 def _ppo(given: dict[str, Any], num_envs: int) -> dict[str, Any]:
@@ -123,6 +135,53 @@ WORKLOADS = {
         },
         hidden_sizes=(64, 64),
         activation="tanh",
+        solved=475,
+        goal=8,
+    ),
+    "ppo_lunarlander": Workload(
+        "PPO on LunarLander-v3, RL Zoo's hyperparameters",
+        agent="ppo",
+        env="LunarLander-v3",
+        timesteps=16 * 1024 * 6,
+        num_envs=16,
+        hyperparameters={
+            "num_steps": 1024,
+            "minibatch_size": 64,
+            "num_epochs": 4,
+            "gamma": 0.999,
+            "gae_lambda": 0.98,
+            "learning_rate": 3e-4,
+            "learning_rate_schedule": "constant",
+            "clip_coef": 0.2,
+            "clip_coef_schedule": "constant",
+            "ent_coef": 0.01,
+        },
+        hidden_sizes=(64, 64),
+        activation="tanh",
+        goal=3,
+    ),
+    "ppo_native_1024": Workload(
+        "PPO on CartPole-v1, rollouts of 32,768 steps: rlkit with 1,024 environments in Gymnasium's own vector "
+        "implementation, SB3 with the number of environments that is fastest for it",
+        agent="ppo",
+        timesteps=32_768 * 10,
+        num_envs=1024,
+        hyperparameters={
+            "num_steps": 32,
+            "minibatch_size": 4096,
+            "num_epochs": 4,
+            "gamma": 0.98,
+            "gae_lambda": 0.8,
+            "learning_rate": 3e-3,
+            "learning_rate_schedule": "linear",
+            "clip_coef": 0.2,
+            "clip_coef_schedule": "constant",
+            "ent_coef": 0.0,
+        },
+        hidden_sizes=(64, 64),
+        activation="tanh",
+        sb3_num_envs=(8, 32, 128),
+        goal=20,
     ),
     "a2c_cartpole": Workload(
         "A2C on CartPole-v1, RL Zoo's hyperparameters",
@@ -144,6 +203,7 @@ WORKLOADS = {
         },
         hidden_sizes=(64, 64),
         activation="tanh",
+        goal=7,
     ),
     "dqn_cartpole": Workload(
         "DQN on CartPole-v1, 128 gradient steps after every 256 steps, as in RL Zoo",
@@ -154,6 +214,7 @@ WORKLOADS = {
         hyperparameters={**DQN, "num_steps": 256, "gradient_steps": 128, "target_update_interval": 128},
         hidden_sizes=(256, 256),
         activation="relu",
+        goal=5,
     ),
     "dqn_cartpole_every_4": Workload(
         "DQN on CartPole-v1, a gradient step after every 4 steps",
@@ -163,6 +224,7 @@ WORKLOADS = {
         hyperparameters={**DQN, "num_steps": 4, "gradient_steps": 1, "target_update_interval": 125},
         hidden_sizes=(256, 256),
         activation="relu",
+        goal=5,
     ),
 }
 """By name, which is part of the names of the results' files."""

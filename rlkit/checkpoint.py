@@ -26,7 +26,8 @@ def save(agent: Agent, path: str | Path, *, metadata: Mapping[str, str] = {}, du
     """Writes model.safetensors and agent.json into the folder `path`, each whole or not at all; returns `path`.
 
     `metadata` goes into the header of the model file; `durable` waits until the disk has it. agent.json names the
-    environment when the agent has an attribute `env`: {"id", "kwargs", "preprocessing"}. Raises RlkitError when the folder cannot be written to.
+    environment when the agent has an attribute `env`: {"id", "kwargs", "preprocessing"}. Raises RlkitError when the
+    folder cannot be written to.
     """
     description = _describe(agent)
     try:

@@ -6,6 +6,9 @@ import numpy as np
 
 from rlkit.spaces import Array
 
+FEW = 8
+"""Action values up to which Python's own numbers take less time than NumPy's calls."""
+
 
 def epsilon_greedy(q_values: Array, epsilon: float, action_mask: Array | None = None) -> Array:
     """The probability of each action: ε shared evenly by all, the rest by those of the highest value.
@@ -35,3 +38,24 @@ def sample(probabilities: Array, rng: np.random.Generator) -> Array:
     drawn = rng.random((len(probabilities), 1)) * cumulative[:, -1:]  # rounding may leave the sum below one
     actions: Array = (cumulative > drawn).argmax(1)
     return actions
+
+
+def sample_epsilon_greedy(
+    q_values: Array, epsilon: float, action_mask: Array | None, rng: np.random.Generator
+) -> Array:
+    """`sample(epsilon_greedy(…))`: the same draws; in a third of the time for one environment and few actions."""
+    if action_mask is not None or q_values.size > FEW:
+        return sample(epsilon_greedy(q_values, epsilon, action_mask), rng)
+    drawn = rng.random((len(q_values), 1))[:, 0].tolist()
+    return np.array([_drawn(values, epsilon, u) for values, u in zip(q_values.tolist(), drawn, strict=True)])
+
+
+def _drawn(values: list[float], epsilon: float, u: float) -> int:
+    """The action on which a uniform number falls: `epsilon_greedy` and `sample` for one row."""
+    best = max(values)
+    random, greedy = epsilon * (1 / len(values)), (1 - epsilon) * (1 / values.count(best))
+    cumulative, total = [], 0.0
+    for value in values:
+        total += random + (greedy if value == best else 0.0)
+        cumulative.append(total)
+    return next((action for action, reached in enumerate(cumulative) if reached > u * total), 0)

@@ -21,7 +21,10 @@ MODEL_FILE = "model.safetensors"
 def write_tensors(
     file: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], *, durable: bool = True
 ) -> None:
-    """Replaces `file`, whole or not at all; `metadata` goes into its header. `durable`, and RlkitError: see `atomic`."""
+    """Replaces `file`, whole or not at all, and `durable`, as `atomic` has it; `metadata` goes into its header.
+
+    Raises RlkitError like `atomic`.
+    """
     from safetensors.torch import save_file
 
     # Copies, because safetensors refuses tensors that share memory.

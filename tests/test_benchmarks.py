@@ -38,14 +38,17 @@ def run(script: str, *arguments: str) -> str:
 
 
 def test_throughput_compares_both_systems_and_writes_what_it_prints(tmp_path: Path) -> None:
-    printed = run("throughput.py", "--repetitions", "1", "--timesteps", "2048", "--results", str(tmp_path))
+    few = ("--repetitions", "1", "--timesteps", "2048", "--results", str(tmp_path))
+    printed = run("throughput.py", *few, "--systems", "rlkit", "sb3")
     report = json.loads((tmp_path / "throughput_ppo_cartpole.json").read_text())
     assert [run["system"] for run in report["runs"]] == ["rlkit", "sb3"]
+    assert report["profile"]["timesteps"] == 2048
     for measured in report["runs"]:
         assert measured["train_steps_per_s"] > 100
         assert 0 < 2048 / measured["train_steps_per_cpu_s"] < measured["process_cpu_s"]
         assert measured["gradient_steps"] == 2048 // (8 * 32) * 20
         assert 8 <= measured["eval_return"] <= 500
+        assert (measured["solved_s"] is None) or 0 < measured["solved_s"] < measured["process_wall_s"]
     table = (tmp_path / "throughput_ppo_cartpole.md").read_text()
     assert table in printed
     assert f"**{report['summary']['process_wall_s']['ratio']:.2f} ×**" in table
@@ -62,10 +65,11 @@ def test_a_workload_is_the_same_work_in_both_systems(
     monkeypatch.setattr(timed_training, "EVAL_EPISODES", 1)
     monkeypatch.setattr(timed_training, "FINAL_EVAL_EPISODES", 1)
     trained = {}
-    for system, train in timed_training.TRAIN.items():
+    systems = ["rlkit", "sb3", "single_file"] if name in ("ppo_cartpole", "dqn_cartpole") else ["rlkit", "sb3"]
+    for system in systems:
         (tmp_path / system).mkdir()
         clock = timed_training.Clock()
-        trained[system] = train(workloads.WORKLOADS[name], tmp_path / system, 1280, 0, clock)
+        trained[system] = timed_training.TRAIN[system](workloads.WORKLOADS[name], tmp_path / system, 1280, 0, clock)
         assert clock.cpu_s > 0
     ours, theirs = trained["rlkit"], trained["sb3"]
     gradient_steps = {
@@ -75,6 +79,8 @@ def test_a_workload_is_the_same_work_in_both_systems(
         "dqn_cartpole_every_4": (1280 - 1000) // 4 + 1,
     }[name]
     assert (ours.steps, ours.gradient_steps) == (theirs.steps, theirs.gradient_steps) == (1280, gradient_steps)
+    if "single_file" in trained:
+        assert (trained["single_file"].steps, trained["single_file"].gradient_steps) == (1280, gradient_steps)
 
 
 def test_workloads_name_the_same_hyperparameters_in_sb3(modules: Any) -> None:
@@ -102,7 +108,10 @@ def test_throughput_takes_medians_and_ratios_the_right_way_round(modules: Any) -
     _, throughput = modules
     values = {"rlkit": [3.0, 1.0, 2.0], "sb3": [10.0, 4.0, 8.0]}
     runs = [{"system": name, **dict.fromkeys(throughput.MEASURES, v)} for name in values for v in values[name]]
+    for run, found in zip(runs, [None, 1.0, 2.0] + [4.0] * 3, strict=True):
+        run["solved_s"] = found
     summary = throughput.summary(runs)
+    assert summary["solved_s"] == {"sb3": {"median": 4.0, "min": 4.0, "max": 4.0}}, "one of rlkit's runs did not"
     assert summary["process_wall_s"] == {
         "rlkit": {"median": 2.0, "min": 1.0, "max": 3.0},
         "sb3": {"median": 8.0, "min": 4.0, "max": 10.0},
@@ -110,6 +119,20 @@ def test_throughput_takes_medians_and_ratios_the_right_way_round(modules: Any) -
     }
     assert summary["train_steps_per_s"]["ratio"] == 0.25
     assert "ratio" not in summary["eval_return"]
+
+
+def test_throughput_compares_with_sb3s_fastest_number_of_environments(modules: Any) -> None:
+    _, throughput = modules
+    speeds = {"rlkit": 60.0, "sb3:8": 10.0, "sb3:32": 30.0, "sb3:128": 20.0}
+    runs = [{"system": name, **dict.fromkeys(throughput.MEASURES, value)} for name, value in speeds.items()]
+    assert throughput.summary(runs)["train_steps_per_s"]["ratio"] == 2.0
+    workloads = importlib.import_module("workloads").WORKLOADS
+    native = workloads["ppo_native_1024"]
+    assert throughput.systems_of(native) == ["rlkit", "sb3:8", "sb3:32", "sb3:128"]
+    assert throughput.systems_of(workloads["dqn_cartpole"]) == ["rlkit", "sb3", "single_file"]
+    assert throughput.systems_of(workloads["a2c_cartpole"]) == ["rlkit", "sb3"]
+    for num_envs in native.sb3_num_envs:
+        assert native.sb3_arguments(num_envs)["n_steps"] * num_envs == 32 * 1024
 
 
 def test_learning_trains_what_is_missing_and_keeps_what_is_there(modules: Any, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rlkit.exploration import epsilon_greedy, sample
+from rlkit.exploration import epsilon_greedy, sample, sample_epsilon_greedy
 
 
 def test_epsilon_is_shared_by_all_and_the_rest_goes_to_the_best() -> None:
@@ -42,3 +42,20 @@ def test_rounding_never_draws_what_cannot_be(size: int) -> None:
             return np.full((1, 1), np.nextafter(1, 0))
 
     assert sample(probabilities, Largest(np.random.PCG64())).tolist() == [size - 2]
+
+
+@pytest.mark.parametrize(("rows", "actions"), [(1, 2), (1, 5), (2, 3), (4, 2), (3, 7)])
+@pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])
+def test_the_short_way_draws_the_same_actions(rows: int, actions: int, epsilon: float) -> None:
+    rng, short, long = (np.random.default_rng(seed) for seed in (7, 1, 1))
+    for _ in range(300):
+        q_values = rng.integers(-1, 2, size=(rows, actions)).astype(np.float32)  # often equal
+        q_values += rng.normal(size=(rows, 1)).astype(np.float32)
+        expected = sample(epsilon_greedy(q_values, epsilon), long)
+        np.testing.assert_array_equal(sample_epsilon_greedy(q_values, epsilon, None, short), expected)
+    assert short.random() == long.random()
+
+
+def test_diverged_action_values_choose_some_action() -> None:
+    q_values = np.full((1, 3), np.nan, np.float32)
+    assert sample_epsilon_greedy(q_values, 0.1, None, np.random.default_rng(0)).shape == (1,)

@@ -49,9 +49,8 @@ class RolloutBuffer:
         self.valid[t] = step.valid
         if self.action_masks is not None:
             self.action_masks[t] = step.action_mask
-        for env, last in step.final_obs.items():
-            if not step.terminated[env]:
-                self.final_obs[t, env] = last
+        cut_short = {env: last for env, last in step.final_obs.items() if not step.terminated[env]}
+        self.final_obs |= {(t, env): last for env, last in cut_short.items()}
         self._length += 1
 
     def clear(self) -> None:

@@ -115,7 +115,7 @@ class NumpyEngine:
 
     def step(self, rows: Array, coefficients: Any, learning_rate: float) -> Metrics:
         assert self._batch is not None, "load comes before step"
-        batch = self._batch.map(lambda part: part[rows])
+        batch = self._batch.map(lambda part: part.take(rows, 0))  # in less time than part[rows]
         params = masked(self.policy(batch.features), batch.action_mask)
         values = self._critic.forward(batch.features[0])[:, 0]
         d_params, d_values, metrics = self._loss(self._head, params, values, batch, coefficients)

@@ -54,6 +54,7 @@ class ObsFeatures(nn.Module):
         self.vectors = [i for i in range(len(self.leaves)) if i not in self.images]
         self.vector_size = sum(_vector_size(self.leaves[i]) for i in self.vectors)
         self.statistics = RunningStatistics(self.vector_size) if normalize and self.vector_size else None
+        self._is_vector = len(self.leaves) == 1 and isinstance(space, spaces.Box) and len(space.shape) == 1
         self._whitened = np.concatenate(
             [np.full(_vector_size(self.leaves[i]), isinstance(self.leaves[i], spaces.Box)) for i in self.vectors]
             or [np.zeros(0, np.bool_)]
@@ -77,6 +78,8 @@ class ObsFeatures(nn.Module):
             self.statistics.update(self._vector(obs))
 
     def _vector(self, obs: Obs) -> Array:
+        if self._is_vector and obs[0].dtype == np.float32:
+            return obs[0]
         parts = [_as_vector(obs[i], self.leaves[i]) for i in self.vectors]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 

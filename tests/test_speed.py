@@ -1,0 +1,85 @@
+"""The engines have not become slower: ratios within one process, and instructions, since seconds prove nothing."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlkit.engine import native
+
+ROOT = Path(__file__).resolve().parents[1]
+KERNELS = ROOT / "rlkit" / "engine" / "c"
+
+FASTER = {  # by work, than torch: NumPy and C at least so many times, which is half of what an idle core shows
+    "PPO": {"numpy": 1.5, "native": 3.5},
+    "A2C": {"numpy": 2.2, "native": 9.0},
+    "DQN": {"numpy": 1.0, "native": 1.8},
+}
+
+
+@pytest.mark.parametrize("name", FASTER)
+def test_gradient_steps_are_as_many_times_faster_than_autograd(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    engines = importlib.import_module("engines")
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    names = engines.ENGINES[:-1] if native.missing else engines.ENGINES
+    try:
+        work: Any = next(work for work in engines.works(names) if work.title.startswith(name))
+        best = dict.fromkeys(names, float("inf"))
+        for _ in range(12):  # in turn, and the best of them: others' work on the machine only ever adds
+            for engine in names:
+                best[engine] = min(best[engine], engines.microseconds(work.step[engine], 0.02))
+    finally:
+        torch.set_num_threads(threads)
+    for engine in names[1:]:
+        assert best["torch"] / best[engine] > FASTER[name][engine], best
+
+
+INSTRUCTIONS = {  # of a gradient step, in thousands: the best so far
+    ("256", "64", "tanh"): 1493.4,
+    ("64", "128", "relu"): 1241.0,
+}
+COMPILER = "12"
+"""GCC's version that they are of."""
+
+
+@pytest.fixture(scope="module")
+def engine_work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not shutil.which("valgrind") or not shutil.which("gcc"):
+        pytest.skip("instructions are counted by valgrind, of a program that gcc compiles")
+    if (compiler := subprocess.check_output(["gcc", "-dumpversion"], text=True).split(".")[0].strip()) != COMPILER:
+        pytest.skip(f"the numbers are those of gcc {COMPILER}, not {compiler}")
+    flags = re.search(r"extra_compile_args=\[(.*)\]", (ROOT / "setup.py").read_text())
+    assert flags is not None
+    program = tmp_path_factory.mktemp("engine") / "engine_work"
+    sources = [ROOT / "tests" / "engine_work.c", *(KERNELS / f"{name}.c" for name in ("matmul", "mlp", "losses"))]
+    sources.append(KERNELS / "optimizers.c")
+    options = re.findall(r'"(.*?)"', flags[1])
+    subprocess.run(["gcc", *options, f"-I{KERNELS}", "-o", program, *sources, "-lm"], check=True)
+    return program
+
+
+@pytest.mark.parametrize("work", INSTRUCTIONS, ids="-".join)
+def test_a_gradient_step_takes_no_more_instructions(engine_work: Path, work: tuple[str, str, str]) -> None:
+    counts = [instructions(engine_work, *work, steps) for steps in ("1", "2")]
+    step = (counts[1] - counts[0]) / 1000
+    assert step < 1.05 * INSTRUCTIONS[work], f"{step:.0f} thousand instructions"
+    assert step > 0.9 * INSTRUCTIONS[work], f"better: {step:.0f} thousand; let that be the number to beat"
+
+
+def instructions(program: Path, *arguments: str) -> int:
+    """How many a whole run takes."""
+    command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", program, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    collected = re.search(r"Collected : (\d+)", done.stderr)
+    assert collected is not None, done.stderr
+    return int(collected[1])
