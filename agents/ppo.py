@@ -223,7 +223,7 @@ class PPO(Agent):
                 history.append(self.engine.step(minibatch, coefficients, learning_rate))
             if config.target_kl is not None and ranks.mean(history[-1]["approx_kl"]) > 1.5 * config.target_kl:
                 break
-        metrics = {f"train/{name}": float(np.mean([step[name] for step in history])) for name in history[0]}
+        metrics = {f"train/{name}": sum(step[name] for step in history) / len(history) for name in history[0]}
         metrics["train/explained_variance"] = explained_variance(batch.values[rows], batch.returns[rows])
         metrics["train/learning_rate"] = learning_rate
         if config.objective == "adaptive_kl":

@@ -61,7 +61,7 @@ def ppo(workload: Workload, envs: Any, timesteps: int, seed: int) -> tuple[int, 
         for t in range(steps):
             all_obs[t], dones[t] = obs, done
             with torch.no_grad():
-                policy = Categorical(logits=actor(obs))
+                policy: Any = Categorical(logits=actor(obs))
                 action = policy.sample()
                 log_probs[t], values[t] = policy.log_prob(action), critic(obs).flatten()
             actions[t] = action

@@ -9,6 +9,7 @@ workloads.py): rlkit by its own command line, SB3 with what its documentation re
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -50,13 +51,12 @@ def train_rlkit(workload: Workload, run_dir: Path, timesteps: int, seed: int, cl
     from rlkit import cli, trainer
 
     train, record = trainer.Trainer.train, trainer.Trainer.record
-    gradient_steps, solved_at = 0, None
+    gradient_steps, solved_at = 0, [math.inf]
 
     def timed_record(self: trainer.Trainer, evaluation: Any, *more: Any) -> None:
-        nonlocal solved_at
         record(self, evaluation, *more)
-        if workload.solved is not None and solved_at is None and evaluation.return_mean >= workload.solved:
-            solved_at = time.time()
+        if workload.solved is not None and evaluation.return_mean >= workload.solved:
+            solved_at.append(time.time())
 
     def timed_train(self: trainer.Trainer) -> None:
         nonlocal gradient_steps
@@ -83,7 +83,7 @@ def train_rlkit(workload: Workload, run_dir: Path, timesteps: int, seed: int, cl
     ):
         cli.main()
     summary = json.loads((run_dir / "run" / "summary.json").read_text())
-    return Trained(summary["total_timesteps"], gradient_steps, summary["eval_return_mean"], solved_at)
+    return Trained(summary["total_timesteps"], gradient_steps, summary["eval_return_mean"], first(solved_at))
 
 
 def train_sb3(
@@ -120,15 +120,12 @@ def train_sb3(
     class Solved(BaseCallback):
         """Notes when that is."""
 
-        at: float | None = None
-
         def _on_step(self) -> bool:
-            solved = workload.solved is not None and evaluations.best_mean_reward >= workload.solved
-            if solved and self.at is None:
-                self.at = time.time()
+            if workload.solved is not None and evaluations.best_mean_reward >= workload.solved:
+                solved_at.append(time.time())
             return True
 
-    solved = Solved()
+    solved_at, solved = [math.inf], Solved()
     callbacks: list[BaseCallback] = [evaluations, solved, CheckpointCallback(interval, str(run_dir / "checkpoints"))]
     if workload.agent == "dqn":
         log_interval = 4  # in episodes: SB3's default, fewer rows than rlkit writes
@@ -142,7 +139,12 @@ def train_sb3(
     eval_return, _ = evaluate_policy(model, eval_env, FINAL_EVAL_EPISODES)
     gradient_steps = model.policy.optimizer.state_dict()["state"][0]["step"]
     assert isinstance(eval_return, float)
-    return Trained(model.num_timesteps, int(gradient_steps), eval_return, solved.at)
+    return Trained(model.num_timesteps, int(gradient_steps), eval_return, first(solved_at))
+
+
+def first(times: list[float]) -> float | None:
+    """The earliest of them, unless none is finite."""
+    return min(times) if min(times) < math.inf else None
 
 
 def train_single_file(workload: Workload, run_dir: Path, timesteps: int, seed: int, clock: Clock) -> Trained:

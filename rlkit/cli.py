@@ -6,6 +6,7 @@ shows the traceback instead.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
@@ -57,8 +58,11 @@ def _main(arguments: list[str]) -> None:
 
 
 def _train(job: Job) -> None:
+    gc.disable()  # it would go through torch's many objects again and again while they are made, for nothing
     from rlkit.run import run_training  # imports torch: not for a mistake in the settings
 
+    gc.freeze()
+    gc.enable()
     run_training(job.config, job.run_dir, hydra_files=job.hydra_files)
 
 

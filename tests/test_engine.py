@@ -20,10 +20,13 @@ from rlkit.config import NetworkConfig
 from rlkit.engine import native
 from rlkit.engine.flat import flatten_parameters
 from rlkit.engine.heads import analytic_head
-from rlkit.engine.make import make_actor_critic, make_engine
+from rlkit.engine.make import make_actor_critic, make_engine, make_q_engine, make_q_network
 from rlkit.engine.optim import clip_global_norm, make_optimizer
 from rlkit.engine.policy_gradient import a2c_gradient, ppo_gradient, reinforce_gradient
+from rlkit.engine.q_engine import dqn_gradient
+from rlkit.engine.threads import threads_for
 from rlkit.errors import RlkitError
+from rlkit.losses import dqn_loss
 from rlkit.networks.actor_critic import ActorCritic
 
 ACTION_SPACES: list[spaces.Space[Any]] = [
@@ -324,3 +327,41 @@ def test_a_missing_gpu_is_said() -> None:
         make_actor_critic(
             spaces.Box(-1, 1, (3,)), spaces.Discrete(2), NetworkConfig(), np.random.SeedSequence(0), "cuda"
         )
+
+
+@pytest.mark.parametrize(("rows", "threads"), [(1, 1), (16, 1), (17, 2)])
+def test_few_images_are_acted_on_by_one_thread(rows: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlkit.engine.threads.FEW_ROWS", 16)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with threads_for(rows):
+            assert torch.get_num_threads() == threads
+        assert torch.get_num_threads() == 2
+        with pytest.raises(KeyboardInterrupt), threads_for(rows):
+            raise KeyboardInterrupt
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_torchs_engines_act_on_images_with_one_thread() -> None:
+    image, rows = spaces.Box(0, 255, (4, 36, 36), np.uint8), (np.zeros((8, 4, 36, 36), np.uint8),)
+    seen = []
+    seed = np.random.SeedSequence(0)
+    network, _ = make_actor_critic(image, spaces.Discrete(2), NetworkConfig(), seed, "cpu")
+    engine, _ = make_engine(network, "torch", ppo_loss, ppo_gradient, None, 1e-5)
+    q_network, _ = make_q_network(image, 2, NetworkConfig(), seed, "cpu", "none")
+    q_engine, _ = make_q_engine(
+        q_network, "torch", dqn_loss, dqn_gradient, max_grad_norm=None, optimizer="adam", eps=1e-8
+    )
+    for module in (network.cnns, q_network.cnns):
+        module.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        engine.policy(rows)
+        q_engine.q_values(rows)
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, 1]

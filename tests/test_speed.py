@@ -31,7 +31,7 @@ def test_gradient_steps_are_as_many_times_faster_than_autograd(name: str, monkey
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    names = engines.ENGINES[:-1] if native.missing else engines.ENGINES
+    names = ("torch", "numpy") if native.missing else ("torch", "numpy", "native")
     try:
         work: Any = next(work for work in engines.works(names) if work.title.startswith(name))
         best = dict.fromkeys(names, float("inf"))
@@ -78,7 +78,7 @@ def test_a_gradient_step_takes_no_more_instructions(engine_work: Path, work: tup
 
 def instructions(program: Path, *arguments: str) -> int:
     """How many a whole run takes."""
-    command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", program, *arguments]
+    command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", str(program), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     collected = re.search(r"Collected : (\d+)", done.stderr)
     assert collected is not None, done.stderr

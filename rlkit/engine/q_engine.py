@@ -16,6 +16,7 @@ from rlkit.engine.descent import NumpyDescent, TorchDescent
 from rlkit.engine.flat import flatten_parameters
 from rlkit.engine.numpy_engine import NUMPY
 from rlkit.engine.primitives import Primitives, Tower
+from rlkit.engine.threads import threads_for
 from rlkit.networks.noisy import noise_from
 from rlkit.networks.q_network import QNetwork, action_values
 from rlkit.spaces import Array
@@ -121,7 +122,7 @@ class TorchQEngine:
         noise: Generator | None,
         read: Callable[[Tensor], Tensor] = lambda outputs: outputs,
     ) -> Array:
-        with torch.no_grad(), noise_from(noise, network.body):
+        with torch.no_grad(), noise_from(noise, network.body), threads_for(len(features[0])):
             chunks = [
                 read(network(tuple(self._tensor(part[start : start + CHUNK]) for part in features))).cpu()
                 for start in range(0, len(features[0]), CHUNK)

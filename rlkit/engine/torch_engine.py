@@ -11,6 +11,7 @@ from torch import Tensor
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.engine.base import Metrics, TorchLoss
 from rlkit.engine.descent import TorchDescent
+from rlkit.engine.threads import threads_for
 from rlkit.networks.actor_critic import ActorCritic
 from rlkit.spaces import MASKED_LOGIT, Array
 
@@ -31,7 +32,7 @@ class TorchEngine:
         self._batch: PolicyBatch | None = None
 
     def policy(self, features: tuple[Array, ...]) -> Array:
-        with torch.no_grad():
+        with torch.no_grad(), threads_for(len(features[0])):
             return _array(self._network.policy(self._tensors(features)))
 
     def evaluate(self, features: tuple[Array, ...]) -> tuple[Array, Array]:
