@@ -148,28 +148,29 @@ def timed_run(workload: str, system: str, timesteps: int, seed: int) -> tuple[di
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """By measure: each system's median, lowest and highest, and how many times better rlkit's median is than SB3's.
 
-    Of SB3's numbers of environments, the one with the most steps per second counts. A measure that a system does not
-    have in every run is left out.
+    Of SB3's numbers of environments, the one with the most steps per CPU second counts. A measure that a system does
+    not have in every run is left out.
     """
     systems = list(dict.fromkeys(run["system"] for run in runs))
     found: dict[str, Any] = {}
+    theirs = fastest_sb3(runs)
     for key, measure in MEASURES.items():
         found[key] = {}
         for name in systems:
             values = [run[key] for run in runs if run["system"] == name]
             if None not in values:
                 found[key][name] = {"median": median(values), "min": min(values), "max": max(values)}
-        theirs = fastest_sb3(found["train_steps_per_s"])
         if measure.better and "rlkit" in found[key] and theirs in found[key]:
             ratio = found[key]["rlkit"]["median"] / found[key][theirs]["median"]
             found[key]["ratio"] = ratio**measure.better
     return found
 
 
-def fastest_sb3(speeds: dict[str, Any]) -> str | None:
-    """The name of SB3's fastest row."""
-    names = [name for name in speeds if name.startswith("sb3")]
-    return max(names, key=lambda name: speeds[name]["median"], default=None)
+def fastest_sb3(runs: list[dict[str, Any]]) -> str | None:
+    """The name of SB3's fastest system."""
+    names = {run["system"] for run in runs if run["system"].startswith("sb3")}
+    speed = {name: median(run["train_steps_per_cpu_s"] for run in runs if run["system"] == name) for name in names}
+    return max(sorted(names), key=speed.__getitem__, default=None)
 
 
 def markdown(report: dict[str, Any]) -> str:
@@ -182,7 +183,7 @@ def markdown(report: dict[str, Any]) -> str:
         f"{report['workload']['title']}: medians (lowest – highest) of {repetitions} runs of each system, in turn.",
         "",
         f"`{report['command']}`, on one of {report['machine']}; Python {versions['python']}, torch "
-        f"{versions['torch']}. {NOT_MEASURED}",
+        f"{versions['torch']}. {NOT_MEASURED}{report.get('note', '')}",
         "",
         f"| | {' | '.join(titles.values())} | rlkit and SB3 |",
         "|---|" + "---|" * (len(systems) + 1),
@@ -199,7 +200,7 @@ def markdown(report: dict[str, Any]) -> str:
             for name in systems
         ]
         ratio = f"**{row['ratio']:.2f} ×**" if "ratio" in row else ""
-        aim = f" (goal {goal:g} ×)" if key == "train_steps_per_s" and goal else ""
+        aim = f" (goal {goal:g} ×)" if key == "train_steps_per_cpu_s" and goal else ""
         lines.append(f"| {measure.title} | {' | '.join(cells)} | {ratio}{aim} |")
     return "\n".join(lines) + "\n" + profile_table(report["profile"])
 
