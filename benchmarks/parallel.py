@@ -6,7 +6,8 @@ The same algorithm (A2C's update, 8 environments of 5 steps in all, tuned for no
 three tasks: a small network and a fast environment; the same with an environment that takes a millisecond longer, and
 mostly waits; and a large network. Runs each missing one in turn by the ordinary command, in fresh processes with one
 thread each, and adds it to results/parallel.json at once, so the command can be stopped, and goes on where it stopped;
-then writes results/parallel.md. A rate is summary.json's: the whole training, without the start of the processes.
+then writes results/parallel.md. A rate is summary.json's: the whole training, without evaluations and without the start
+of the processes.
 Ray is left out where it is not installed, and the table says so.
 """
 
@@ -85,14 +86,15 @@ def has_ray() -> bool:
 
 
 def timed(task: str, way: str, seed: int) -> dict[str, Any]:
-    """One run's speed and final return; ends this program if it fails."""
+    """One run's speed; ends this program if it fails."""
     processes, arguments = WAYS[way]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     with tempfile.TemporaryDirectory() as folder:
         command = [
             *(sys.executable, *(torchrun if processes > 1 else []), "-m", "rlkit", "~tuned"),
             *(*arguments.split(), *TASKS[task].arguments.split()),
-            *(f"seed={seed}", f"total_timesteps={TASKS[task].timesteps}", "eval_interval=0"),
+            *(f"seed={seed}", f"total_timesteps={TASKS[task].timesteps}"),
+            *("eval_interval=0", "final_eval_episodes=0"),
             f"hydra.run.dir={folder}/run",
         ]
         paths = {"PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])}
@@ -100,7 +102,7 @@ def timed(task: str, way: str, seed: int) -> dict[str, Any]:
         if process.returncode != 0:
             sys.exit(f"{' '.join(command)} failed:\n{process.stderr}")
         summary = json.loads((Path(folder) / "run" / "summary.json").read_text())
-    return {"steps_per_s": summary["steps_per_second"], "eval_return": summary["eval_return_mean"]}
+    return {"steps_per_s": summary["steps_per_second"]}
 
 
 def table(report: dict[str, Any]) -> str:
