@@ -257,3 +257,19 @@ def test_a_sweep_trains_every_combination(monkeypatch: pytest.MonkeyPatch, tmp_p
     summaries = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("s/*/summary.json"))]
     assert [summary["epochs"] for summary in summaries] == [2, 3, 2, 3]
     assert len({summary["test_loss"] for summary in summaries}) == 4
+
+
+def test_the_benchmark_trains_what_is_missing_and_makes_a_table(tmp_path: Path) -> None:
+    where = ["--results", str(tmp_path / "results"), "--runs", str(tmp_path / "runs")]
+    script, environment = str(ROOT / "benchmarks/perception.py"), {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def benchmark(*arguments: str) -> str:
+        command = [sys.executable, script, *where, *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+    assert benchmark("--recipe", "himmelblau", "fit.epochs=3").startswith("himmelblau seed 0: test_loss")
+    assert benchmark("--recipe", "himmelblau", "fit.epochs=3") == ""
+    (row,) = [line for line in benchmark("--table").splitlines() if line.startswith("| himmelblau")]
+    summary = json.loads((tmp_path / "runs/himmelblau-seed0/summary.json").read_text())
+    assert f"loss {summary['test_loss']:.4g}" in row
+    assert row in (tmp_path / "results/perception.md").read_text()
