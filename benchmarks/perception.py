@@ -69,7 +69,7 @@ RUNS = [
         overrides=("model.channel_divisor=4", "fit.epochs=6"),
         label="quarter",
     ),
-    # At full width, a core takes 14 hours for VGG-13's 50 epochs, and 30 for ResNet-18's (44 and 21 samples per second).
+    # At full width, 50 epochs take a core 14 hours (VGG-13, 44 samples per second) and 30 (ResNet-18, 21).
     Run(
         "vgg13-cifar10",
         source="77.5 % (50 epochs, full width)",
