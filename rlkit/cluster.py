@@ -52,7 +52,7 @@ class Cluster:
             if address != "local":
                 check_ray_address("RAY_ADDRESS", address)
         self.own = address == "local"
-        self.name = "a Ray cluster of its own on this machine" if self.own else f"the Ray cluster at {address}"
+        self.name = "a Ray cluster of its own on this machine"
         try:
             self._stack.enter_context(_quiet())
             if self.own:
@@ -89,16 +89,26 @@ class Cluster:
             )
 
     def _connect(self, address: str) -> None:
-        if address != "auto":
-            _check_answers(address)
+        from ray._private import services
+
         try:
-            self._init(address=address)
+            if address == "auto":
+                found = services.get_ray_address_from_environment(address, None)
+                _check_answers(found, f"ray_address=auto, which is {found},")
+            else:
+                _check_answers(address, f"ray_address={address}")
+            self.name = f"the Ray cluster at {self._init(address=address).address_info['gcs_address']}"
+        except RlkitError:
+            raise
         except Exception as error:
             hint = ""
-            if address == "auto":
-                hint = "; expected a cluster that was started on this machine by `ray start`, or ray_address=host:port"
+            if "any running Ray instance" in str(error):
+                error = ConnectionError("no Ray cluster runs on this machine")
+                hint = "; `ray start --head` starts one, and ray_address=host:port names another"
             elif "No node info found" in str(error):
                 hint = "; this machine has to be one of the cluster's: run there, or use `ray job submit`"
+            elif "InvalidAuthToken" in f"{error} {error.__cause__}":
+                hint = "; it asks for a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN as on its nodes"
             raise RlkitError(f"ray_address={address}: {_one_line(error)}{hint}") from error
 
     def _init(self, **options: Any) -> Any:
@@ -132,7 +142,7 @@ def import_ray() -> Any:
     return ray
 
 
-def _check_answers(address: str) -> None:
+def _check_answers(address: str, name: str) -> None:
     """Raises RlkitError unless something at host:port answers as Ray does: Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     try:
@@ -143,11 +153,11 @@ def _check_answers(address: str) -> None:
     except OSError as error:
         why = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
         raise RlkitError(
-            f"ray_address={address} does not answer within {ANSWER_TIMEOUT:.0f} s ({why}); expected the address of a "
+            f"{name} does not answer within {ANSWER_TIMEOUT:.0f} s ({why}); expected the address of a "
             "running Ray cluster, as `ray start --head` prints it, or none to start one here"
         ) from error
     if len(answer) < 4 or answer[3] != HTTP2_SETTINGS:
-        raise RlkitError(f"ray_address={address}: what answers there is not Ray, whose port is 6379 by default")
+        raise RlkitError(f"{name}: what answers there is not Ray, whose port is 6379 by default")
 
 
 def sweep_after_parent(folder: str) -> None:

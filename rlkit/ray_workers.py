@@ -33,7 +33,7 @@ from rlkit.supervisor import Failure, Supervisor
 from rlkit.workers import Task
 
 BACKUP_INTERVAL = 1.0  # seconds between copies of the parameters, in case that the server dies
-TIME_FOR_A_PLACE = 60.0  # seconds that a run waits for CPUs when none of its workers has one
+TIME_FOR_A_PLACE = 180.0  # seconds that a run waits for CPUs, and processes on them, when none of its workers has one
 TIME_TO_NOTE = 5.0  # seconds without a CPU after which a restarted worker is mentioned
 SERVER_TIMEOUT = 60.0  # seconds for an answer of the server, which is on this machine
 
