@@ -87,7 +87,8 @@ class Training:
         loggers: Sequence[Logger] = (),
         save: Callable[[], None] = lambda: None,
     ) -> None:
-        self.task, self.inputs = task.to(device), inputs.to(device)
+        self.task: Task = task.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.inputs = inputs.to(device)
         self.data, self.config, self.device = data.to(device), config, device
         self.loggers, self.save = loggers, save
         self.progress = Progress(1, silent=True)
@@ -147,7 +148,7 @@ class Training:
                 raise KeyboardInterrupt
             samples = self.data.train.batch(order[i * size : (i + 1) * size])
             self.batches_done = i + 1
-            yield Batch(self.inputs(samples.inputs), samples.targets)
+            yield Batch(channels_last(self.inputs(samples.inputs)), samples.targets)
         self.batches_done = 0
         self._order_state = self.order.get_state()
 
@@ -209,7 +210,7 @@ class Training:
             for indices in torch.split(torch.arange(len(samples)), self.config.eval_batch_size):
                 some = samples.batch(indices)
                 with self.autocast():
-                    metrics = self.task.measure(Batch(self.inputs(some.inputs), some.targets))
+                    metrics = self.task.measure(Batch(channels_last(self.inputs(some.inputs)), some.targets))
                 for name, value in metrics.items():
                     sums[name] = sums.get(name, 0) + value.detach().double() * len(indices)
         return {name: float(total) / len(samples) for name, total in sums.items()}
@@ -339,6 +340,11 @@ def set_training(task: Task) -> None:
         parameters = list(module.parameters())
         if parameters and not any(parameter.requires_grad for parameter in parameters):
             module.eval()
+
+
+def channels_last(tensor: Tensor) -> Tensor:
+    """Images with the channels of a pixel side by side in memory, which convolutions take less time for; others as is."""
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
