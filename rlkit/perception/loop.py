@@ -343,7 +343,7 @@ def set_training(task: Task) -> None:
 
 
 def channels_last(tensor: Tensor) -> Tensor:
-    """Images with the channels of a pixel side by side in memory, which convolutions take less time for; others as is."""
+    """Images with the channels of a pixel side by side in memory, for which convolutions are faster; others as is."""
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
 
 
