@@ -88,6 +88,8 @@ RUNS = [
     Run("mlp-mnist-source", source="87.25 %", target="87.25 %"),
     Run("lenet-fashion-source", source="82.7 %", target="82.7 %"),
     Run("imdb-lstm", target="85 %"),
+    Run("language-model", metric="test_perplexity"),
+    Run("language-model-imdb", metric="test_perplexity"),
     Run("softmax-fashion"),
     Run("mlp-fashion"),
     Run("lenet-fashion-batchnorm"),

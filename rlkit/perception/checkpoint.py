@@ -40,6 +40,8 @@ class Description:
     """Those of `Inputs`."""
     classes: tuple[str, ...]
     """Names of the labels, if any."""
+    vocabulary: tuple[str, ...] = ()
+    """Of texts: the word of each number."""
 
 
 def save_model(
@@ -94,7 +96,9 @@ def read_description(path: str | Path) -> tuple[Path, Description]:
         if version != FORMAT:
             raise RlkitError(f"{file} has format {version!r}; this version of rlkit reads format {FORMAT}")
         found.pop("rlkit")
-        return folder, Description(**{**found, "classes": tuple(found["classes"])})
+        return folder, Description(
+            **{**found, **{name: tuple(found.get(name, ())) for name in ("classes", "vocabulary")}}
+        )
     except FileNotFoundError as error:
         raise RlkitError(
             f"{folder} holds no companion model: {DESCRIPTION_FILE} is missing beside {MODEL_FILE}"

@@ -72,7 +72,8 @@ def run(config: PerceptionConfig, run_dir: Path, *, hydra_files: Mapping[str, st
     inputs = make_inputs(data, scale=config.scale, resize=config.resize, augment=config.augment)
     model, fields = build_model(config, data, inputs)
     task = TASKS[config.task.name](model, **_plain(config.task))
-    description = Description(config.recipe, config.model.name, fields, inputs.describe(), data.classes)
+    names = (data.classes, data.vocabulary)
+    description = Description(config.recipe, config.model.name, fields, inputs.describe(), *names)
     with ExitStack() as stack:
         training = Training(task, data, config.fit, inputs, seed=config.seed, device=device)
         if resume:

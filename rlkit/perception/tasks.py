@@ -19,6 +19,7 @@ from rlkit.perception.generative import (
     Variational,
 )
 from rlkit.perception.inputs import Inputs
+from rlkit.perception.language import LanguageModeling
 from rlkit.perception.plots import draw_boundary, draw_contours, draw_function
 from rlkit.perception.task import Task
 
@@ -132,6 +133,7 @@ TASKS: dict[str, type[Task]] = {
     "classification": Classification,
     "regression": Regression,
     "himmelblau": Himmelblau,
+    "language_modeling": LanguageModeling,
     "autoencoding": Autoencoding,
     "variational": Variational,
     "adversarial_autoencoding": AdversarialAutoencoding,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from rlkit.perception.data.folder import image_folder
 from rlkit.perception.data.images import cifar10, digits, fashion_mnist, mnist
+from rlkit.perception.data.language import text
 from rlkit.perception.data.rendering import frames
 from rlkit.perception.data.samples import Batch, Data, Samples, TensorSamples
 from rlkit.perception.data.synthetic import gaussians, linear, moons, nothing, sine, stripes
@@ -20,6 +21,7 @@ DATASETS: dict[str, Callable[..., Data]] = {
     "fashion_mnist": fashion_mnist,
     "cifar10": cifar10,
     "imdb": imdb,
+    "text": text,
     "auto_mpg": auto_mpg,
     "image_folder": image_folder,
     "frames": frames,

@@ -22,15 +22,17 @@ def perplexity(log_probs: Tensor | Sequence[float]) -> float:
 class NGram:
     """p(token | the n − 1 tokens before) by counting; `smoothing` is added to every count (Laplace).
 
-    With smoothing 0 these are relative frequencies, 0 for what was never seen. The first tokens of a text are judged by
-    as many tokens as there are before them. Raises RlkitError for numbers that cannot work.
+    With smoothing 0 these are relative frequencies, 0 for what was never seen. `interpolate` distributes `smoothing`
+    counts in all, not evenly but as the context shorter by one token expects them, and that one's likewise (MacKay &
+    Peto 1995). The first tokens of a text are judged by as many tokens as there are before them. Raises RlkitError for
+    numbers that cannot work.
     """
 
-    def __init__(self, *, n: int = 2, vocabulary_size: int, smoothing: float = 1.0) -> None:
+    def __init__(self, *, n: int = 2, vocabulary_size: int, smoothing: float = 1.0, interpolate: bool = False) -> None:
         check_range("n", n, 1)
         check_range("vocabulary_size", vocabulary_size, 1)
         check_range("smoothing", smoothing, 0)
-        self.n, self.vocabulary_size, self.smoothing = n, vocabulary_size, smoothing
+        self.n, self.vocabulary_size, self.smoothing, self.interpolate = n, vocabulary_size, smoothing, interpolate
         self.counts: Counter[tuple[int, ...]] = Counter()
         self.contexts: Counter[tuple[int, ...]] = Counter()
 
@@ -48,13 +50,27 @@ class NGram:
     def probability(self, token: int, context: Sequence[int] = ()) -> float:
         """p(token | the last n − 1 tokens of `context`); with nothing counted, 1 / vocabulary_size."""
         known = tuple(context[max(0, len(context) - self.n + 1) :])
-        total = self.contexts[known] + self.smoothing * self.vocabulary_size
-        return (self.counts[(*known, token)] + self.smoothing) / total if total else 1 / self.vocabulary_size
+        expected = 1 / self.vocabulary_size
+        added = self.smoothing if self.interpolate else self.smoothing * self.vocabulary_size
+        for start in range(len(known), -1, -1) if self.interpolate else (0,):
+            total = self.contexts.get(known[start:], 0) + added
+            if total:
+                expected = (self.counts.get((*known[start:], token), 0) + added * expected) / total
+        return expected
 
     def log_probs(self, tokens: Sequence[int]) -> list[float]:
         """log p of each token of a text; −∞ where it is 0."""
-        found = [self.probability(token, tokens[:i][-self.n :]) for i, token in enumerate(tokens)]
+        found = [self.probability(token, tokens[max(0, i - self.n + 1) : i]) for i, token in enumerate(tokens)]
         return [math.log(p) if p > 0 else -math.inf for p in found]
+
+    def generate(self, tokens: Sequence[int], count: int, *, generator: torch.Generator | None = None) -> list[int]:
+        """`count` tokens drawn one after the other behind `tokens`."""
+        text = list(tokens)
+        for _ in range(count):
+            context = text[max(0, len(text) - self.n + 1) :]
+            p = torch.tensor([self.probability(token, context) for token in range(self.vocabulary_size)])
+            text.append(int(torch.multinomial(p, 1, generator=generator)))
+        return text[len(tokens) :]
 
 
 class RNNLanguageModel(nn.Module):

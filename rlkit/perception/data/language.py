@@ -1,0 +1,121 @@
+"""Running text as numbers, cut into windows: what a language model learns to continue."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rlkit.errors import RlkitError, check_choice, check_range
+from rlkit.perception.data.root import locate
+from rlkit.perception.data.samples import Data, TensorSamples, split
+from rlkit.perception.data.text import read_reviews
+
+UNKNOWN, END = "<unknown>", "<end>"
+UNITS = ("characters", "words")
+TOKEN = re.compile(r"[a-z0-9]+(?:'[a-z]+)?|[.,;:!?()\"]")
+FEWEST = 10
+"""Paragraphs of a file; with fewer of them, its lines are the texts."""
+
+
+def text(
+    *,
+    data_root: Path | None = None,
+    source: str = "python",
+    unit: str = "characters",
+    length: int = 64,
+    vocabulary: int = 5_000,
+    limit: int | None = None,
+    validation: float = 0.1,
+    test: float = 0.1,
+    split_seed: int = 0,
+) -> Data:
+    """Texts, whose next `unit` (characters or words) is to be predicted from those before it.
+
+    `source`: `python`, the paragraphs of the language's reference, which come with Python; `imdb`, film reviews
+    (`imdb/imdb.csv`); or a text file of one's own, whose paragraphs are the texts. Words are in lower case, and
+    punctuation marks are words. The texts of a part stand one behind the other, an `<end>` behind each; a sample is
+    `length` tokens, and its targets are each one's next. Tokens that are not among the `vocabulary` most frequent of
+    the training texts are `<unknown>`. `limit` keeps only so many texts.
+    """
+    check_choice("data.unit", unit, UNITS)
+    check_range("data.length", length, 1)
+    check_range("data.vocabulary", vocabulary, 3)
+    check_range("data.limit", limit, 1)
+    texts = read_texts(source, data_root)[:limit]
+    tokens = [cut(one, unit) for one in texts]
+    testing, validating, training = (
+        [tokens[i] for i in sorted(part.tolist())] for part in split(len(texts), [test, validation], split_seed)
+    )
+    counts = Counter(token for one in training for token in one)
+    ranked = sorted(counts, key=lambda token: (-counts[token], token))
+    known = (UNKNOWN, END, *ranked[: vocabulary - 2])
+    parts = [windows(numbers(part, known), length) if part else None for part in (training, validating, testing)]
+    if parts[0] is None or parts[2] is None or not len(parts[0]) or not len(parts[2]):
+        raise RlkitError(f"data.source={source}: the texts are too short for data.length={length} and a test part")
+    return Data(
+        train=parts[0],
+        validation=parts[1] if parts[1] is not None and len(parts[1]) else None,
+        test=parts[2],
+        input_shape=(length,),
+        vocabulary=known,
+    )
+
+
+def read_texts(source: str, data_root: Path | None = None) -> list[str]:
+    """The texts of a source; raises RlkitError where there is none, or its file cannot be read."""
+    if source == "python":
+        from pydoc_data.topics import topics
+
+        # Topics quote each other: each paragraph is taken once, so that none is in two parts.
+        paragraphs = (paragraph for name in sorted(topics) for paragraph in topics[name].split("\n\n"))
+        return [one for one in dict.fromkeys(" ".join(paragraph.split()) for paragraph in paragraphs) if one]
+    if source == "imdb":
+        reviews, _ = read_reviews(locate(data_root, "imdb", ["imdb.csv"]) / "imdb.csv")
+        return [review.replace("<br />", " ") for review in dict.fromkeys(reviews)]
+    file = Path(source).expanduser()
+    try:
+        whole = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RlkitError(
+            f"data.source={source} is neither python, imdb nor a text file in UTF-8 that can be read: {error}"
+        ) from error
+    paragraphs = [one.strip("\n") for one in re.split(r"\n\s*\n", whole) if one.strip()]
+    return paragraphs if len(paragraphs) >= FEWEST else [line for line in whole.splitlines() if line.strip()]
+
+
+def cut(text: str, unit: str) -> list[str]:
+    """The characters or the words of a text."""
+    return list(text) if unit == "characters" else TOKEN.findall(text.lower())
+
+
+def numbers(texts: Sequence[Sequence[str]], vocabulary: Sequence[str]) -> list[int]:
+    """The tokens' places in the vocabulary, all texts in one, with END behind each."""
+    place = {token: i for i, token in enumerate(vocabulary)}
+    unknown, end = place[UNKNOWN], place[END]
+    return [number for text in texts for number in (*(place.get(token, unknown) for token in text), end)]
+
+
+def windows(stream: Sequence[int], length: int) -> TensorSamples:
+    """As many windows as fit, side by side: inputs (windows, length), and as targets each token's next."""
+    count = (len(stream) - 1) // length
+    tokens = torch.tensor(stream[: count * length + 1])
+    return TensorSamples(tokens[:-1].view(count, length), tokens[1:].view(count, length))
+
+
+def stream_of(samples: TensorSamples) -> Tensor:
+    """The running text that `windows` cut: (tokens,)."""
+    return torch.cat([samples.inputs.flatten(), samples.targets.flatten()[-1:]])
+
+
+def joined(tokens: Sequence[int], vocabulary: Sequence[str]) -> str:
+    """Numbers as text again; an END is an empty line."""
+    words = [vocabulary[token] for token in tokens]
+    if all(len(token) == 1 for token in vocabulary if token not in (UNKNOWN, END)):
+        return "".join("\n\n" if word == END else "�" if word == UNKNOWN else word for word in words)
+    whole = " ".join("\n\n" if word == END else word for word in words)
+    return re.sub(r" +([.,;:!?)]|\n\n)", r"\1", whole).replace("( ", "(").replace("\n\n ", "\n\n")
