@@ -72,8 +72,8 @@ def read_texts(source: str, data_root: Path | None = None) -> list[str]:
         from pydoc_data.topics import topics
 
         # Topics quote each other: each paragraph is taken once, so that none is in two parts.
-        paragraphs = (paragraph for name in sorted(topics) for paragraph in topics[name].split("\n\n"))
-        return [one for one in dict.fromkeys(" ".join(paragraph.split()) for paragraph in paragraphs) if one]
+        quoted = (" ".join(one.split()) for name in sorted(topics) for one in topics[name].split("\n\n"))
+        return [one for one in dict.fromkeys(quoted) if one]
     if source == "imdb":
         reviews, _ = read_reviews(locate(data_root, "imdb", ["imdb.csv"]) / "imdb.csv")
         return [review.replace("<br />", " ") for review in dict.fromkeys(reviews)]
