@@ -26,7 +26,7 @@ typedef enum {
     RELU_DERIVATIVE, /* times [h > 0] */
 } Finish;
 
-/* c = finish(a b + bias). Element (i, k) of `a` is at a[i * a_row + k * a_step], (k, j) of `b` at
+/* c = finish(a b + bias); with `add`, c + a b. Element (i, k) of `a` is at a[i * a_row + k * a_step], (k, j) of `b` at
  * b[k * b_step + j * b_column], so that either may be a transposed view; `c`, (rows, columns), is dense. */
 typedef struct {
     int64_t rows, columns, depth;
@@ -36,6 +36,7 @@ typedef struct {
     int64_t b_step, b_column;
     float *c;
     const float *bias; /* one number per column, or NULL */
+    bool add;
     Finish finish;
     const float *outputs; /* for the derivatives: of the shape of `c` */
 } Product;

@@ -63,7 +63,7 @@ typedef struct {
     float *c;
     int64_t c_row;
     const float *bias; /* TILE_COLUMNS numbers to start from, or NULL */
-    bool add;          /* to what is in `c`, since this is not the first block of the depth */
+    bool add;          /* to what is in `c` */
     Finish finish;
     const float *outputs;
 } Tile;
@@ -234,7 +234,7 @@ AVX2 void matmul(const Product *p, float *packing)
                     .c = p->c + i * p->columns + j,
                     .c_row = p->columns,
                     .bias = bias,
-                    .add = !first,
+                    .add = p->add || !first,
                     .finish = last ? p->finish : STORE,
                     .outputs = p->outputs ? p->outputs + i * p->columns + j : NULL,
                 };

@@ -5,8 +5,10 @@
 
 #include "kernels.h"
 
-/* The working memory of a batch: the outputs of all hidden layers one after the other, room for d loss / d outputs of
- * two layers, and what `matmul` needs to rearrange a transposed matrix. */
+enum { BLOCK_ROWS = 128 }; /* go through all layers together, so that what a layer makes of them is still in the cache */
+
+/* The working memory of a batch: the outputs of all hidden layers one after the other, then, for a block of rows, room
+ * for d loss / d outputs of two layers, and what `matmul` needs to rearrange a transposed matrix. */
 
 static int64_t widest_hidden(const Mlp *mlp)
 {
@@ -25,23 +27,30 @@ static int64_t hidden_floats(const Mlp *mlp, int64_t rows)
     return floats;
 }
 
+static int64_t block_rows(int64_t rows)
+{
+    return rows < BLOCK_ROWS ? rows : BLOCK_ROWS;
+}
+
 int64_t mlp_workspace_floats(const Mlp *mlp, int64_t rows)
 {
     const int64_t widest = widest_hidden(mlp), last = mlp->layers[mlp->num_layers - 1].outputs;
-    return hidden_floats(mlp, rows) + 2 * rows * widest + packing_floats(widest > last ? widest : last);
+    return hidden_floats(mlp, rows) + 2 * block_rows(rows) * widest + packing_floats(widest > last ? widest : last);
 }
 
-AVX2 void mlp_forward(const Mlp *mlp, int64_t rows, const float *x, float *outputs, float *workspace)
+/* Of `rows` rows from `first` on; `workspace` has room for `all`. */
+AVX2 static void forward_block(const Mlp *mlp, int64_t all, int64_t first, int64_t rows, const float *x, float *outputs,
+                               float *workspace)
 {
     for (int64_t l = 0; l < mlp->num_layers; l++) {
         const Layer *layer = mlp->layers + l;
         const bool last = l + 1 == mlp->num_layers;
-        float *y = last ? outputs : workspace;
+        float *y = (last ? outputs : workspace) + first * layer->outputs;
         const Product product = { /* y = activation(x weights^T + biases) */
             .rows = rows,
             .columns = layer->outputs,
             .depth = layer->inputs,
-            .a = x,
+            .a = l > 0 ? x : x + first * layer->inputs,
             .a_row = layer->inputs,
             .a_step = 1,
             .b = layer->weights,
@@ -53,27 +62,38 @@ AVX2 void mlp_forward(const Mlp *mlp, int64_t rows, const float *x, float *outpu
         };
         matmul(&product, NULL);
         if (!last)
-            workspace += rows * layer->outputs;
+            workspace += all * layer->outputs;
         x = y;
     }
 }
 
-AVX2 static void sum_rows(const float *matrix, int64_t rows, int64_t columns, float *restrict sums)
+AVX2 void mlp_forward(const Mlp *mlp, int64_t rows, const float *x, float *outputs, float *workspace)
 {
-    memset(sums, 0, columns * sizeof(float));
+    for (int64_t first = 0; first < rows; first += BLOCK_ROWS)
+        forward_block(mlp, rows, first, block_rows(rows - first), x, outputs, workspace);
+}
+
+AVX2 static void sum_rows(const float *matrix, int64_t rows, int64_t columns, bool add, float *restrict sums)
+{
+    if (!add)
+        memset(sums, 0, columns * sizeof(float));
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < columns; j++)
             sums[j] += matrix[i * columns + j];
 }
 
-AVX2 void mlp_backward(const Mlp *mlp, int64_t rows, const float *x, const float *d_outputs, float *workspace)
+/* Adds what `rows` rows from `first` on contribute to the derivatives; the first block starts them. */
+AVX2 static void backward_block(const Mlp *mlp, int64_t all, int64_t first, int64_t rows, const float *x,
+                                const float *d_outputs, float *workspace)
 {
-    const int64_t hidden = hidden_floats(mlp, rows), widest = rows * widest_hidden(mlp);
+    const int64_t hidden = hidden_floats(mlp, all), widest = block_rows(all) * widest_hidden(mlp);
     float *deltas[2] = {workspace + hidden, workspace + hidden + widest}, *packing = workspace + hidden + 2 * widest;
-    const float *inputs = workspace + hidden, *d_y = d_outputs;
+    const float *d_y = d_outputs + first * mlp->layers[mlp->num_layers - 1].outputs;
+    const float *layer_inputs = workspace + hidden;
     for (int64_t l = mlp->num_layers - 1; l >= 0; l--) {
         const Layer *layer = mlp->layers + l;
-        inputs = l > 0 ? inputs - rows * layer->inputs : x;
+        layer_inputs = l > 0 ? layer_inputs - all * layer->inputs : x;
+        const float *inputs = layer_inputs + first * layer->inputs;
         const Product d_weights = { /* d_y^T inputs */
             .rows = layer->outputs,
             .columns = layer->inputs,
@@ -85,10 +105,11 @@ AVX2 void mlp_backward(const Mlp *mlp, int64_t rows, const float *x, const float
             .b_step = layer->inputs,
             .b_column = 1,
             .c = layer->d_weights,
+            .add = first > 0,
             .finish = STORE,
         };
         matmul(&d_weights, packing);
-        sum_rows(d_y, rows, layer->outputs, layer->d_biases);
+        sum_rows(d_y, rows, layer->outputs, first > 0, layer->d_biases);
         if (l == 0)
             break;
         const Finish derivatives[] = {[STORE] = STORE, [TANH] = TANH_DERIVATIVE, [RELU] = RELU_DERIVATIVE};
@@ -109,4 +130,13 @@ AVX2 void mlp_backward(const Mlp *mlp, int64_t rows, const float *x, const float
         matmul(&d_inputs, packing);
         d_y = deltas[l % 2];
     }
+}
+
+AVX2 void mlp_backward(const Mlp *mlp, int64_t rows, const float *x, const float *d_outputs, float *workspace)
+{
+    int64_t first = 0;
+    do { /* once even for no rows, whose derivatives are zero */
+        backward_block(mlp, rows, first, block_rows(rows - first), x, d_outputs, workspace);
+        first += BLOCK_ROWS;
+    } while (first < rows);
 }
