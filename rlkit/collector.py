@@ -9,7 +9,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from rlkit.buffers.transition import Transition
 from rlkit.errors import RlkitError
-from rlkit.spaces import Array, Obs, leaves
+from rlkit.spaces import Array, Obs, all_finite, count_true, leaves
 
 if TYPE_CHECKING:
     from rlkit.agents.base import Acting
@@ -56,7 +56,7 @@ class Collector:
             next_obs, reward, terminated, truncated, info = self._call("step", step.env_action)
             done = terminated | truncated
             final_obs: dict[int, Obs] = {}
-            if any_done := done.any():
+            if any_done := count_true(done) > 0:
                 next_obs, info, final_obs = self._after_done(next_obs, info, done)
             next_mask = _action_mask(info)
             taken = self._obs, step.action, self._checked_reward(reward), terminated, truncated
@@ -85,7 +85,7 @@ class Collector:
         self._returns += step.reward
         self._lengths += step.valid
         next_step = self._mode == AutoresetMode.NEXT_STEP
-        self.timesteps += int(np.count_nonzero(step.valid)) if next_step else self.num_envs
+        self.timesteps += count_true(step.valid) if next_step else self.num_envs
         if done is not None:
             for i in np.flatnonzero(done):
                 episodes.append(Episode(float(self._returns[i]), int(self._lengths[i])))
@@ -103,9 +103,9 @@ class Collector:
             raise RlkitError(f"{self.name} raised in {method} {where}".replace("\n", " ")) from error
 
     def _checked(self, obs: Any) -> Obs:
-        batch = tuple(leaf.copy() for leaf in leaves(self._space, obs))  # vector envs may reuse their arrays
+        batch = tuple([leaf.copy() for leaf in leaves(self._space, obs)])  # vector envs may reuse their arrays
         for leaf in batch:
-            if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
+            if leaf.dtype.kind == "f" and not all_finite(leaf):
                 raise RlkitError(
                     f"{self.name} returned an observation that is not finite after {self.timesteps} timesteps: "
                     f"{leaf[~np.isfinite(leaf)][0]} in environment {np.argwhere(~np.isfinite(leaf))[0][0]}"
@@ -113,7 +113,7 @@ class Collector:
         return batch
 
     def _checked_reward(self, reward: Array) -> Array:
-        if not np.isfinite(reward).all():
+        if not all_finite(reward):
             bad = int(np.flatnonzero(~np.isfinite(reward))[0])
             raise RlkitError(f"{self.name} returned the reward {reward[bad]} after {self.timesteps} timesteps")
         return reward

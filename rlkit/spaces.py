@@ -50,6 +50,16 @@ def stacked(space: spaces.Space[Any], observations: Sequence[Any]) -> Any:
     return np.array(observations, dtype=space.dtype)
 
 
+def count_true(flags: Array) -> int:
+    """How many flags are set; of a few, in a fraction of the time that NumPy's own functions take."""
+    return flags.tobytes().count(1)
+
+
+def all_finite(numbers: Array) -> bool:
+    """Whether none is infinite or no number at all."""
+    return count_true(np.isfinite(numbers)) == numbers.size
+
+
 def masked(logits: Array, action_mask: Array | None) -> Array:
     """The logits with `MASKED_LOGIT` where the boolean mask of the same shape is False; None masks nothing."""
     return logits if action_mask is None else np.where(action_mask, logits, MASKED_LOGIT)

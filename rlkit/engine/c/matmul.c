@@ -202,6 +202,48 @@ AVX2 static void pack_a(const float *a, int64_t row, int64_t step, int64_t depth
     }
 }
 
+/* The sums of the elements of four registers. */
+INLINE __m128 sums_of(const __m256 x[4])
+{
+    __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps(x[0], x[1]), _mm256_hadd_ps(x[2], x[3]));
+    return _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1));
+}
+
+/* The product of one row with columns of `b` that are dense, for which rearranging `b` would take longer than the rest:
+ * four columns at a time, eight steps of the depth in each. */
+AVX2 static void multiply_row(const Product *p)
+{
+    const int64_t whole = p->depth / LANES * LANES;
+    for (int64_t j = 0; j < p->columns; j += 4) {
+        const int count = p->columns - j < 4 ? (int)(p->columns - j) : 4;
+        const float *b[4];
+        for (int q = 0; q < 4; q++) /* the last one in place of those beyond it */
+            b[q] = p->b + (j + (q < count ? q : count - 1)) * p->b_column;
+        __m256 parts[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
+        for (int64_t k = 0; k < whole; k += LANES) {
+            const __m256 factors = _mm256_loadu_ps(p->a + k);
+#pragma GCC unroll 4
+            for (int q = 0; q < 4; q++)
+                parts[q] = _mm256_fmadd_ps(factors, _mm256_loadu_ps(b[q] + k), parts[q]);
+        }
+        float sums[4];
+        _mm_storeu_ps(sums, sums_of(parts));
+        for (int q = 0; q < count; q++) {
+            float sum = p->bias ? sums[q] + p->bias[j + q] : sums[q];
+            for (int64_t k = whole; k < p->depth; k++)
+                sum += p->a[k] * b[q][k];
+            p->c[j + q] = sum;
+        }
+    }
+    for (int64_t j = 0; j < p->columns; j += LANES) {
+        const int64_t left = p->columns - j < LANES ? p->columns - j : LANES;
+        float x[LANES] = {0};
+        memcpy(x, p->c + j, left * sizeof(float));
+        _mm256_storeu_ps(x, finished(_mm256_loadu_ps(x), p->finish, NULL));
+        memcpy(p->c + j, x, left * sizeof(float));
+    }
+}
+
 int64_t packing_floats(int64_t rows)
 {
     return (rows + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS * BLOCK_DEPTH;
@@ -209,6 +251,10 @@ int64_t packing_floats(int64_t rows)
 
 AVX2 void matmul(const Product *p, float *packing)
 {
+    if (p->rows == 1 && p->a_step == 1 && p->b_step == 1 && !p->add && !p->outputs) {
+        multiply_row(p);
+        return;
+    }
     float panel[BLOCK_DEPTH * TILE_COLUMNS] __attribute__((aligned(64)));
     int64_t k = 0;
     do { /* once even for a depth of zero, whose product is zero */
