@@ -57,7 +57,7 @@ def count_true(flags: Array) -> int:
 
 def all_finite(numbers: Array) -> bool:
     """Whether none is infinite or no number at all."""
-    return count_true(np.isfinite(numbers)) == numbers.size
+    return 0 not in np.isfinite(numbers).tobytes()  # in less time than by .all()
 
 
 def masked(logits: Array, action_mask: Array | None) -> Array:

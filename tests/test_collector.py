@@ -195,15 +195,20 @@ def test_seeds_decide_the_data() -> None:
 def test_numbers_are_finite_however_large(dtype: Any) -> None:
     largest = np.finfo(dtype).max
     numbers = np.full((3, 4), largest, dtype)
-    assert all_finite(numbers) and all_finite(numbers[:, ::2]) and all_finite(numbers[:0])
+    assert all_finite(numbers)
+    assert all_finite(numbers[:, ::2])
+    assert all_finite(numbers[:0])
     for bad in (np.nan, np.inf, -np.inf):
         for place in ((0, 0), (2, 3)):
             with_one = np.zeros((3, 4), dtype)
             with_one[place] = bad
-            assert not all_finite(with_one) and all_finite(with_one[:, 1:3])
+            assert not all_finite(with_one)
+            assert all_finite(with_one[:, 1:3])
     assert all_finite(np.arange(5))
 
 
 def test_flags_are_counted() -> None:
     flags = np.array([[True, False], [True, True]])
-    assert count_true(flags) == 3 and count_true(flags[:, 1]) == 1 and count_true(~flags & flags) == 0
+    assert count_true(flags) == 3
+    assert count_true(flags[:, 1]) == 1
+    assert count_true(~flags & flags) == 0
