@@ -88,14 +88,18 @@ def read_env(path: str | Path) -> dict[str, Any]:
 def _describe(agent: Agent) -> dict[str, Any]:
     """All that it takes to rebuild the agent; constant over a run."""
     from rlkit import __version__
+    from rlkit.networks import backbone
     from rlkit.space_json import to_json
 
+    network = dataclasses.asdict(agent.network_config)
+    if network["backbone"] is not None:
+        network["backbone"] = backbone.description(agent.model)  # its weights are the agent's; what they are of is here
     return {
         "format": FORMAT,
         "rlkit": __version__,
         "agent": agent.config.name,
         "config": dataclasses.asdict(agent.config),
-        "network": dataclasses.asdict(agent.network_config),
+        "network": network,
         "observation_space": to_json(agent.observation_space),
         "action_space": to_json(agent.action_space),
         "env": agent.env,

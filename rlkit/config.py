@@ -42,17 +42,22 @@ class NetworkConfig:
     encoder: str = "auto"
     """`auto` picks by observation space: a CNN for images, one-hot for discrete, the vector itself otherwise;
     `mlp` flattens images too; `cnn` treats every array of two or more dimensions as an image."""
+    backbone: Any = None
+    """The run folder of a companion model (`rlkit.perception`), whose features of images take the place of the CNN's;
+    null: none. It is saved with the agent."""
+    freeze_backbone: bool = True
+    """Leave the backbone as it is; images are then encoded before the network that learns. false: tune it with it."""
     hidden_sizes: list[int] | None = None
-    """Units of each hidden layer of the policy and of the value network, which share nothing but a CNN; null:
-    [64, 64], or no hidden layer behind a CNN."""
+    """Units of each hidden layer of the policy and of the value network, which share nothing but what encodes images;
+    null: [64, 64], or no hidden layer behind a CNN that is no backbone."""
     activation: str = "tanh"
     """`tanh` or `relu`."""
     initialization: str = "orthogonal"
     """Of the weights; biases start at zero. `orthogonal`: with gain √2, and 0.01 for a policy's outputs, whose first
     actions are then nearly uniform; `he_normal`: N(0, 2 / inputs), outputs included (Keras's `he_normal`)."""
     normalize_obs: bool = False
-    """Whiten vector observations by running statistics, clipped to ±10. The statistics are part of the model
-    file, and stand still in evaluation."""
+    """Whiten vector observations, and the features of a frozen backbone, by running statistics, clipped to ±10. The
+    statistics are part of the model file, and stand still in evaluation."""
     squash: bool = False
     """Box actions: squash the Gaussian through tanh onto the action bounds. Otherwise actions are clipped to them."""
     log_std_init: float = 0.0

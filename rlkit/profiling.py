@@ -218,7 +218,7 @@ def products_per_row(network: ActorCritic | QNetwork, function: Callable[..., An
         backward += flops * (1 + inputs[0].requires_grad)
 
     layers = [module for module in network.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-    shapes: list[tuple[int, ...]] = [(network.features.vector_size,)] if network.features.vectors else []
+    shapes: list[tuple[int, ...]] = [(network.features.vector_size,)] if network.features.has_vector else []
     shapes += [image_shape(network.features.leaves[i]) for i in network.features.images]
     with ExitStack() as stack:
         for layer in layers:

@@ -306,7 +306,7 @@ def test_flat_parameters_are_the_modules_own() -> None:
 @pytest.mark.parametrize(
     ("observation_space", "config", "words"),
     [
-        (spaces.Box(0, 255, (36, 36, 3), np.uint8), {}, "the network has convolutions"),
+        (spaces.Box(0, 255, (36, 36, 3), np.uint8), {}, "the network encodes images"),
         (spaces.Box(-1, 1, (3,)), {"state_dependent_std": True}, "the standard deviation depends on the state"),
     ],
 )

@@ -127,5 +127,34 @@ class Bad(gym.Env[Any, Any]):
         return obs, 0.0, False, False, {}
 
 
+class Pictures(gym.Env[Any, Any]):
+    """Pictures of 16 x 16, drawn from the seed, that reward those who choose their brightest channel; 8 an episode."""
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012 (as Gymnasium has it)
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        self.render_mode = render_mode
+        self.observation_space = spaces.Box(0, 255, (16, 16, 3), np.uint8)
+        self.action_space = spaces.Discrete(3)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._draw(), {}
+
+    def step(self, action: Any) -> Transition:
+        reward = float(action == self.picture.sum((0, 1)).argmax())
+        self.steps += 1
+        return self._draw(), reward, self.steps == 8, False, {}
+
+    def render(self) -> Any:
+        return self.picture
+
+    def _draw(self) -> Any:
+        self.picture = self.np_random.integers(0, 256, (16, 16, 3)).astype(np.uint8)
+        return self.picture
+
+
+gym.register("user/Pictures-v0", "user_envs:Pictures")
 gym.register("user/Walk-v0", "user_envs:Walk")
 gym.register("user/Bad-v0", "user_envs:Bad")

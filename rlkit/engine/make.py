@@ -57,11 +57,13 @@ def make_q_network(
 def place(network: ActorCritic | QNetwork, device: str) -> str:
     """Moves the network to its device, and says what `device=auto` became; raises RlkitError if there is no GPU."""
     if device == "auto":
-        device = "cuda" if len(network.cnns) and torch.cuda.is_available() else "cpu"
+        images = len(network.cnns) or len(network.features.encoders)
+        device = "cuda" if images and torch.cuda.is_available() else "cpu"
     elif device == "cuda" and not torch.cuda.is_available():
         raise RlkitError("device=cuda, but torch finds no CUDA device here; device=auto or device=cpu would work")
     network.to(ranks.gpu() if device == "cuda" else device)
-    network.features.cpu()  # observations are normalised before they go to the device
+    if network.features.statistics is not None:
+        network.features.statistics.cpu()  # observations are normalised before they go to the device
     return device
 
 

@@ -143,7 +143,7 @@ class NumpyEngine:
 def unsupported(network: ActorCritic) -> str | None:
     """Why this engine cannot compute a network, or None where it can."""
     if len(network.cnns):
-        return "the network has convolutions"
+        return "the network encodes images"
     if isinstance(network.head, Gaussian) and network.head.state_dependent_std:
         return "the standard deviation depends on the state"
     if next(network.parameters()).is_cuda:

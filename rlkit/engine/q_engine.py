@@ -215,7 +215,7 @@ def _d_outputs(d_q_values: Array, dueling: str) -> Array:
 def q_unsupported(network: QNetwork) -> str | None:
     """Why NumPy cannot compute a Q-network, or None where it can."""
     if len(network.cnns):
-        return "the network has convolutions"
+        return "the network encodes images"
     if network.noisy:
         return "the network is noisy"
     if network.atoms is not None:

@@ -9,8 +9,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rlkit.config import NetworkConfig
-from rlkit.networks.encoders import ImageEncoders, hidden_sizes
-from rlkit.networks.features import ObsFeatures
+from rlkit.networks.encoders import hidden_sizes, make_encoders
 from rlkit.networks.heads import LOG_STD_LIMITS, Gaussian, Head, make_head
 from rlkit.networks.mlp import mlp
 
@@ -27,8 +26,7 @@ class ActorCritic(nn.Module):
     ) -> None:
         super().__init__()
         self.head: Head = make_head(action_space, config)
-        self.features = ObsFeatures(observation_space, encoder=config.encoder, normalize=config.normalize_obs)
-        self.cnns = ImageEncoders(self.features, config, generator)
+        self.features, self.cnns = make_encoders(observation_space, config, generator)
         inputs, hidden = self.cnns.num_outputs, hidden_sizes(config, self.cnns)
         # The policy's small last gain makes its first actions nearly uniform: see docs/ppo-details.md.
         self.actor = mlp([inputs, *hidden, self.head.num_outputs], config, 0.01, generator)

@@ -1,22 +1,59 @@
-"""What every network starts with: a CNN for each image of an observation, put beside the vector."""
+"""What every network starts with: an encoder for each image of an observation, put beside the vector."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import torch
+from gymnasium import spaces
 from torch import Tensor, nn
 
 from rlkit.config import NetworkConfig
-from rlkit.networks.features import ObsFeatures, image_shape
+from rlkit.errors import RlkitError
+from rlkit.networks.backbone import BackboneEncoder, make_backbone
+from rlkit.networks.features import ObsFeatures, backbone_encoder, image_shape
 from rlkit.networks.mlp import cnn
+
+if TYPE_CHECKING:
+    from rlkit.perception.backbone import Backbone
+
+
+def make_encoders(
+    space: spaces.Space[Any], config: NetworkConfig, generator: torch.Generator
+) -> tuple[ObsFeatures, ImageEncoders]:
+    """What makes features of observations: before the network that learns, and its first part.
+
+    A frozen backbone is in the former, a tuned one in the latter. Raises RlkitError where it does not fit.
+    """
+    backbone = make_backbone(config)
+    frozen = backbone if config.freeze_backbone else None
+    features = ObsFeatures(space, encoder=config.encoder, normalize=config.normalize_obs, backbone=frozen)
+    if backbone and not (features.images or features.encoded):
+        hint = "; network.encoder=auto would look for some" if config.encoder == "mlp" else ""
+        raise RlkitError(f"network.backbone={config.backbone} takes images, and there are none in {space}{hint}")
+    return features, ImageEncoders(features, config, generator, None if frozen else backbone)
 
 
 class ImageEncoders(nn.ModuleList):
-    """`ObsFeatures`' output to one (batch, num_outputs) tensor; the vector itself where there are no images."""
+    """`ObsFeatures`' output to one (batch, num_outputs) tensor; the vector itself where there are no images.
 
-    def __init__(self, features: ObsFeatures, config: NetworkConfig, generator: torch.Generator) -> None:
+    Each image has a CNN of its own, or all have a `backbone` in common.
+    """
+
+    def __init__(
+        self,
+        features: ObsFeatures,
+        config: NetworkConfig,
+        generator: torch.Generator,
+        backbone: Backbone | None = None,
+    ) -> None:
         images = [features.leaves[i] for i in features.images]
-        super().__init__(cnn(image_shape(space), config, generator) for space in images)
-        self.num_outputs = features.vector_size + 512 * len(images)
+        super().__init__(
+            backbone_encoder(backbone, space) if backbone else cnn(image_shape(space), config, generator)
+            for space in images
+        )
+        sizes = [encoder.num_outputs if isinstance(encoder, BackboneEncoder) else 512 for encoder in self]
+        self.num_outputs = features.vector_size + sum(sizes)
         self._scales = [255.0 if space.dtype == "uint8" else 1.0 for space in images]
 
     def forward(self, features: tuple[Tensor, ...]) -> Tensor:
@@ -31,4 +68,4 @@ def hidden_sizes(config: NetworkConfig, encoders: ImageEncoders) -> list[int]:
     """The units of each hidden layer behind the encoders."""
     if config.hidden_sizes is not None:
         return list(config.hidden_sizes)
-    return [] if len(encoders) else [64, 64]
+    return [] if len(encoders) and config.backbone is None else [64, 64]

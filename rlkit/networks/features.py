@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gymnasium import spaces
 from torch import nn
 
+from rlkit.networks.backbone import BackboneEncoder
 from rlkit.networks.normalization import CLIP, RunningStatistics
 from rlkit.spaces import Array, Obs, leaf_spaces
+
+if TYPE_CHECKING:
+    from rlkit.perception.backbone import Backbone
 
 SMALLEST_IMAGE = 8
 
@@ -36,6 +40,12 @@ def image_shape(space: spaces.Space[Any]) -> tuple[int, int, int]:
     return (shape[2], shape[0], shape[1]) if _channels_last(shape) else (shape[0], shape[1], shape[2])
 
 
+def backbone_encoder(backbone: Backbone, space: spaces.Space[Any]) -> BackboneEncoder:
+    """What a backbone makes of an image leaf; raises RlkitError where it cannot."""
+    assert isinstance(space, spaces.Box)
+    return BackboneEncoder(backbone, space, image_shape(space))
+
+
 def _channels_last(shape: tuple[int, ...]) -> bool:
     return shape[-1] < shape[0]
 
@@ -44,26 +54,38 @@ class ObsFeatures(nn.Module):
     """Splits an observation into the vector and the images that a network takes; learns nothing by gradients.
 
     Vector leaves are flattened, discrete ones one-hot, and all put side by side; with `normalize`, Box leaves
-    among them are whitened by running statistics, which `update` feeds and which are saved with the model.
+    among them are whitened by running statistics, which `update` feeds and which are saved with the model. A frozen
+    `backbone` makes vectors of the images.
     """
 
-    def __init__(self, space: spaces.Space[Any], *, encoder: str = "auto", normalize: bool = False) -> None:
+    def __init__(
+        self,
+        space: spaces.Space[Any],
+        *,
+        encoder: str = "auto",
+        normalize: bool = False,
+        backbone: Backbone | None = None,
+    ) -> None:
         super().__init__()
         self.leaves = leaf_spaces(space)
-        self.images = [i for i, leaf in enumerate(self.leaves) if is_image(leaf, encoder)]
-        self.vectors = [i for i in range(len(self.leaves)) if i not in self.images]
-        self.vector_size = sum(_vector_size(self.leaves[i]) for i in self.vectors)
+        images = [i for i, leaf in enumerate(self.leaves) if is_image(leaf, encoder)]
+        self.vectors = [i for i in range(len(self.leaves)) if i not in images]
+        self.images = [] if backbone else images
+        self.encoded = images if backbone else []
+        encoders = [backbone_encoder(backbone, self.leaves[i]) for i in images] if backbone else []
+        self.encoders = nn.ModuleList(encoders)
+        num_features = sum(encoder.num_outputs for encoder in encoders)
+        self.vector_size = sum(_vector_size(self.leaves[i]) for i in self.vectors) + num_features
+        self.has_vector = bool(self.vectors or self.encoded)
         self.statistics = RunningStatistics(self.vector_size) if normalize and self.vector_size else None
         self._is_vector = len(self.leaves) == 1 and isinstance(space, spaces.Box) and len(space.shape) == 1
-        self._whitened = np.concatenate(
-            [np.full(_vector_size(self.leaves[i]), isinstance(self.leaves[i], spaces.Box)) for i in self.vectors]
-            or [np.zeros(0, np.bool_)]
-        )
+        kinds = [(_vector_size(self.leaves[i]), isinstance(self.leaves[i], spaces.Box)) for i in self.vectors]
+        self._whitened = np.concatenate([np.full(*kind) for kind in [*kinds, (num_features, True)]])
 
     def __call__(self, obs: Obs) -> tuple[Array, ...]:
         """The (batch, vector_size) vector, if any leaf makes part of it, then each image: (batch, c, h, w)."""
         images = tuple(_channels_first(obs[i], self.leaves[i]) for i in self.images)
-        if not self.vectors:
+        if not self.has_vector:
             return images
         vector = self._vector(obs)
         if self.statistics is not None:
@@ -81,6 +103,9 @@ class ObsFeatures(nn.Module):
         if self._is_vector and obs[0].dtype == np.float32:
             return obs[0]
         parts = [_as_vector(obs[i], self.leaves[i]) for i in self.vectors]
+        for i, encoder in zip(self.encoded, self.encoders, strict=True):
+            assert isinstance(encoder, BackboneEncoder)
+            parts.append(encoder.encode(_channels_first(obs[i], self.leaves[i])))
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 

@@ -13,8 +13,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rlkit.config import NetworkConfig
-from rlkit.networks.encoders import ImageEncoders, hidden_sizes
-from rlkit.networks.features import ObsFeatures
+from rlkit.networks.encoders import hidden_sizes, make_encoders
 from rlkit.networks.mlp import mlp
 from rlkit.networks.noisy import NoisyLinear
 from rlkit.spaces import Array
@@ -45,8 +44,7 @@ class QNetwork(nn.Module):
         super().__init__()
         self.dueling, self.noisy = dueling, noisy_std is not None
         self.register_buffer("atoms", None if atoms is None else torch.as_tensor(atoms), persistent=False)
-        self.features = ObsFeatures(observation_space, encoder=config.encoder, normalize=config.normalize_obs)
-        self.cnns = ImageEncoders(self.features, config, generator)
+        self.features, self.cnns = make_encoders(observation_space, config, generator)
         num_outputs = (num_actions + (dueling != "none")) * (1 if atoms is None else len(atoms))
         sizes = [self.cnns.num_outputs, *hidden_sizes(config, self.cnns), num_outputs]
         linear = nn.Linear if noisy_std is None else partial(NoisyLinear, std=noisy_std)

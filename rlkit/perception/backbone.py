@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rlkit.errors import RlkitError
-from rlkit.perception.checkpoint import load_model
+from rlkit.perception.checkpoint import Description, build_model, load_model
 from rlkit.perception.inputs import Inputs
 
 
@@ -19,12 +20,21 @@ class Backbone(nn.Module):
     Frozen, it has neither gradients nor a training mode: dropout is off and batch normalisation keeps its statistics.
     """
 
-    def __init__(self, model: nn.Module, inputs: Inputs | None = None, *, frozen: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Inputs | None = None,
+        *,
+        frozen: bool = False,
+        description: Description | None = None,
+    ) -> None:
         super().__init__()
         if not hasattr(model, "encode") or not isinstance(getattr(model, "feature_size", None), int):
             raise RlkitError(f"{type(model).__name__} is no backbone: it has no `encode` and `feature_size`")
         self.model = model
         self.inputs = inputs or Inputs()
+        self.description = description
+        """What it takes to build it again, if it comes from a run."""
         self.frozen = False
         if frozen:
             self.freeze()
@@ -35,8 +45,25 @@ class Backbone(nn.Module):
 
         Raises RlkitError when there is none, it is damaged, or its network cannot encode.
         """
-        model, inputs, _ = load_model(path)
-        return cls(model, inputs, frozen=frozen)
+        model, inputs, description = load_model(path)
+        return cls(model, inputs, frozen=frozen, description=description)
+
+    @classmethod
+    def build(cls, description: Mapping[str, Any], *, frozen: bool = True) -> Backbone:
+        """One of random weights, for those that were saved elsewhere; `description` has the fields of `Description`.
+
+        Raises RlkitError where it describes no backbone.
+        """
+        try:
+            described = Description(**description)
+        except TypeError as error:
+            raise RlkitError(f"this describes no companion model: {error}") from error
+        return cls(*build_model(described), frozen=frozen, description=described)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(channels, height, width) of the images that the network was built for; of others theirs, () if unknown."""
+        return tuple(getattr(self.model, "input_shape", ()))
 
     @property
     def feature_size(self) -> int:
@@ -50,11 +77,11 @@ class Backbone(nn.Module):
         Images are (batch, channels, height, width), bytes or from 0 to 1, and enlarged or shrunk to the size that the
         network was built for; grey ones are repeated for a network of colours, and colours made grey for one of grey.
         """
-        shape: Any = getattr(self.model, "input_shape", ())
+        shape = self.input_shape
         if obs.dtype == torch.uint8:
             obs = obs.float() / 255
         if len(shape) == 3 and obs.dim() == 4:
-            obs = _fitting(obs, tuple(shape))
+            obs = _fitting(obs, (shape[0], shape[1], shape[2]))
         encode: Any = self.model.encode
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             features: Tensor = encode(self.inputs(obs))

@@ -107,13 +107,17 @@ def read_description(path: str | Path) -> tuple[Path, Description]:
         raise damaged(file, error) from error
 
 
+def build_model(description: Description) -> tuple[nn.Module, Inputs]:
+    """The model as it is described, of random weights, and what goes before it; RlkitError for unknown names."""
+    return make_model(description.model, **description.fields), Inputs(**description.inputs)
+
+
 def load_model(path: str | Path) -> tuple[nn.Module, Inputs, Description]:
     """The model saved at `path`, in evaluation mode, and what goes before it; raises RlkitError like the above."""
     folder, description = read_description(path)
     tensors, _ = read_tensors(folder / MODEL_FILE)
     try:
-        model = make_model(description.model, **description.fields)
-        inputs = Inputs(**description.inputs)
+        model, inputs = build_model(description)
     except TypeError as error:
         raise damaged(folder / DESCRIPTION_FILE, error) from error
     found = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}

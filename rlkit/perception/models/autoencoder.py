@@ -34,7 +34,7 @@ class Autoencoder(nn.Module):
         else:
             self.encoder = dense_encoder(input_shape, hidden_sizes, latent_size, dropout)
             self.decoder = dense_decoder(latent_size, hidden_sizes, input_shape, dropout)
-        self.feature_size = latent_size
+        self.input_shape, self.feature_size = tuple(input_shape), latent_size
 
     def encode(self, images: Tensor) -> Tensor:
         """(batch, *input_shape) -> latent numbers, (batch, latent_size)."""
@@ -78,7 +78,7 @@ class AdversarialAutoencoder(nn.Module):
         self.discriminator = nn.Sequential(
             *layers, nn.Linear(size, 1), nn.Flatten(0)
         )  # (batch, latent_size) -> (batch,)
-        self.feature_size = latent_size
+        self.input_shape, self.feature_size = tuple(input_shape), latent_size
 
     def encode(self, images: Tensor) -> Tensor:
         """(batch, *input_shape) -> latent numbers, (batch, latent_size)."""

@@ -30,6 +30,7 @@ class MLP(nn.Module):
         init: str | float = "torch",
     ) -> None:
         super().__init__()
+        self.input_shape = tuple(int(size) for size in input_shape)
         self.input_size = math.prod(int(size) for size in input_shape)
         dropouts = [float(dropout)] * len(hidden_sizes) if isinstance(dropout, int | float) else list(dropout)
         if len(dropouts) != len(hidden_sizes):

@@ -34,7 +34,7 @@ class VAE(nn.Module):
         else:
             self.encoder = dense_encoder(input_shape, hidden_sizes, 2 * latent_size, 0.0)
             self.decoder = dense_decoder(latent_size, hidden_sizes, input_shape, 0.0)
-        self.feature_size = latent_size
+        self.input_shape, self.feature_size = tuple(input_shape), latent_size
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, *input_shape) -> mean and log variance of q(z|x), each (batch, latent_size)."""
