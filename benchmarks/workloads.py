@@ -164,7 +164,7 @@ WORKLOADS = {
         "PPO on CartPole-v1, rollouts of 32,768 steps: rlkit with 1,024 environments in Gymnasium's own vector "
         "implementation, SB3 with the number of environments that is fastest for it",
         agent="ppo",
-        timesteps=32_768 * 10,
+        timesteps=32_768 * 32,
         num_envs=1024,
         hyperparameters={
             "num_steps": 32,

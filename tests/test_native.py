@@ -12,6 +12,7 @@ import sys
 import sysconfig
 import threading
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from test_engine import (
     A2C_LOSS,
@@ -45,6 +46,7 @@ from rlkit.engine.flat import flatten_parameters
 from rlkit.engine.make import chosen, make_engine, make_q_engine, make_q_network
 from rlkit.engine.numpy_engine import NUMPY
 from rlkit.engine.q_engine import TDBatch, dqn_gradient
+from rlkit.engine.threads import in_threads
 from rlkit.errors import RlkitError
 from rlkit.losses import dqn_loss
 from rlkit.networks.mlp import mlp
@@ -99,6 +101,9 @@ def test_outputs_and_gradients_of_mlps_are_numpys_and_torchs(
     with torch.no_grad():
         for parameter in module.parameters():  # biases too
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)))
+        if activation == "relu":  # where a unit's input is next to zero, rounding may switch it off, and its gradient
+            hidden = [module[: i + 1](torch.from_numpy(x)) for i in range(0, len(module) - 1, 2)]
+            assume(all(float(inputs.abs().min()) > 1e-6 for inputs in hidden))
     gradients = flatten_parameters(module)[1]
     found = {}
     for name, primitives in (("numpy", NUMPY), ("native", native.NATIVE)):
@@ -549,6 +554,59 @@ def test_other_threads_run_meanwhile_but_not_on_the_same_network() -> None:
     for thread in threads:
         thread.join()
     assert "computing in another thread" in str(errors[0])
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+def test_threads_share_tasks_and_say_what_went_wrong(threads: int) -> None:
+    done: list[int] = []
+    in_threads([partial(done.append, i) for i in range(50)], threads)
+    assert sorted(done) == list(range(50))
+
+    def fail() -> None:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        in_threads([partial(done.append, 50), fail, partial(done.append, 51)], threads)
+
+
+def test_a_thread_that_does_not_begin_is_not_waited_for() -> None:
+    begun, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        over.wait(60)
+
+    def leave_it_to_the_other() -> None:
+        assert begun.wait(60)
+
+    # Two threads: the only helper is kept busy by the first call, made elsewhere, while the second goes on without it.
+    elsewhere = threading.Thread(target=in_threads, args=([leave_it_to_the_other, hold], 2))
+    elsewhere.start()
+    assert begun.wait(60)
+    done: list[int] = []
+    in_threads([partial(done.append, i) for i in range(3)], 2)
+    over.set()
+    elsewhere.join(60)
+    assert done == [0, 1, 2]
+
+
+@needs_native
+def test_the_number_of_threads_makes_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, d_outputs = floats(1500, 17), floats(1500, 3, seed=1) / 1500
+    results: list[list[Array]] = []
+    for threads in (1, 2, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        module = mlp([17, 128, 128, 3], NetworkConfig(), 1.0, torch.Generator().manual_seed(0))
+        _, gradients = flatten_parameters(module)
+        tower = native.NativeMLP(module)
+        for _ in range(3):
+            outputs = tower.forward(x)
+            tower.backward(d_outputs)
+        assert len(tower._mlps) > 2  # several shards, or this proves nothing
+        results.append([outputs, gradients.numpy().copy()])
+    for other in results[1:]:
+        np.testing.assert_array_equal(other[0], results[0][0])
+        np.testing.assert_array_equal(other[1], results[0][1])
 
 
 # Without it

@@ -6,9 +6,12 @@ An optional extension: `missing` says why it is not there, where it is not.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from rlkit.buffers.batch import PolicyBatch
@@ -18,6 +21,7 @@ from rlkit.engine.optim import MOMENTS, Adam, Optimizer, RMSprop
 from rlkit.engine.policy_gradient import a2c_gradient, ppo_gradient, reinforce_gradient, whitened
 from rlkit.engine.primitives import Primitives
 from rlkit.engine.q_engine import TDBatch, dqn_gradient
+from rlkit.engine.threads import in_threads
 from rlkit.spaces import Array
 
 if TYPE_CHECKING:
@@ -35,26 +39,67 @@ except ImportError as error:
     missing = f"the C engine cannot run here: {error}"
 
 
+SHARD_WORK, LEAST_ROWS = 2e7, 256
+"""What is worth a thread: so many floating-point operations of a forward pass, and so many rows."""
+
+
 class NativeMLP:
-    """See `MLP` in numpy_engine.py; the activations stay in memory of the C engine."""
+    """See `MLP` in numpy_engine.py; the activations stay in memory of the C engine.
+
+    Large batches are computed in shards, on as many threads as torch had when this was made. How many threads there are
+    makes no difference to the results: shards depend on the batch's size only, and are added up in their order.
+    """
 
     def __init__(self, module: nn.Sequential) -> None:
         linears = [layer for layer in module if isinstance(layer, nn.Linear)]
-        activations = {type(layer).__name__.lower() for layer in module} - {"linear"} or {"identity"}
-        arrays = [(layer.weight, layer.bias, layer.weight.grad, layer.bias.grad) for layer in linears]
-        self._mlp = c_engine.MLP([tuple(a.detach().numpy() for a in layer) for layer in arrays], *activations)  # type: ignore[union-attr]
+        self._activation = next(iter({type(layer).__name__.lower() for layer in module} - {"linear"}), "identity")
+        self._parameters = [(layer.weight.detach().numpy(), layer.bias.detach().numpy()) for layer in linears]
+        gradients = [(layer.weight.grad, layer.bias.grad) for layer in linears]
+        self._gradients = [[(weight.numpy(), bias.numpy()) for weight, bias in gradients if weight is not None]]  # type: ignore[union-attr]
+        self._mlps = [self._mlp(self._gradients[0])]
         self._num_outputs = linears[-1].out_features
+        work = 2 * sum(layer.weight.numel() for layer in linears)
+        self._shard_rows = max(LEAST_ROWS, int(SHARD_WORK / work))
+        self._threads = torch.get_num_threads()
 
     def forward(self, x: Array) -> Array:
         """The outputs: (batch, outputs)."""
-        self._x = np.ascontiguousarray(x, np.float32)
+        self._x = x = np.ascontiguousarray(x, np.float32)
         outputs = np.empty((len(x), self._num_outputs), np.float32)
-        self._mlp.forward(self._x, outputs)
+        if len(x) <= self._shard_rows:
+            self._mlps[0].forward(x, outputs)
+        else:
+            self._in_shards(lambda mlp, rows: mlp.forward(x[rows], outputs[rows]))
         return outputs
 
     def backward(self, d_output: Array) -> None:
         """Writes the gradients of the last `forward` into the module's `grad`."""
-        self._mlp.backward(self._x, np.ascontiguousarray(d_output, np.float32))
+        x, d_output = self._x, np.ascontiguousarray(d_output, np.float32)
+        if len(x) <= self._shard_rows:
+            self._mlps[0].backward(x, d_output)
+            return
+        count = self._in_shards(lambda mlp, rows: mlp.backward(x[rows], d_output[rows]))
+        for shard in self._gradients[1:count]:
+            for totals, parts in zip(self._gradients[0], shard, strict=True):
+                for total, part in zip(totals, parts, strict=True):
+                    total += part
+
+    def _in_shards(self, compute: Callable[[c_engine.MLP, slice], None]) -> int:
+        """Calls `compute` for each shard of the batch with an MLP of its own; returns how many there are."""
+        rows = len(self._x)
+        count = math.ceil(rows / self._shard_rows)
+        while len(self._mlps) < count:
+            self._gradients.append([(np.empty_like(w), np.empty_like(b)) for w, b in self._parameters])
+            self._mlps.append(self._mlp(self._gradients[-1]))
+        shards = [slice(i * rows // count, (i + 1) * rows // count) for i in range(count)]
+        in_threads([partial(compute, *shard) for shard in zip(self._mlps, shards, strict=False)], self._threads)
+        return count
+
+    def _mlp(self, gradients: list[tuple[Array, Array]]) -> c_engine.MLP:
+        layers: list[tuple[Array, ...]] = [
+            (*layer, *gradient) for layer, gradient in zip(self._parameters, gradients, strict=True)
+        ]
+        return c_engine.MLP(layers, self._activation)
 
 
 def clip_global_norm(gradient: Array, max_norm: float | None) -> float:
