@@ -25,6 +25,7 @@ from rlkit import ranks
 from rlkit.agents import make_agent
 from rlkit.agents.a3c import A3C, A3CConfig
 from rlkit.agents.base import Agent
+from rlkit.allocator import keep_freed_memory
 from rlkit.asynchronous import AsynchronousTrainer, Workers
 from rlkit.collector import Collector
 from rlkit.config import TrainConfig
@@ -176,6 +177,7 @@ def _agent(config: TrainConfig, num_envs: int, observation_space: Any, action_sp
 def _threads(agent: Agent) -> Iterator[None]:
     """One thread for small networks, where handing work to more costs more than the work; BLAS's own and torch's."""
     if any(isinstance(module, torch.nn.Conv2d) for module in agent.model.modules()):
+        keep_freed_memory()
         yield
         return
     before = torch.get_num_threads()

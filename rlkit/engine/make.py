@@ -62,6 +62,7 @@ def place(network: ActorCritic | QNetwork, device: str) -> str:
     elif device == "cuda" and not torch.cuda.is_available():
         raise RlkitError("device=cuda, but torch finds no CUDA device here; device=auto or device=cpu would work")
     network.to(ranks.gpu() if device == "cuda" else device)
+    network.cnns.on(device)
     if network.features.statistics is not None:
         network.features.statistics.cpu()  # observations are normalised before they go to the device
     return device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +14,10 @@ from rlkit.errors import RlkitError
 from rlkit.networks.backbone import BackboneEncoder, make_backbone
 from rlkit.networks.features import ObsFeatures, backbone_encoder, image_shape
 from rlkit.networks.mlp import cnn
+
+FEW_IMAGES = 16
+"""Up to so many are not computed in bfloat16 on the CPU, where converting the weights takes longer than it saves."""
+
 
 if TYPE_CHECKING:
     from rlkit.perception.backbone import Backbone
@@ -37,7 +42,8 @@ def make_encoders(
 class ImageEncoders(nn.ModuleList):
     """`ObsFeatures`' output to one (batch, num_outputs) tensor; the vector itself where there are no images.
 
-    Each image has a CNN of its own, or all have a `backbone` in common.
+    Each image has a CNN of its own, or all have a `backbone` in common. Images and filters have their channels last in
+    memory, which convolutions are faster with.
     """
 
     def __init__(
@@ -55,11 +61,24 @@ class ImageEncoders(nn.ModuleList):
         sizes = [encoder.num_outputs if isinstance(encoder, BackboneEncoder) else 512 for encoder in self]
         self.num_outputs = features.vector_size + sum(sizes)
         self._scales = [255.0 if space.dtype == "uint8" else 1.0 for space in images]
+        self._amp, self._mixed = config.amp, False
+
+    def on(self, device: str) -> None:
+        """What `network.amp` means on the device, `cpu` or `cuda`, that the parameters are on."""
+        has_bfloat16 = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        self._mixed = self._amp == "bfloat16" or (self._amp == "auto" and has_bfloat16)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, features: tuple[Tensor, ...]) -> Tensor:
         """`features`: the vector, if there is one, then each image."""
         vector, images = features[: len(features) - len(self)], features[len(features) - len(self) :]
-        encoded = [net(image.float() / scale) for net, image, scale in zip(self, images, self._scales, strict=True)]
+        encoded = []
+        for net, image, scale in zip(self, images, self._scales, strict=True):
+            # In this order, since moving channels while changing the type takes twice as long as both.
+            pixels = (image.to(torch.float32) / scale).contiguous(memory_format=torch.channels_last)
+            mixed = self._mixed and (image.is_cuda or len(image) > FEW_IMAGES)
+            with torch.autocast(image.device.type, torch.bfloat16) if mixed else nullcontext():
+                encoded.append(net(pixels).float())
         parts = [*vector, *encoded]
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
