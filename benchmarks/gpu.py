@@ -1,0 +1,324 @@
+"""PPO and DQN with a CNN on 84×84×4 frames, beside Stable-Baselines3, on a GPU or without one.
+
+    python benchmarks/gpu.py [--device auto] [--repetitions 3] [--timesteps 8192] [--only steps runs]
+
+`runs`: the systems take turns, each run in a fresh process with one torch thread, with the same hyperparameters on
+random frames (random_frames.py), and without evaluations, since there is nothing to learn. The training loop is
+measured, everything else in it included: on a GPU by the clock, on a CPU in CPU seconds, as other work may run beside
+it. `steps`: single gradient steps and acts of rlkit's engines. Writes results/gpu_<device>.json and .md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+from unittest import mock
+
+from timed_training import Clock
+from workloads import Workload
+
+HERE = Path(__file__).resolve().parent
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+GOAL = 6  # times SB3's steps per second, on a GPU
+SETTINGS = {
+    "float32": ["network.amp=off"],
+    "bfloat16": ["network.amp=bfloat16"],
+    "compile, float32": ["compute=compile", "network.amp=off"],
+    "compile, bfloat16": ["compute=compile", "network.amp=bfloat16"],
+}
+"""What rlkit is measured with. Compiling takes longer than a run on a CPU: there it is left out unless asked for."""
+WORKS = {
+    "ppo": Workload(
+        "PPO, 8 environments, rollouts of 1,024 frames, 4 epochs of minibatches of 256",
+        agent="ppo",
+        env="random_frames:RandomFrames-v0",
+        timesteps=8192,
+        num_envs=8,
+        hyperparameters={
+            "num_steps": 128,
+            "minibatch_size": 256,
+            "num_epochs": 4,
+            "gamma": 0.99,
+            "gae_lambda": 0.95,
+            "learning_rate": 2.5e-4,
+            "learning_rate_schedule": "linear",
+            "clip_coef": 0.1,
+            "clip_coef_schedule": "linear",
+            "ent_coef": 0.01,
+        },
+        hidden_sizes=(),
+        activation="relu",
+        goal=GOAL,
+    ),
+    "dqn": Workload(
+        "DQN, a gradient step on 32 frames after every 4 steps",
+        agent="dqn",
+        env="random_frames:RandomFrames-v0",
+        timesteps=8192,
+        num_envs=1,
+        hyperparameters={
+            "learning_rate": 1e-4,
+            "learning_rate_schedule": "constant",
+            "gamma": 0.99,
+            "buffer_size": 10_000,
+            "learning_starts": 256,
+            "minibatch_size": 32,
+            "exploration_fraction": 0.1,
+            "epsilon_end": 0.01,
+            "num_steps": 4,
+            "gradient_steps": 1,
+            "target_update_interval": 250,
+        },
+        hidden_sizes=(),
+        activation="relu",
+        goal=GOAL,
+    ),
+}
+
+
+def main() -> None:
+    """Runs the benchmark, or one measurement of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is")
+    parser.add_argument("--repetitions", type=int, default=3, help="of each measurement (default 3)")
+    parser.add_argument("--timesteps", type=int, default=8192, help="of each run (default 8192)")
+    parser.add_argument("--only", nargs="*", choices=("steps", "runs"), default=["steps", "runs"])
+    parser.add_argument("--works", nargs="*", choices=WORKS, default=list(WORKS), help="default: both")
+    parser.add_argument("--settings", nargs="*", choices=SETTINGS, help="of rlkit (default: all; on a CPU, two)")
+    parser.add_argument("--results", type=Path, default=HERE / "results", help="folder to write to")
+    parser.add_argument("--one", nargs="*", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        kind, *arguments = given.one
+        print(json.dumps({"run": one_run, "steps": one_setting}[kind](*arguments)))
+        return
+    import torch
+
+    device = given.device if given.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    settings = given.settings or [name for name in SETTINGS if device == "cuda" or "compile" not in name]
+    report: dict[str, Any] = {
+        "command": f"python benchmarks/gpu.py --device {device} --repetitions {given.repetitions} "
+        f"--timesteps {given.timesteps}",
+        "device": device,
+        "machine": torch.cuda.get_device_name() if device == "cuda" else processor(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "sb3": version("stable-baselines3"),
+        },
+        "works": {name: asdict(WORKS[name]) for name in given.works},
+        "steps": {},
+        "runs": {},
+    }
+    if "steps" in given.only:
+        report["steps"] = {name: in_a_process("steps", name, device) for name in settings}
+        print(report["steps"])
+    if "runs" in given.only:
+        systems = [*settings, "sb3"]
+        report["runs"] = {work: {system: [] for system in systems} for work in given.works}
+        for seed in range(given.repetitions):
+            for work in given.works:
+                for system in systems if seed % 2 == 0 else systems[::-1]:
+                    run = in_a_process("run", work, system, device, str(given.timesteps), str(seed))
+                    print(work, system, run)
+                    report["runs"][work][system].append(run)
+    given.results.mkdir(parents=True, exist_ok=True)
+    file = given.results / f"gpu_{device}.json"
+    file.write_text(json.dumps(report, indent=2) + "\n")
+    table = markdown(report)
+    file.with_suffix(".md").write_text(table)
+    print(f"\n{table}")
+
+
+def in_a_process(*arguments: str) -> dict[str, Any]:
+    """One measurement, in a process of its own."""
+    command = [sys.executable, __file__, "--one", *arguments]
+    env = os.environ | ONE_THREAD | {"PYTHONPATH": f"{HERE}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def one_run(work: str, system: str, device: str, timesteps: str, seed: str) -> dict[str, float]:
+    """A training run's steps per second, and its gradient steps."""
+    workload, clock = WORKS[work], Clock()
+    train = train_sb3 if system == "sb3" else train_rlkit
+    with tempfile.TemporaryDirectory() as folder:
+        steps, gradient_steps = train(workload, system, device, int(timesteps), int(seed), Path(folder), clock)
+    seconds = clock.wall_s if device == "cuda" else clock.cpu_s
+    return {"steps_per_s": steps / seconds, "wall_s": clock.wall_s, "steps": steps, "gradient_steps": gradient_steps}
+
+
+def train_rlkit(
+    workload: Workload, setting: str, device: str, timesteps: int, seed: int, folder: Path, clock: Clock
+) -> tuple[int, int]:
+    """`python -m rlkit`; returns timesteps and gradient steps."""
+    from rlkit import cli, trainer
+
+    train, trained = trainer.Trainer.train, []
+
+    def timed_train(self: trainer.Trainer) -> None:
+        with clock.running():
+            train(self)
+            synchronize(device)
+        trained.append((self.timesteps, self.agent.engine.state_dict()["steps"]))  # type: ignore[attr-defined]
+
+    arguments = [
+        *workload.rlkit_arguments(),
+        *SETTINGS[setting],
+        *(f"total_timesteps={timesteps}", f"seed={seed}", f"device={device}", "vectorization=sync"),
+        *("eval_interval=0", "eval_episodes=1", "final_eval_episodes=0", "checkpoint_interval=0"),
+        f"hydra.run.dir={folder}/run",
+    ]
+    with mock.patch.object(trainer.Trainer, "train", timed_train), mock.patch("sys.argv", ["rlkit", *arguments]):
+        cli.main()
+    return trained[0]
+
+
+def train_sb3(
+    workload: Workload, system: str, device: str, timesteps: int, seed: int, folder: Path, clock: Clock
+) -> tuple[int, int]:
+    """SB3's agent of the same name, with its CnnPolicy: the same network."""
+    import stable_baselines3
+    import torch
+    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.logger import configure
+
+    torch.set_num_threads(1)
+    model = getattr(stable_baselines3, workload.agent.upper())(
+        "CnnPolicy",
+        make_vec_env(workload.env, workload.num_envs, seed=seed),
+        device=device,
+        seed=seed,
+        **workload.sb3_arguments(),
+    )
+    model.set_logger(configure(str(folder), ["csv"]))
+    with clock.running():
+        model.learn(timesteps)
+        synchronize(device)
+    model.logger.close()
+    return model.num_timesteps, int(model.policy.optimizer.state_dict()["state"][0]["step"])
+
+
+def one_setting(setting: str, device: str) -> dict[str, float]:
+    """Milliseconds of single gradient steps and acts: of the clock on a GPU, of the CPU without one."""
+    import numpy as np
+    import torch
+    from gymnasium import spaces
+
+    from rlkit.agents.ppo import PPOCoefficients, ppo_loss
+    from rlkit.allocator import keep_freed_memory
+    from rlkit.buffers.batch import PolicyBatch
+    from rlkit.config import NetworkConfig
+    from rlkit.engine.make import make_actor_critic, make_engine, make_q_engine, make_q_network
+    from rlkit.engine.policy_gradient import ppo_gradient
+    from rlkit.engine.q_engine import TDBatch, dqn_gradient
+    from rlkit.losses import dqn_loss
+
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    compute = "compile" if "compile" in setting else "torch"
+    config = NetworkConfig(amp="bfloat16" if "bfloat16" in setting else "off")
+    space, seed, rng = spaces.Box(0, 255, (4, 84, 84), np.uint8), np.random.SeedSequence(0), np.random.default_rng(0)
+    frames, actions = rng.integers(256, size=(1024, 4, 84, 84), dtype=np.uint8), rng.integers(6, size=1024)
+    floats = rng.normal(size=(4, 1024)).astype(np.float32)
+    network, _ = make_actor_critic(space, spaces.Discrete(6), config, seed, device)
+    engine, _ = make_engine(network, compute, ppo_loss, ppo_gradient, 0.5, 1e-5)
+    engine.load(PolicyBatch((frames,), actions, floats[0] - 2, floats[1], floats[2], floats[3]))
+    clip = PPOCoefficients("clip", 0.1, 0.0, None, 0.01, 0.5, True)
+    q_network, _ = make_q_network(space, 6, config, seed, device, "none")
+    q_engine, _ = make_q_engine(
+        q_network, compute, dqn_loss, dqn_gradient, max_grad_norm=10.0, optimizer="adam", eps=1e-8
+    )
+    batch = TDBatch((frames[:32],), actions[:32], floats[0, :32])
+    calls: dict[str, Callable[[], Any]] = {
+        "PPO: gradient step, 256 frames": lambda: engine.step(rng.permutation(1024)[:256], clip, 1e-6),
+        "PPO: values of 1,024": lambda: engine.evaluate((frames,)),
+        "PPO: act on 8": lambda: engine.policy((frames[:8],)),
+        "DQN: gradient step, 32 frames": lambda: q_engine.step(batch, "huber", 1e-6),
+        "DQN: targets of 32": lambda: q_engine.target_outputs((frames[:32],)),
+        "DQN: act on 1": lambda: q_engine.q_values((frames[:1],)),
+    }
+    return {name: milliseconds(call, device) for name, call in calls.items()}
+
+
+def milliseconds(call: Callable[[], Any], device: str, seconds: float = 1.5) -> float:
+    """Of one call, from as many as fit into so many seconds, the first three left out."""
+    clock = time.perf_counter if device == "cuda" else time.process_time
+    for _ in range(3):
+        call()
+    synchronize(device)
+    count, start = 0, clock()
+    while clock() - start < seconds:
+        call()
+        count += 1
+    synchronize(device)
+    return (clock() - start) / count * 1e3
+
+
+def synchronize(device: str) -> None:
+    """Waits for what a GPU still has to do."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """Both tables, with the command and the machine."""
+    versions, unit = report["versions"], "" if report["device"] == "cuda" else "CPU "
+    lines = [
+        f"`{report['command']}`, on {report['machine']}; Python {versions['python']}, torch {versions['torch']}, "
+        f"SB3 {versions['sb3']}."
+    ]
+    if report["device"] == "cpu":
+        lines.append("Not measured: no GPU was at hand.")
+    if report["runs"]:
+        lines += [
+            "",
+            f"| timesteps per {unit}second | system | median (lowest – highest) | times SB3 |",
+            "|---|---|---|---|",
+        ]
+    for work, found in report["runs"].items():
+        theirs = median(run["steps_per_s"] for run in found["sb3"])
+        for system, runs in found.items():
+            speeds = [run["steps_per_s"] for run in runs]
+            ratio = "" if system == "sb3" else f"**{median(speeds) / theirs:.2f} ×**"
+            name = system if system == "sb3" else f"rlkit, {system}"
+            spread = f"{median(speeds):,.0f} ({min(speeds):,.0f} – {max(speeds):,.0f})"
+            lines.append(f"| {report['works'][work]['title']} | {name} | {spread} | {ratio} |")
+    if report["steps"]:
+        lines += [
+            "",
+            f"| {unit}milliseconds of rlkit | {' | '.join(report['steps'])} |",
+            "|---|" + "---|" * len(report["steps"]),
+        ]
+        for name in next(iter(report["steps"].values())):
+            lines.append(f"| {name} | {' | '.join(f'{of[name]:.2f}' for of in report['steps'].values())} |")
+    return "\n".join(lines) + "\n"
+
+
+def processor() -> str:
+    """Its name, and that one core is used."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return f"one core of {names[0] if names else platform.processor() or platform.machine()}"
+
+
+if __name__ == "__main__":
+    main()
