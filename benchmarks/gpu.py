@@ -102,7 +102,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.one:
         kind, *arguments = given.one
-        print(json.dumps({"run": one_run, "steps": one_setting}[kind](*arguments)))
+        print(json.dumps(one_run(*arguments) if kind == "run" else one_setting(*arguments)))
         return
     import torch
 

@@ -316,3 +316,16 @@ def test_a3cs_table_has_ratios_of_medians(monkeypatch: pytest.MonkeyPatch) -> No
     assert "| CartPole-v1 | 4 | 100 | 180 | 300 | 400 | 1.80 × | 4.00 × |" in table
     assert "SB3's A2C, 8 environments: 40. Two workers: 4.5 × with 4 per worker." in table
     assert "1.23%" in table
+
+
+def test_agents_on_frames_are_compared_on_the_cpu_too(tmp_path: Path) -> None:
+    few = ("--device", "cpu", "--repetitions", "1", "--timesteps", "260", "--settings", "float32")
+    printed = run("gpu.py", *few, "--only", "runs", "--works", "dqn", "--results", str(tmp_path))
+    report = json.loads((tmp_path / "gpu_cpu.json").read_text())
+    (ours,), (theirs,) = report["runs"]["dqn"].values()
+    assert ours["steps"] == theirs["steps"] == 260
+    assert ours["gradient_steps"] == theirs["gradient_steps"] == 2  # after 256 steps, and after 260
+    table = (tmp_path / "gpu_cpu.md").read_text()
+    assert table in printed
+    assert f"**{ours['steps_per_s'] / theirs['steps_per_s']:.2f} ×**" in table
+    assert "no GPU was at hand" in table

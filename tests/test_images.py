@@ -11,8 +11,8 @@ import torch
 from gymnasium import spaces
 from training import train
 
-from rlkit import allocator
 from rlkit.agents.ppo import PPOCoefficients, PPOConfig, ppo_loss
+from rlkit.allocator import keep_freed_memory
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.config import NetworkConfig
 from rlkit.engine.flat import flatten_parameters
@@ -137,11 +137,11 @@ def test_memory_is_kept_by_glibc_and_nothing_is_done_elsewhere(monkeypatch: pyte
             asked.append((name, value))
             return 1
 
-    monkeypatch.setattr(allocator.sys, "platform", "linux")
-    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: Libc())
-    assert allocator.keep_freed_memory()
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("ctypes.CDLL", lambda name: Libc())
+    assert keep_freed_memory()
     assert asked == [(-3, 2**30), (-1, 2**31 - 1)]
-    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: object())  # another C library: it has no mallopt
-    assert not allocator.keep_freed_memory()
-    monkeypatch.setattr(allocator.sys, "platform", "darwin")
-    assert not allocator.keep_freed_memory()
+    monkeypatch.setattr("ctypes.CDLL", lambda name: object())  # another C library: it has no mallopt
+    assert not keep_freed_memory()
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert not keep_freed_memory()

@@ -15,12 +15,11 @@ from rlkit.networks.backbone import BackboneEncoder, make_backbone
 from rlkit.networks.features import ObsFeatures, backbone_encoder, image_shape
 from rlkit.networks.mlp import cnn
 
-FEW_IMAGES = 16
-"""Up to so many are not computed in bfloat16 on the CPU, where converting the weights takes longer than it saves."""
-
-
 if TYPE_CHECKING:
     from rlkit.perception.backbone import Backbone
+
+FEW_IMAGES = 16
+"""Up to so many are not computed in bfloat16 on the CPU, where converting the weights takes longer than it saves."""
 
 
 def make_encoders(
