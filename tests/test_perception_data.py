@@ -235,6 +235,23 @@ def test_points_and_functions_are_what_they_say() -> None:
     assert digits().input_shape == (1, 8, 8)
 
 
+def test_moons_are_split_as_scikit_learn_splits_them() -> None:
+    from sklearn.datasets import make_moons
+    from sklearn.model_selection import train_test_split
+
+    points, labels = make_moons(101, noise=0.2, random_state=100)
+    training, expected, training_labels, expected_labels = train_test_split(
+        points, labels, test_size=0.3, random_state=42
+    )
+    data = moons(count=101, noise=0.2, validation=0.0)
+    test = data.test.batch(torch.arange(len(data.test)))
+    np.testing.assert_allclose(test.inputs, expected, rtol=1e-6)
+    assert test.targets.tolist() == expected_labels.tolist()
+    assert len(data.train) == len(training)
+    assert sorted(data.train.batch(torch.arange(len(training))).targets.tolist()) == sorted(training_labels)
+    assert [len(part) for part in (moons().train, moons().validation or (), moons().test)] == [630, 70, 300]
+
+
 def test_frames_of_environments() -> None:
     data = frames(envs=["CartPole-v1", "FrozenLake-v1"], count=5, image_size=32, every=1, validation=0.2, test=0.2)
     assert data.classes == ("CartPole-v1", "FrozenLake-v1")

@@ -59,6 +59,7 @@ def test_minibatches_find_the_plane(tmp_path: Path) -> None:
     summary = run("linear-regression-minibatch", tmp_path)
     found = [summary[f"test_{name}"] for name in ("weight_0", "weight_1", "bias_0")]
     assert found == pytest.approx([2, -3.4, 4.2], abs=2e-3)
+    assert (tmp_path / "run/predictions.png").stat().st_size > 1000
 
 
 def test_a_kernel_that_finds_edges_is_learned(tmp_path: Path) -> None:
@@ -74,6 +75,7 @@ def test_a_kernel_that_finds_edges_is_learned(tmp_path: Path) -> None:
         kernel = kernel - 0.03 * 2 * np.array([error @ left, error @ right])
     assert [summary["test_weight_0"], summary["test_weight_1"]] == pytest.approx(kernel.tolist(), abs=1e-5)
     assert kernel == pytest.approx([1, -1], abs=0.1)
+    assert (tmp_path / "run/edges.png").stat().st_size > 1000
 
 
 def test_a_polynomial_is_the_least_squares_fit(tmp_path: Path) -> None:

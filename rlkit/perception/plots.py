@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_PANELS = 4
+MAGNITUDES = 100.0
+"""Losses that shrink by this factor get a logarithmic axis: on a linear one they soon lie flat."""
 
 
 def draw_curves(run_dir: Path) -> Path | None:
@@ -30,13 +32,18 @@ def draw_curves(run_dir: Path) -> Path | None:
         return None
     figure = _figure(len(names))
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        drawn: list[float] = []
         for prefix, label in (("train", "training"), ("val", "validation")):
             points = [(float(row["time/epoch"]), row.get(f"{prefix}/{name}")) for row in rows]
             known = [(epoch, float(value)) for epoch, value in points if value]
             if known:
                 marker = "o" if len(known) == 1 else None
                 axes.plot(*zip(*known, strict=True), label=label, marker=marker)
+                drawn += [value for _, value in known]
+        if name == "loss" and min(drawn) > 0 and max(drawn) > MAGNITUDES * min(drawn):
+            axes.set_yscale("log")
         axes.set(xlabel="epoch", title=name)
+        axes.locator_params(axis="x", integer=True)
         axes.legend()
     return save_figure(figure, run_dir / "curves.png")
 
@@ -71,29 +78,38 @@ def draw_function(
     return save_figure(figure, path)
 
 
+def draw_predictions(path: Path, targets: NDArray[np.float32], outputs: NDArray[np.float32]) -> Path:
+    """What a model says beside what is right, (samples,) both; on the line it is right."""
+    figure = _figure(1, height=5.0)
+    axes = figure.subplots()
+    axes.plot(targets, outputs, "o", markersize=3)
+    ends = [min(targets.min(), outputs.min()), max(targets.max(), outputs.max())]
+    axes.plot(ends, ends, color="grey", linewidth=1)
+    axes.set(xlabel="target", ylabel="prediction", title="test samples")
+    axes.set_aspect("equal")
+    return save_figure(figure, path)
+
+
 def draw_contours(
-    path: Path, axis: NDArray[np.float32], surface: NDArray[np.float32], point: tuple[float, float]
+    path: Path, axis: NDArray[np.float32], surface: NDArray[np.float32], way: Sequence[tuple[float, float]]
 ) -> Path:
-    """A function's values [y, x] along the same axis twice, and a point of its plane."""
+    """A function's values [y, x] along the same axis twice, and a way through its plane, which ends in a star."""
     figure = _figure(1)
     axes = figure.subplots()
     axes.contourf(axis, axis, surface, levels=30)
-    axes.plot(*point, "r*", markersize=12)
+    axes.plot(*zip(*way, strict=True), "w.-", markersize=4, linewidth=1)
+    axes.plot(*way[-1], "r*", markersize=12)
     axes.set(xlabel="x", ylabel="y", title="log(1 + f)")
     return save_figure(figure, path)
 
 
-def draw_grid(path: Path, images: Tensor, columns: int = 10, titles: Sequence[str] = ()) -> Path:
-    """Images (n, 1 or 3, height, width), from 0 to 1, side by side in rows of `columns`."""
-    array = images.detach().cpu().float().clamp(0, 1).permute(0, 2, 3, 1).numpy()
-    rows = -(-len(array) // columns)
-    figure = _figure(1, height=max(2.0, 6.0 * rows / columns))
-    for i, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
-        axes.axis("off")
-        if i < len(array):
-            axes.imshow(array[i].squeeze(-1) if array.shape[3] == 1 else array[i], cmap="gray", vmin=0, vmax=1)
-            if titles:
-                axes.set_title(titles[i], fontsize=6)
+def draw_row(path: Path, images: Mapping[str, Tensor]) -> Path:
+    """Images side by side under their names: each (1, height, width) of its own size, from 0 to 1."""
+    figure = _figure(1, height=2.5)
+    axes = figure.subplots(1, len(images), squeeze=False)[0]
+    for ax, (name, image) in zip(axes, images.items(), strict=True):
+        ax.imshow(image[0].detach().cpu().numpy(), cmap="gray", vmin=0, vmax=1)
+        ax.set(title=name, xticks=[], yticks=[])
     return save_figure(figure, path)
 
 

@@ -131,8 +131,8 @@ def run(config: PerceptionConfig, run_dir: Path, *, hydra_files: Mapping[str, st
                 "status": status,
             }
             folder.write_summary(summary)
-            curves = draw_curves(run_dir)
-            progress.say(_closing_words(summary, run_dir, curves))
+            draw_curves(run_dir)
+            progress.say(_closing_words(summary, run_dir))
     return Result(task, summary, run_dir)
 
 
@@ -201,7 +201,7 @@ def _interruptible(training: Training) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _closing_words(summary: Mapping[str, Any], run_dir: Path, curves: Path | None) -> str:
+def _closing_words(summary: Mapping[str, Any], run_dir: Path) -> str:
     results = "  ".join(f"{key} {value:.4g}" for key, value in summary.items() if key.startswith("test_"))
     lines = [f"{summary['status']} after {summary['epochs']} epochs in {summary['wall_time_s']:.1f} s"]
     if results:
@@ -211,8 +211,9 @@ def _closing_words(summary: Mapping[str, Any], run_dir: Path, curves: Path | Non
         if (folder := run_dir / "checkpoints" / name).is_dir():
             lines.append(f"{name} checkpoint: {folder}")
     lines.append(f"metrics:         {run_dir / 'metrics.csv'}")
-    lines += [f"curves:          {curves}"] if curves else []
     lines.append(f"summary:         {run_dir / 'summary.json'}")
+    shown = sorted(path for path in run_dir.iterdir() if path.suffix in (".png", ".txt"))
+    lines += [f"{path.stem + ':':<17}{path}" for path in shown]
     if summary["status"] == "interrupted":
         lines.append(f"go on:           python -m rlkit.perception resume={run_dir}")
     return "\n".join(lines)

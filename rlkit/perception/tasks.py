@@ -20,8 +20,11 @@ from rlkit.perception.generative import (
 )
 from rlkit.perception.inputs import Inputs
 from rlkit.perception.language import LanguageModeling
-from rlkit.perception.plots import draw_boundary, draw_contours, draw_function
+from rlkit.perception.plots import draw_boundary, draw_contours, draw_function, draw_predictions, draw_row
 from rlkit.perception.task import Task
+
+MOST_DRAWN = 1000
+"""Test samples whose predictions are drawn."""
 
 
 class Classification(Task):
@@ -83,32 +86,50 @@ class Regression(Task):
         return {"loss": loss, "mae": (outputs - batch.targets).abs().mean()}
 
     def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
-        """Draws a function of one variable."""
-        if data.input_shape == (1,) and folder is not None and isinstance(data.train, TensorSamples):
+        """Draws a function of one variable, what a kernel finds in an image, or predictions beside the targets."""
+        if folder is None:
+            return parameters_of(self.model)
+        if data.input_shape == (1,) and isinstance(data.train, TensorSamples):
             x = data.train.inputs
             line = torch.linspace(float(x.min()), float(x.max()), 400, device=x.device).unsqueeze(1)
             with torch.no_grad():
                 y = self.model(inputs(line))
             draw_function(folder / "function.png", *(t.cpu().numpy() for t in (x, data.train.targets, line, y)))
+            return parameters_of(self.model)
+        some = data.test.batch(torch.arange(min(len(data.test), MOST_DRAWN)))
+        with torch.no_grad():
+            outputs = self.model(inputs(some.inputs))
+        if some.targets.dim() == 4:
+            signed = {"target": some.targets[0], "model": outputs[0]}
+            draw_row(folder / "edges.png", {"image": some.inputs[0], **{k: (v + 1) / 2 for k, v in signed.items()}})
+        elif some.targets.shape[1:] == (1,):
+            draw_predictions(folder / "predictions.png", *(t[:, 0].cpu().numpy() for t in (some.targets, outputs)))
         return parameters_of(self.model)
 
 
 class Himmelblau(Task):
     """min (x² + y − 11)² + (x + y² − 7)², which is 0 in four places; the model is a point of the plane."""
 
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.way: list[tuple[float, float]] = []
+        """Where it has been, to draw it."""
+
     def measure(self, batch: Batch) -> dict[str, Tensor]:
         """The function, and where it is taken."""
         x, y = self.model(batch.inputs)
+        if self.training:
+            self.way.append((float(x.detach()), float(y.detach())))
         return {"loss": himmelblau(x, y), "x": x, "y": y}
 
     def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
-        """Draws where the point has come to."""
+        """Draws the way that the point has come."""
         if folder is not None:
             with torch.no_grad():
                 x, y = (float(value) for value in self.model(data.test.batch(torch.arange(1)).inputs))
             axis = torch.linspace(-6, 6, 200)
             surface = himmelblau(axis.unsqueeze(0), axis.unsqueeze(1))  # [y, x]
-            draw_contours(folder / "function.png", axis.numpy(), surface.log1p().numpy(), (x, y))
+            draw_contours(folder / "function.png", axis.numpy(), surface.log1p().numpy(), [*self.way, (x, y)])
         return {}
 
 

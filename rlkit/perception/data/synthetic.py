@@ -22,12 +22,19 @@ def moons(
     test: float = 0.3,
     split_seed: int = 42,
 ) -> Data:
-    """Two half circles that reach into each other, as points of the plane."""
+    """Two half circles that reach into each other, as points of the plane.
+
+    The test samples are those of scikit-learn's `train_test_split`, so that results can be compared with others'.
+    """
     from sklearn.datasets import make_moons
 
     check_range("data.count", count, 10)
     points, labels = make_moons(count, noise=noise, random_state=seed)
-    return _points(points, labels, 2, validation, test, split_seed)
+    check_range("data.test", test, 0, 1, exclusive=True)
+    order = np.random.RandomState(split_seed).permutation(count)  # as scikit-learn shuffles, the test samples first
+    testing, rest = np.split(order, [math.ceil(test * count)])
+    validating, training = split(len(rest), [validation], split_seed)
+    return _parts(points, labels, 2, [rest[training.numpy()], rest[validating.numpy()], testing])
 
 
 def gaussians(
@@ -48,7 +55,9 @@ def gaussians(
     labels = generator.integers(modes, size=count)
     angles = 2 * math.pi * labels / modes
     centres = radius * np.stack([np.cos(angles), np.sin(angles)], 1)
-    return _points(centres + std * generator.standard_normal((count, 2)), labels, modes, validation, test, split_seed)
+    points = centres + std * generator.standard_normal((count, 2))
+    testing, validating, training = split(count, [test, validation], split_seed)
+    return _parts(points, labels, modes, [training.numpy(), validating.numpy(), testing.numpy()])
 
 
 def linear(
@@ -102,15 +111,12 @@ def nothing() -> Data:
     return Data(train=samples, validation=None, test=samples, input_shape=(0,))
 
 
-def _points(
-    points: np.ndarray, labels: np.ndarray, classes: int, validation: float, test: float, split_seed: int
-) -> Data:
-    inputs, targets = torch.from_numpy(points).float(), torch.from_numpy(labels).long()
-    testing, validating, training = split(len(inputs), [test, validation], split_seed)
-    part = [TensorSamples(inputs[indices], targets[indices]) for indices in (training, validating, testing)]
+def _parts(points: np.ndarray, labels: np.ndarray, classes: int, parts: Sequence[np.ndarray]) -> Data:
+    """The samples with the numbers in `parts`: training, validation, test."""
+    part = [TensorSamples(torch.from_numpy(points[i]).float(), torch.from_numpy(labels[i]).long()) for i in parts]
     return Data(
         train=part[0],
-        validation=part[1] if len(validating) else None,
+        validation=part[1] if len(part[1]) else None,
         test=part[2],
         input_shape=(2,),
         num_outputs=classes,
