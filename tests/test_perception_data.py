@@ -77,6 +77,9 @@ def test_idx_files(root: Path) -> None:
     floats = train.inputs.float() / 255
     assert data.mean == pytest.approx([floats.mean().item()])
     assert data.std == pytest.approx([floats.std(correction=0).item()])
+    fewer = fashion_mnist(data_root=root, validation=0.2, limit=9, test_limit=4)
+    assert (len(fewer.train), len(fewer.validation or ()), len(fewer.test)) == (9, 4, 4)
+    assert fewer.test.batch(torch.arange(4)).targets.tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(

@@ -36,21 +36,36 @@ def digits(*, validation: float = 0.1, test: float = 0.2, split_seed: int = 0, i
 
 
 def mnist(
-    *, data_root: Path | None = None, validation: float = 0.1, split_seed: int = 0, limit: int | None = None
+    *,
+    data_root: Path | None = None,
+    validation: float = 0.1,
+    split_seed: int = 0,
+    limit: int | None = None,
+    test_limit: int | None = None,
 ) -> Data:
     """60,000 + 10,000 handwritten digits of 28 x 28 pixels (LeCun et al. 1998), from idx files."""
-    return _idx("mnist", DIGITS, data_root, validation, split_seed, limit)
+    return _idx("mnist", DIGITS, data_root, validation, split_seed, limit, test_limit)
 
 
 def fashion_mnist(
-    *, data_root: Path | None = None, validation: float = 0.1, split_seed: int = 0, limit: int | None = None
+    *,
+    data_root: Path | None = None,
+    validation: float = 0.1,
+    split_seed: int = 0,
+    limit: int | None = None,
+    test_limit: int | None = None,
 ) -> Data:
     """60,000 + 10,000 pieces of clothing of 28 x 28 pixels (Xiao et al. 2017), from idx files."""
-    return _idx("fashion-mnist", FASHION, data_root, validation, split_seed, limit)
+    return _idx("fashion-mnist", FASHION, data_root, validation, split_seed, limit, test_limit)
 
 
 def cifar10(
-    *, data_root: Path | None = None, validation: float = 0.1, split_seed: int = 0, limit: int | None = None
+    *,
+    data_root: Path | None = None,
+    validation: float = 0.1,
+    split_seed: int = 0,
+    limit: int | None = None,
+    test_limit: int | None = None,
 ) -> Data:
     """50,000 + 10,000 photographs of 32 x 32 pixels (Krizhevsky 2009), from files in the binary format."""
     names = [f"data_batch_{i}.bin" for i in range(1, 6)]
@@ -59,12 +74,22 @@ def cifar10(
     images, labels = read_cifar([folder / name for name in names])
     test_images, test_labels = read_cifar([folder / "test_batch.bin"])
     return image_data(
-        *(images, labels, test_images, test_labels, CIFAR10), validation=validation, split_seed=split_seed, limit=limit
+        *(images, labels, test_images, test_labels, CIFAR10),
+        validation=validation,
+        split_seed=split_seed,
+        limit=limit,
+        test_limit=test_limit,
     )
 
 
 def _idx(
-    name: str, classes: tuple[str, ...], data_root: Path | None, validation: float, split_seed: int, limit: int | None
+    name: str,
+    classes: tuple[str, ...],
+    data_root: Path | None,
+    validation: float,
+    split_seed: int,
+    limit: int | None,
+    test_limit: int | None,
 ) -> Data:
     parts = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
     folder = locate(data_root, name, parts)
@@ -76,7 +101,9 @@ def _idx(
             raise RlkitError(f"{folder}: {images} has {len(values)} images, but {labels} has {len(kinds)} labels")
         sheets.append((values, kinds))
     (train, test) = sheets
-    return image_data(*train, *test, classes, validation=validation, split_seed=split_seed, limit=limit)
+    return image_data(
+        *(*train, *test, classes), validation=validation, split_seed=split_seed, limit=limit, test_limit=test_limit
+    )
 
 
 def _existing(path: Path) -> Path:

@@ -113,23 +113,26 @@ def image_data(
     validation: float,
     split_seed: int,
     limit: int | None = None,
+    test_limit: int | None = None,
 ) -> Data:
     """Labelled images with a test part of their own; `validation` is the share of the rest that is not learned from.
 
-    `limit` keeps only so many of the training images. Raises RlkitError for labels out of range.
+    `limit` keeps only so many of the training images, `test_limit` of those for validation and of those for the test.
+    Raises RlkitError for labels out of range.
     """
     for part in (labels, test_labels):
         check_labels(part, len(classes))
     check_range("data.limit", limit, 1)
+    check_range("data.test_limit", test_limit, 1)
     check_range("data.validation", validation, 0, 0.9)
     validating, training = split(len(images), [validation], split_seed)
-    training = training[:limit]
+    training, validating = training[:limit], validating[:test_limit]
     train = TensorSamples(images[training], labels[training])
     mean, std = channel_statistics(train.inputs)
     return Data(
         train=train,
         validation=TensorSamples(images[validating], labels[validating]) if len(validating) else None,
-        test=TensorSamples(test_images, test_labels),
+        test=TensorSamples(test_images[:test_limit], test_labels[:test_limit]),
         input_shape=tuple(images.shape[1:]),
         num_outputs=len(classes),
         classes=tuple(classes),
