@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--workload", choices=WORKLOADS, default="ppo_cartpole", help="default ppo_cartpole")
     parser.add_argument("--repetitions", type=int, default=3, help="runs of each system (default 3)")
     parser.add_argument("--timesteps", type=int, help="of each run (default: the workload's own)")
-    parser.add_argument("--systems", nargs="*", help="which of rlkit, sb3 and single_file (default: all)")
+    parser.add_argument("--systems", nargs="*", help="which of rlkit, numpy, sb3 and single_file (default: all)")
     parser.add_argument("--resume", action="store_true", help="keep the runs that are in results already")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder to write to")
     given = parser.parse_args()
@@ -111,7 +111,8 @@ def systems_of(workload: Workload) -> list[str]:
     """What is compared on a workload."""
     numbers = workload.sb3_num_envs
     plain = ["single_file"] if workload.agent in ("ppo", "dqn") and not numbers else []
-    return ["rlkit", *([f"sb3:{number}" for number in numbers] or ["sb3"]), *plain]
+    fallback = ["numpy"] if workload.numpy_goal else []
+    return ["rlkit", *fallback, *([f"sb3:{number}" for number in numbers] or ["sb3"]), *plain]
 
 
 def timed_run(workload: str, system: str, timesteps: int, seed: int) -> tuple[dict[str, Any], Any]:
@@ -163,6 +164,9 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
         if measure.better and "rlkit" in found[key] and theirs in found[key]:
             ratio = found[key]["rlkit"]["median"] / found[key][theirs]["median"]
             found[key]["ratio"] = ratio**measure.better
+        if measure.better and "numpy" in found[key] and theirs in found[key]:
+            ratio = found[key]["numpy"]["median"] / found[key][theirs]["median"]
+            found[key]["numpy_ratio"] = ratio**measure.better
     return found
 
 
@@ -175,7 +179,8 @@ def fastest_sb3(runs: list[dict[str, Any]]) -> str | None:
 
 def markdown(report: dict[str, Any]) -> str:
     """The summary as a table, with the command, the machine, and where rlkit's time went."""
-    versions, found, goal = report["versions"], report["summary"], report["workload"]["goal"]
+    versions, found = report["versions"], report["summary"]
+    goal, numpy_goal = report["workload"]["goal"], report["workload"]["numpy_goal"]
     systems = list(dict.fromkeys(run["system"] for run in report["runs"]))
     repetitions = len({run["seed"] for run in report["runs"]})
     titles = {name: title(name, versions) for name in systems}
@@ -201,6 +206,9 @@ def markdown(report: dict[str, Any]) -> str:
         ]
         ratio = f"**{row['ratio']:.2f} ×**" if "ratio" in row else ""
         aim = f" (goal {goal:g} ×)" if key == "train_steps_per_cpu_s" and goal else ""
+        if "numpy_ratio" in row:
+            numpy_aim = f" (goal {numpy_goal:g} ×)" if key == "train_steps_per_cpu_s" else ""
+            aim += f"; NumPy's engine: {row['numpy_ratio']:.2f} ×{numpy_aim}"
         lines.append(f"| {measure.title} | {' | '.join(cells)} | {ratio}{aim} |")
     return "\n".join(lines) + "\n" + profile_table(report["profile"])
 
@@ -209,6 +217,7 @@ def title(system: str, versions: dict[str, str]) -> str:
     """A column's."""
     name, _, num_envs = system.partition(":")
     named = {"rlkit": f"rlkit {versions['rlkit']}", "sb3": f"SB3 {versions['stable-baselines3']}"}
+    named["numpy"] = f"{named['rlkit']} without its C engine"
     return named.get(name, "a script in CleanRL's style") + (f", {num_envs} environments" if num_envs else "")
 
 

@@ -1,6 +1,6 @@
 """One training run of rlkit or Stable-Baselines3, with a clock around its training loop; for throughput.py.
 
-    python benchmarks/timed_training.py WORKLOAD rlkit|sb3[:NUM_ENVS]|single_file RUN_DIR TIMESTEPS SEED
+    python benchmarks/timed_training.py WORKLOAD rlkit|numpy|sb3[:NUM_ENVS]|single_file RUN_DIR TIMESTEPS SEED
 
 Writes RUN_DIR/timing.json. Both systems work with all their everyday features and the same hyperparameters (those in
 workloads.py): rlkit by its own command line, SB3 with what its documentation recommends for the same.
@@ -86,6 +86,11 @@ def train_rlkit(workload: Workload, run_dir: Path, timesteps: int, seed: int, cl
     return Trained(summary["total_timesteps"], gradient_steps, summary["eval_return_mean"], first(solved_at))
 
 
+def train_numpy(workload: Workload, run_dir: Path, timesteps: int, seed: int, clock: Clock) -> Trained:
+    """The same as where the C engine was not built."""
+    return train_rlkit(workload, run_dir, timesteps, seed, clock, "compute=numpy")
+
+
 def train_sb3(
     workload: Workload, run_dir: Path, timesteps: int, seed: int, clock: Clock, num_envs: str = ""
 ) -> Trained:
@@ -156,7 +161,12 @@ def train_single_file(workload: Workload, run_dir: Path, timesteps: int, seed: i
     return Trained(steps, gradient_steps, None)
 
 
-TRAIN: dict[str, Callable[..., Trained]] = {"rlkit": train_rlkit, "sb3": train_sb3, "single_file": train_single_file}
+TRAIN: dict[str, Callable[..., Trained]] = {
+    "rlkit": train_rlkit,
+    "numpy": train_numpy,
+    "sb3": train_sb3,
+    "single_file": train_single_file,
+}
 
 
 def main() -> None:
