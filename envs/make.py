@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import inspect
@@ -17,6 +18,7 @@ from gymnasium.vector import VectorEnv
 from rlkit.config import VECTORIZATIONS
 from rlkit.envs.atari import FRAME_SKIP, atari_stack, is_atari, native_atari_kwargs, silence_banner
 from rlkit.envs.check import check_env, env_errors, sample_action
+from rlkit.envs.pool import make_envpool
 from rlkit.envs.vector import AsyncVectorEnv, SyncVectorEnv
 from rlkit.envs.wrappers import ActionMaskInfo
 from rlkit.errors import RlkitError, check_choice, check_range, unknown
@@ -143,6 +145,11 @@ def make_vector_env(
     spec = find_spec(factory.id)
     env = make_env(factory)
     reason = "as asked for"
+    if vectorization == "envpool":
+        with contextlib.closing(env), env_errors(factory.id, f"making {num_envs} of it by EnvPool"):
+            stacked = factory.has_atari_stack(spec)
+            envs = make_envpool(spec, env, num_envs, factory.kwargs, stacked=stacked, training=factory.training)
+            return envs, f"EnvPool's vector environment: {reason}"
     if vectorization == "auto":
         vectorization, reason = _choose(factory, spec, env, num_envs)
     env.close()

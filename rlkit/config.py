@@ -13,7 +13,7 @@ from typing import Any
 from rlkit import ranks
 from rlkit.errors import RlkitError, check_choice, check_range
 
-VECTORIZATIONS = ("auto", "sync", "async", "native")
+VECTORIZATIONS = ("auto", "sync", "async", "native", "envpool")
 DEVICES = ("auto", "cpu", "cuda")
 COMPUTES = ("auto", "torch", "compile", "numpy", "native")
 PREPROCESSINGS = ("auto", "none", "atari")
@@ -93,7 +93,8 @@ class TrainConfig:
     """Environments that are stepped side by side; of agent=a3c in each worker, by default one."""
     vectorization: str = "auto"
     """`sync` steps the environments in this process, `async` in one process each, `native` uses the
-    environment's own vectorised implementation; `auto` measures an environment step and says what it chose."""
+    environment's own vectorised implementation; `auto` measures an environment step and says what it chose.
+    `envpool`: EnvPool's implementation of the environment, an extra; evaluations take Gymnasium's own."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: CUDA for convolutional networks where there is a GPU, else the CPU."""
     compute: str = "auto"
