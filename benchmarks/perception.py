@@ -96,7 +96,7 @@ RUNS = [
     Run("linear-regression", 1, "test_loss", source="loss 0.010977 (training)"),
     Run("linear-regression-minibatch", 1, "test_loss"),
     Run("himmelblau", 1, "test_loss", source="1.137e-12", target="0"),
-    Run("learn-kernel", 1, "test_loss"),
+    Run("learn-kernel", 3, "test_loss"),
     Run("moons-depth", 3),
     Run("moons-dropout", 3),
     Run("moons-l2", 3),
@@ -187,7 +187,8 @@ def table(results: Path) -> str:
     """All that has been trained, in Markdown."""
     lines = [
         "The model that was best in validation (or the last, where nothing is held out), on the test set: mean over",
-        "seeds, lowest and highest. The source's figures are of one run each, chosen on the test set.",
+        "seeds, lowest and highest. The source's figures are of one run each, chosen on the test set. Seconds are those of",
+        "two cores that other work kept busy.",
         "",
         "`python benchmarks/perception.py data_root=FOLDER`, then `python benchmarks/perception.py --table`",
         "",

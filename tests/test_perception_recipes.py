@@ -74,7 +74,7 @@ def test_a_kernel_that_finds_edges_is_learned(tmp_path: Path) -> None:
         error = kernel[0] * left + kernel[1] * right - (left - right)
         kernel = kernel - 0.03 * 2 * np.array([error @ left, error @ right])
     assert [summary["test_weight_0"], summary["test_weight_1"]] == pytest.approx(kernel.tolist(), abs=1e-5)
-    assert kernel == pytest.approx([1, -1], abs=0.1)
+    assert kernel == pytest.approx([0.9895, -0.9873], abs=0.01)  # the source's, which began elsewhere within ±0.07
     assert (tmp_path / "run/edges.png").stat().st_size > 1000
 
 

@@ -28,13 +28,15 @@ class Polynomial(nn.Module):
 
 
 class Kernel(nn.Module):
-    """One kernel, cross-correlated with images of one channel, without a bias."""
+    """One kernel, cross-correlated with images of one channel, without a bias; its weights begin within ± `init`."""
 
-    def __init__(self, *, size: Sequence[int] = (1, 2)) -> None:
+    def __init__(self, *, size: Sequence[int] = (1, 2), init: float = 0.07) -> None:
         super().__init__()
+        check_range("init", init, 0)
         if len(size) != 2:
             raise RlkitError(f"size={list(size)} must be a height and a width")
         self.conv = nn.Conv2d(1, 1, (int(size[0]), int(size[1])), bias=False)
+        nn.init.uniform_(self.conv.weight, -init, init)
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 1, height, width) -> (batch, 1, height − size₀ + 1, width − size₁ + 1)."""
