@@ -187,8 +187,8 @@ def table(results: Path) -> str:
     """All that has been trained, in Markdown."""
     lines = [
         "The model that was best in validation (or the last, where nothing is held out), on the test set: mean over",
-        "seeds, lowest and highest. The source's figures are of one run each, chosen on the test set. The seconds are of",
-        "two cores that other work kept busy.",
+        "seeds, lowest and highest. The source's figures are of one run each, chosen on the test set. The seconds are",
+        "those of two cores that other work kept busy.",
         "",
         "`python benchmarks/perception.py data_root=FOLDER`, then `python benchmarks/perception.py --table`",
         "",

@@ -60,7 +60,12 @@ class Classification(Task):
             grid = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), -1).flatten(0, 1)  # (200 · 200, 2), by rows
             with torch.no_grad():
                 logits = self.model(inputs(grid))
-            kinds = torch.sigmoid(logits[:, 0]) if logits.shape[1] == 1 else logits.softmax(1)[:, 1]
+            if logits.shape[1] == 1:
+                kinds = torch.sigmoid(logits[:, 0])
+            elif self.loss == "mse":  # the outputs are near 0 and 1 themselves
+                kinds = (0.5 + 0.5 * (logits[:, 1] - logits[:, 0])).clamp(0, 1)
+            else:
+                kinds = logits.softmax(1)[:, 1]
             plane = (xs.cpu().numpy(), ys.cpu().numpy(), kinds.view(200, 200).cpu().numpy())
             draw_boundary(folder / "boundary.png", points.cpu().numpy(), labels.cpu().numpy(), plane)
         return {}

@@ -105,7 +105,8 @@ class RNNLanguageModel(nn.Module):
             implementation=implementation,
         )
         self.head = nn.Linear(hidden_size, vocabulary_size)
-        if tied:
+        if tied:  # vectors of length 1: torch's N(0, 1) would make the first logits as large as √hidden_size
+            nn.init.normal_(self.embedding.weight, std=1 / math.sqrt(embedding_size))
             self.head.weight = self.embedding.weight
 
     def forward(self, tokens: Tensor, states: list[State] | None = None) -> tuple[Tensor, list[State]]:
