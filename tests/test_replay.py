@@ -419,6 +419,27 @@ def test_stacks_are_what_they_were_though_frames_are_stored_once(mode: Autoreset
                 assert batch.terminated[i] == terminated
                 if not terminated:
                     np.testing.assert_array_equal(batch.next_obs[0][i], next_obs)
+            assert np.shares_memory(batch.obs[0], batch.next_obs[0])  # the frames that both have are read once
+
+
+@pytest.mark.parametrize("aside", [False, True])
+def test_a_next_stack_of_other_frames_is_not_taken_for_a_moved_one(aside: bool) -> None:
+    frames = RNG.integers(256, size=(12, 8, 9)).astype(np.uint8)
+    stacks = [frames[i : i + STACK] for i in range(12 - STACK)]
+    buffer = ReplayBuffer(100, 1, spaces.Box(0, 255, (STACK, 8, 9), np.uint8), ACTIONS)
+    nobody, everybody = np.zeros(1, np.bool_), np.ones(1, np.bool_)
+    expected = [(stacks[0], stacks[1]), (stacks[1], stacks[2]), (stacks[2], stacks[7]), (stacks[7], stacks[6])]
+    for i, (obs, next_obs) in enumerate(expected):
+        cut = aside and i == 2
+        last, flags = {0: (next_obs,)} if cut else {}, (nobody, everybody if cut else nobody)
+        buffer.add(Transition((obs[None],), nobody, np.zeros(1), *flags, (next_obs[None],), last, everybody, None))
+    batch = stored(buffer)
+    for i, (obs, next_obs) in enumerate(expected):
+        np.testing.assert_array_equal(batch.obs[0][i], obs)
+        np.testing.assert_array_equal(batch.next_obs[0][i], next_obs)
+    first = buffer._batch(batch.rows[:2])
+    assert np.shares_memory(first.obs[0], first.next_obs[0])
+    assert not np.shares_memory(batch.obs[0], batch.next_obs[0])
 
 
 def test_frames_take_a_stacks_share_of_the_memory() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from rlkit.buffers.observations import Allocate, Kind, Leaf, Places, copied, with_room
+from rlkit.buffers.observations import Allocate, Kind, Leaf, Places, Steps, copied, with_room
 from rlkit.spaces import Array
 
 SMALLEST_FRAME, MOST_FRAMES = 8, 16
@@ -70,12 +70,45 @@ class FrameStacks(Leaf):
         self._newest = rows.start, batch
 
     def read(self, rows: Array) -> Array:
-        ages = self._age[rows].astype(np.int64)
+        ages = self._age.take(rows).astype(np.int64)
+        stacks: Array = self._ring.take(self._rows_of(rows, ages), 0)
+        self._complete(stacks, rows, ages)
+        return stacks
+
+    def read_steps(self, steps: Steps) -> tuple[Array, Array]:
+        # An observation and the one after it have all frames but one in common, so both are views of the same frames.
+        together = self._together(steps)
+        return super().read_steps(steps) if together is None else (together[:, :-1], together[:, 1:])
+
+    def _together(self, steps: Steps) -> Array | None:
+        """Each observation's frames and then the next one's newest: (count, depth + 1, *frame).
+
+        None where a next observation is something else; what a terminated episode led to may be anything.
+        """
+        rows, following = steps.rows, steps.following
+        anew = self._age.take(following) == 0
+        anew[steps.aside] = False
+        if (anew & ~steps.terminated).any() or (following != (rows + self._stride) % self._rows).any():
+            return None
+        ages = self._age.take(rows).astype(np.int64)
+        frames: Array = self._ring.take(np.column_stack([self._rows_of(rows, ages), following]), 0)
+        self._complete(frames[:, :-1], rows, ages)
+        if len(steps.aside):
+            last = self._aside.take(steps.places, 0)
+            if not np.array_equal(frames[steps.aside, 1:-1], last[:, :-1]):
+                return None
+            frames[steps.aside, -1] = last[:, -1]
+        return frames
+
+    def _rows_of(self, rows: Array, ages: Array) -> Array:
+        """The rows in the ring of each stack's frames: (count, depth)."""
         back = np.arange(self._depth - 1, -1, -1)  # of each frame, oldest first: how many rows before
-        stacks: Array = self._ring.take(
-            (rows[:, None] - np.minimum(back, ages[:, None]) * self._stride) % self._rows, 0
-        )
-        # Those whose ring does not go back far enough: frame i is what was frame i + age when the rest was stored.
+        found: Array = (rows[:, None] - np.minimum(back, ages[:, None]) * self._stride) % self._rows
+        return found
+
+    def _complete(self, stacks: Array, rows: Array, ages: Array) -> None:
+        """Puts in the frames of those whose ring does not go back far enough."""
+        # Frame i is what was frame i + age when the rest was stored.
         young = np.flatnonzero(ages < self._depth - 1)
         if len(young):
             places = self._places.of[(rows[young] - ages[young] * self._stride) % self._rows]

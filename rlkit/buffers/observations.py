@@ -13,6 +13,8 @@ from rlkit.spaces import Array, Obs
 Allocate: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], Array]
 """Makes an array of zeros from its shape and type: `np.zeros` in memory, `zeros_on_disk` in a folder."""
 
+NONE = np.zeros(0, np.int64)
+
 
 class Kind(NamedTuple):
     """What one leaf of an observation is like."""
@@ -32,6 +34,20 @@ class Kind(NamedTuple):
         if isinstance(space, spaces.Discrete):
             dtype = np.result_type(np.min_scalar_type(space.start), np.min_scalar_type(space.start + space.n - 1))
         return cls(space.shape or (), np.dtype(np.float32) if dtype == np.float64 else dtype)
+
+
+class Steps(NamedTuple):
+    """Where the observations of a batch of steps are: those they began with, and those they led to."""
+
+    rows: Array
+    following: Array
+    """The rows of what they led to; not of those in `aside`."""
+    aside: Array
+    """Which of them, by number, led to what was set aside."""
+    places: Array
+    """Where that is, of each one in `aside`."""
+    terminated: Array
+    """Whether what they led to may be anything."""
 
 
 class Places:
@@ -98,14 +114,19 @@ class Leaf:
         """The observations in these rows."""
         return self._ring.take(rows, 0)
 
+    def read_steps(self, steps: Steps) -> tuple[Array, Array]:
+        """The observations that steps began with, and those that they led to: arrays that are not to be written to."""
+        # At once: of two large arrays, the memory would go back to the system, and come anew, with every batch.
+        both = self.read(np.concatenate([steps.rows, steps.following]))
+        obs, next_obs = both[: len(steps.rows)], both[len(steps.rows) :]
+        if len(steps.aside):
+            next_obs[steps.aside] = self._aside.take(steps.places, 0)
+        return obs, next_obs
+
     def set_aside(self, place: int, value: Array) -> None:
         """Stores one observation outside of the ring."""
         self._aside = with_room(self._aside, place, self._allocate)
         self._aside[place] = value
-
-    def read_aside(self, places: Array) -> Array:
-        """The observations that were set aside there."""
-        return self._aside.take(places, 0)
 
     def state_dict(self) -> dict[str, Any]:
         """All that is stored, as copies that are where the storage is: in memory, or on disk."""
@@ -148,21 +169,16 @@ class ObservationRing:
         """The observations in these rows, leaf by leaf."""
         return [leaf.read(rows) for leaf in self.leaves]
 
-    def read_steps(self, rows: Array, last: Array) -> tuple[list[Array], list[Array]]:
+    def read_steps(self, rows: Array, last: Array, terminated: Array) -> tuple[list[Array], list[Array]]:
         """The observations in `rows`, and what the transitions in `last` led to, leaf by leaf.
 
-        Where an episode terminated, what it led to may be anything.
+        Where an episode `terminated`, what it led to may be anything. The arrays are not to be written to.
         """
-        count = len(rows)
-        # At once: of two large arrays, the memory would go back to the system, and come anew, with every batch.
-        found = self.read(np.concatenate([rows, (last + self._stride) % self._rows]))
-        obs, next_obs = [leaf[:count] for leaf in found], [leaf[count:] for leaf in found]
-        places = self._places.of[last]
-        aside = np.flatnonzero(places >= 0)
-        if len(aside):
-            for leaf, batch in zip(self.leaves, next_obs, strict=True):
-                batch[aside] = leaf.read_aside(places[aside])
-        return obs, next_obs
+        places = self._places.of.take(last)
+        aside = np.flatnonzero(places >= 0) if places.max(initial=-1) >= 0 else NONE
+        steps = Steps(rows, (last + self._stride) % self._rows, aside, places[aside], terminated)
+        found = [leaf.read_steps(steps) for leaf in self.leaves]
+        return [obs for obs, _ in found], [next_obs for _, next_obs in found]
 
     @property
     def nbytes(self) -> int:

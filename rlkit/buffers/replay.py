@@ -117,7 +117,8 @@ class ReplayBuffer:
     def sample(self, count: int, rng: np.random.Generator) -> ReplayBatch:
         """`count` transitions, drawn uniformly and with replacement; at least one step must be there."""
         rows = self._draw(count, rng)
-        while len(resets := np.flatnonzero(~self._valid[rows])):
+        while count_true(valid := self._valid.take(rows)) < count:
+            resets = np.flatnonzero(~valid)
             rows[resets] = self._draw(len(resets), rng)
         return self._batch(rows)
 
@@ -145,11 +146,13 @@ class ReplayBuffer:
 
     def _draw(self, count: int, rng: np.random.Generator) -> Array:
         oldest = (self._head - self._length) * self.num_envs
-        rows: Array = (oldest + rng.integers(len(self), size=count)) % self._rows
+        # In a third of the time of `rng.integers`; no number comes up more often by more than one part in 2^53 / size.
+        drawn = (rng.random(count) * len(self)).astype(np.int64)
+        rows: Array = (oldest + drawn) % self._rows
         return rows
 
     def _batch(self, rows: Array) -> ReplayBatch:
-        rewards, last, gammas = self._rewards[rows], rows, np.full(len(rows), self._gammas[1])
+        rewards, last, gammas = self._rewards.take(rows), rows, self._gammas[1].repeat(len(rows))
         if self.n_step > 1:
             windows = (rows[:, None] + np.arange(self.n_step) * self.num_envs) % self._rows
             # Returns end with their episode, or with the newest step: what followed it is not known yet.
@@ -157,15 +160,16 @@ class ReplayBuffer:
             ended = self._terminated[windows] | self._truncated[windows] | newest
             rewards, lengths = n_step_returns(self._rewards[windows], ended, self._gammas)
             last, gammas = windows[np.arange(len(rows)), lengths - 1], self._gammas[lengths]
-        obs, next_obs = self._obs.read_steps(rows, last)
+        terminated = self._terminated.take(last)
+        obs, next_obs = self._obs.read_steps(rows, last, terminated)
         n = self._num_leaves
         return ReplayBatch(
             obs=tuple(obs[:n]),
-            action=self._actions[rows].astype(np.int64),
+            action=self._actions.take(rows, 0).astype(np.int64),
             reward=rewards,
             next_obs=tuple(next_obs[:n]),
             next_action_mask=next_obs[n] if len(next_obs) > n else None,
-            terminated=self._terminated[last],
+            terminated=terminated,
             gamma=gammas,
             rows=rows,
         )
