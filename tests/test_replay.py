@@ -431,7 +431,8 @@ def test_a_next_stack_of_other_frames_is_not_taken_for_a_moved_one(aside: bool) 
     expected = [(stacks[0], stacks[1]), (stacks[1], stacks[2]), (stacks[2], stacks[7]), (stacks[7], stacks[6])]
     for i, (obs, next_obs) in enumerate(expected):
         cut = aside and i == 2
-        last, flags = {0: (next_obs,)} if cut else {}, (nobody, everybody if cut else nobody)
+        last: dict[int, Obs] = {0: (next_obs,)} if cut else {}
+        flags = nobody, everybody if cut else nobody
         buffer.add(Transition((obs[None],), nobody, np.zeros(1), *flags, (next_obs[None],), last, everybody, None))
     batch = stored(buffer)
     for i, (obs, next_obs) in enumerate(expected):

@@ -116,7 +116,6 @@ class FrameStacks(Leaf):
                 frames = i + ages[young]
                 stored = frames < self._depth - 1
                 stacks[young[stored], i] = self._older[places[stored], frames[stored]]
-        return stacks
 
     def state_dict(self) -> dict[str, Any]:
         arrays = {"age": self._age.copy(), "older": copied(self._older, self._allocate)}
