@@ -234,7 +234,7 @@ def blobs() -> Data:
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "rmsprop"])
-@pytest.mark.parametrize("stop_at", [5, 9])  # in the middle of the second epoch, and of the third
+@pytest.mark.parametrize("stop_at", [5, 8, 9])  # in the second epoch, in its validation, and in the third epoch
 def test_a_run_that_is_stopped_and_resumed_is_the_same_run(optimizer: str, stop_at: int) -> None:
     fields = {"epochs": 4, "batch_size": 16, "optimizer": optimizer, "momentum": 0.9, "schedule": "cosine"}
 

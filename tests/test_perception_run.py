@@ -195,6 +195,30 @@ def test_a_resumed_run_ends_where_the_whole_one_does(result: Any, tmp_path: Path
         assert all(torch.equal(mine[name], theirs[name]) for name in mine | theirs)
 
 
+def test_a_run_that_is_stopped_in_its_test_is_resumed_there(result: Any, tmp_path: Path) -> None:
+    from rlkit.perception import run as runs
+    from rlkit.perception.loop import Training
+
+    class Stopped(Training):
+        def finish(self, folder: Path | None) -> dict[str, float]:
+            self.interrupted = True
+            return super().finish(folder)
+
+    overrides = ["recipe=lenet-digits", f"hydra.run.dir={tmp_path / 'run'}"]
+    job = compose_job(APP, overrides + [f"{key}={value}" for key, value in QUICK.items()])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "Training", Stopped)
+        with pytest.raises(KeyboardInterrupt):
+            runs.run(job.config, job.run_dir, hydra_files=job.hydra_files)
+    assert json.loads((job.run_dir / "summary.json").read_text())["status"] == "interrupted"
+    resumed = runs.run(job.config, job.run_dir, hydra_files={}, resume=True)
+    assert resumed.summary["test_loss"] == result.summary["test_loss"]
+    mine, theirs = (
+        read_tensors(run / "checkpoints/last/model.safetensors")[0] for run in (job.run_dir, result.run_dir)
+    )
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine | theirs)
+
+
 def test_a_diverged_run_keeps_its_last_good_checkpoint(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     settings = {**QUICK, "fit.epochs": 10, "fit.optimizer": "sgd", "fit.schedule": "constant"}

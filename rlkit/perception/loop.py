@@ -96,7 +96,7 @@ class Training:
         self.amp = _amp_dtype(config.amp, device)
         self.scaler = torch.amp.GradScaler(device, enabled=self.amp == torch.float16)
         self.order = torch.Generator().manual_seed(seed)
-        self._order_state = self.order.get_state()
+        self._order_state = self._epoch_order = self.order.get_state()
         self.epoch = self.steps = self.batches_done = 0  # epochs; steps of all; batches of this epoch
         self.best: float | None = None
         self.best_epoch: int | None = None
@@ -140,7 +140,7 @@ class Training:
         """The rest of this epoch's training batches, in an order of its own; raises KeyboardInterrupt after Ctrl-C."""
         set_training(self.task)
         self.inputs.train()
-        self._order_state = self.order.get_state()
+        self._order_state = self._epoch_order = self.order.get_state()
         order = torch.randperm(len(self.data.train), generator=self.order)
         size = self.config.batch_size
         for i in range(self.batches_done, self.batches_per_epoch):
@@ -180,7 +180,13 @@ class Training:
         """Measures on the validation samples, and keeps a copy of the best model so far."""
         if self.data.validation is None:
             return
-        metrics = self.evaluate(self.data.validation)
+        generator = torch.get_rng_state()
+        try:
+            metrics = self.evaluate(self.data.validation)
+        except KeyboardInterrupt:  # go on with the validation, behind the last batch of the epoch before it was counted
+            self.epoch, self.batches_done, self._order_state = self.epoch - 1, self.batches_per_epoch, self._epoch_order
+            torch.set_rng_state(generator)
+            raise
         self._sums |= {f"val/{name}": value for name, value in metrics.items()}
         if self.config.monitor not in metrics:
             raise unknown("fit.monitor", self.config.monitor, metrics)
@@ -202,12 +208,14 @@ class Training:
         return self.config.patience is not None and self._stale >= self.config.patience
 
     def evaluate(self, samples: Samples) -> dict[str, float]:
-        """The task's metrics over all `samples`, in evaluation mode."""
+        """The task's metrics over all `samples`, in evaluation mode; raises KeyboardInterrupt after Ctrl-C."""
         self.task.eval()
         self.inputs.eval()
         sums: dict[str, Tensor] = {}
         with torch.no_grad():
             for indices in torch.split(torch.arange(len(samples)), self.config.eval_batch_size):
+                if self.interrupted:
+                    raise KeyboardInterrupt
                 some = samples.batch(indices)
                 with self.autocast():
                     metrics = self.task.measure(Batch(channels_last(self.inputs(some.inputs)), some.targets))

@@ -98,14 +98,17 @@ def run(config: PerceptionConfig, run_dir: Path, *, hydra_files: Mapping[str, st
             + f"{count:,} parameters; {device}"
         )
         started, status, results = time.perf_counter(), "failed", {}
+        saved = False
         try:
             with _interruptible(training):
                 training.train()
+                saved = True  # and the model is the best one by now: not to be saved as the last
                 results = training.finish(run_dir)
             status = "finished"
         except KeyboardInterrupt:
             status = "interrupted"
-            training.save()
+            if not saved:
+                training.save()
             raise
         finally:
             seconds += time.perf_counter() - started
