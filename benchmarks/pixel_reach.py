@@ -10,7 +10,7 @@ from gymnasium import spaces
 
 from rlkit.spaces import Array
 
-CELLS, PIXELS = 8, 4  # a board of 8 x 8 cells, in an image of 32 x 32
+CELLS, PIXELS = 6, 6  # a board of 6 x 6 cells, in an image of 36 x 36
 MOVES = ((-1, 0), (0, -1), (1, 0), (0, 1))
 FLOOR, WALKER, GOAL = (30, 30, 40), (80, 140, 255), (255, 200, 60)
 
@@ -18,7 +18,7 @@ FLOOR, WALKER, GOAL = (30, 30, 40), (80, 140, 255), (255, 200, 60)
 class Reach(gym.Env[Array, np.int64]):
     """Up, left, down and right for -0.02 each; reaching the goal is worth 1 and ends the episode.
 
-    Both start anywhere. The best policy gets 0.89 in the mean: the goal is 5.33 steps away.
+    Both start anywhere. The best policy gets 0.92 in the mean: the goal is 4 steps away.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012 (as Gymnasium has it)
@@ -43,7 +43,7 @@ class Reach(gym.Env[Array, np.int64]):
         return self.render(), float(reached) - 0.02, reached, False, {}
 
     def render(self) -> Array:
-        """(32, 32, 3) bytes."""
+        """(36, 36, 3) bytes."""
         board = np.full((CELLS, CELLS, 3), FLOOR, np.uint8)
         board[tuple(self.goal)] = GOAL
         board[tuple(self.walker)] = WALKER
@@ -51,4 +51,4 @@ class Reach(gym.Env[Array, np.int64]):
         return image
 
 
-gym.register("Reach-v0", entry_point=f"{__name__}:Reach", max_episode_steps=50)
+gym.register("Reach-v0", entry_point=f"{__name__}:Reach", max_episode_steps=30)

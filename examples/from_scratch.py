@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.datasets import make_moons
 
-from rlkit.perception.scratch.backprop import NumpyMLP
+from rlkit.perception.scratch.backprop import MLP
 from rlkit.perception.scratch.calculus import descend, himmelblau, himmelblau_gradient, power_norms
 from rlkit.perception.scratch.convolution import corr2d, kernel_gradient
 from rlkit.perception.scratch.linear import train_perceptron
@@ -44,7 +44,7 @@ def moons(epochs: int = 25) -> None:
     rng = np.random.default_rng(42)
     order = rng.permutation(2000)
     training, test = order[:1400], order[1400:]
-    network, targets = NumpyMLP([2, 25, 50, 25, 2], rng), np.eye(2)[labels]
+    network, targets = MLP([2, 25, 50, 25, 2], rng), np.eye(2)[labels]
     for _ in range(epochs):
         loss = np.mean([network.step(x[[i]], targets[[i]], 0.5) for i in rng.permutation(training)])
     accuracy = (network.predict(x[test]) == labels[test]).mean()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from rlkit.perception.data.images import digits
 from rlkit.perception.data.synthetic import linear, sine
 from rlkit.perception.inputs import AUGMENTATIONS, Inputs, augmentation, make_inputs
 from rlkit.perception.models import make_model
-from rlkit.perception.models.numpy_mlp import backward, forward
+from rlkit.perception.models.numpy_mlp import NumpyMLP
 from rlkit.perception.models.simple import Kernel
 from rlkit.perception.tasks import himmelblau
 from rlkit.tensor_files import read_tensors
@@ -86,22 +85,18 @@ def test_a_polynomial_is_the_least_squares_fit(tmp_path: Path) -> None:
 
 
 def test_numpy_gradients_are_those_of_autograd() -> None:
-    generator = np.random.default_rng(0)
-    sizes = [2, 25, 50, 25, 2]
-    weights = [generator.standard_normal((a, b)) for a, b in pairwise(sizes)]
-    biases = [generator.standard_normal(b) for b in sizes[1:]]
-    x, gradient = generator.standard_normal((7, 2)), generator.standard_normal((7, 2))
-    tensors = [torch.tensor(array, requires_grad=True) for array in [*weights, *biases]]
-    output = torch.tensor(x)
-    for w, b in zip(tensors[:4], tensors[4:], strict=True):
-        output = torch.sigmoid(output @ w + b)
-    output.backward(torch.tensor(gradient))  # type: ignore[no-untyped-call]
-    activations = forward(x, weights, biases)
-    np.testing.assert_allclose(activations[-1], output.detach().numpy(), atol=1e-12)
-    by_hand = [part for parts in backward(activations, weights, gradient) for part in parts]
-    for mine, tensor in zip(by_hand, tensors, strict=True):
-        assert tensor.grad is not None
-        np.testing.assert_allclose(mine, tensor.grad.numpy(), atol=1e-12)
+    torch.manual_seed(0)
+    network = NumpyMLP(input_shape=[2], num_outputs=3, hidden_sizes=[5, 4]).double()
+    x, gradient = torch.randn(7, 2).double(), torch.randn(7, 3).double()
+    outputs = network(x)
+    expected = x
+    for w, b in zip(network.weights, network.biases, strict=True):
+        expected = torch.sigmoid(expected @ w + b)
+    torch.testing.assert_close(outputs, expected, atol=1e-12, rtol=0)
+    parameters = list(network.parameters())
+    ours = torch.autograd.grad(outputs, parameters, gradient)
+    for mine, theirs in zip(ours, torch.autograd.grad(expected, parameters, gradient), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-12, rtol=0)
 
 
 def test_backprop_in_numpy_learns(tmp_path: Path) -> None:

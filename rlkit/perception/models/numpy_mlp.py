@@ -1,4 +1,4 @@
-"""An MLP whose forward pass and gradients are written out in NumPy; torch keeps its parameters and takes the steps."""
+"""The MLP of `rlkit/perception/scratch/backprop.py`, for `fit`: torch keeps its parameters and takes the steps."""
 
 from __future__ import annotations
 
@@ -7,37 +7,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-Array = NDArray[Any]
-
-
-def forward(x: Array, weights: Sequence[Array], biases: Sequence[Array]) -> list[Array]:
-    """The activations of every layer, the input first: aₗ₊₁ = σ(aₗ Wₗ + bₗ); rows are samples."""
-    activations = [x]
-    for weight, bias in zip(weights, biases, strict=True):
-        activations.append(1 / (1 + np.exp(-(activations[-1] @ weight + bias))))
-    return activations
-
-
-def backward(
-    activations: Sequence[Array], weights: Sequence[Array], gradient: Array
-) -> tuple[list[Array], list[Array]]:
-    """The gradients of the weights and the biases, from that of the outputs.
-
-    δ = gradient ⊙ σ′ with σ′ = a (1 − a), ∂W = aᵀ δ, ∂b = Σ δ, and the layer below gets δ Wᵀ.
-    """
-    weight_gradients, bias_gradients = [], []
-    for layer in reversed(range(len(weights))):
-        output = activations[layer + 1]
-        delta = gradient * output * (1 - output)
-        weight_gradients.append(activations[layer].T @ delta)
-        bias_gradients.append(delta.sum(0))
-        gradient = delta @ weights[layer].T
-    return weight_gradients[::-1], bias_gradients[::-1]
+from rlkit.perception.scratch.backprop import backward, forward
 
 
 class NumpyMLP(nn.Module):

@@ -23,15 +23,41 @@ def sigmoid(z: Array) -> Array:
 
 ACTIVATIONS: dict[str, Activation] = {
     "identity": (lambda z: z, np.ones_like),
-    "sigmoid": (sigmoid, lambda z: sigmoid(z) * (1 - sigmoid(z))),
-    "tanh": (np.tanh, lambda z: 1 - np.tanh(z) ** 2),
-    "relu": (lambda z: np.maximum(z, 0), lambda z: (z > 0).astype(z.dtype)),
-    "leaky_relu": (lambda z: np.where(z > 0, z, 0.01 * z), lambda z: np.where(z > 0, 1.0, 0.01)),
+    "sigmoid": (sigmoid, lambda o: o * (1 - o)),
+    "tanh": (np.tanh, lambda o: 1 - o**2),
+    "relu": (lambda z: np.maximum(z, 0), lambda o: (o > 0).astype(o.dtype)),
+    "leaky_relu": (lambda z: np.where(z > 0, z, 0.01 * z), lambda o: np.where(o > 0, 1.0, 0.01)),
 }
-"""Functions of z, and their derivatives."""
+"""Functions o = σ(z), and their derivatives dσ/dz, of the output o."""
 
 
-class NumpyMLP:
+def forward(x: Array, weights: Sequence[Array], biases: Sequence[Array], activation: str = "sigmoid") -> list[Array]:
+    """Every layer's output o = σ(xW + b), (n, size) each, the input first."""
+    function, _ = ACTIVATIONS[activation]
+    outputs = [x]
+    for w, b in zip(weights, biases, strict=True):
+        outputs.append(function(outputs[-1] @ w + b))
+    return outputs
+
+
+def backward(
+    outputs: Sequence[Array], weights: Sequence[Array], gradient: Array, activation: str = "sigmoid"
+) -> tuple[list[Array], list[Array]]:
+    """The gradients of all weights and biases, from ∂L/∂o of the last layer; `outputs` are those of `forward`.
+
+    δ = ∂L/∂o ⊙ σ', ∂L/∂W = xᵀδ, ∂L/∂b = Σδ, and ∂L/∂o of the layer before is δWᵀ.
+    """
+    _, derivative = ACTIVATIONS[activation]
+    w_gradients, b_gradients = [], []
+    for i in reversed(range(len(weights))):
+        delta = gradient * derivative(outputs[i + 1])
+        w_gradients.append(outputs[i].T @ delta)
+        b_gradients.append(delta.sum(0))
+        gradient = delta @ weights[i].T
+    return w_gradients[::-1], b_gradients[::-1]
+
+
+class MLP:
     """Layers o = σ(xW + b), trained on the mean squared error; RlkitError for an unknown activation.
 
     `sizes` are those of the input, of each hidden layer, and of the output. Weights begin as N(0, 1/inputs), biases
@@ -41,33 +67,16 @@ class NumpyMLP:
     def __init__(self, sizes: Sequence[int], rng: np.random.Generator, activation: str = "sigmoid") -> None:
         if activation not in ACTIVATIONS:
             raise unknown("activation", activation, ACTIVATIONS)
-        self.function, self.derivative = ACTIVATIONS[activation]
+        self.activation = activation
         self.weights = [rng.normal(size=(n, m)) * np.sqrt(1 / n) for n, m in pairwise(sizes)]
         self.biases = [rng.random(m) * 0.1 for m in sizes[1:]]
 
-    def forward(self, x: Array) -> tuple[list[Array], list[Array]]:
-        """Every layer's z = xW + b, and its output, the input before them: (n, size) each."""
-        outputs, zs = [x], []
-        for w, b in zip(self.weights, self.biases, strict=True):
-            zs.append(outputs[-1] @ w + b)
-            outputs.append(self.function(zs[-1]))
-        return zs, outputs
-
     def gradients(self, x: Array, targets: Array) -> tuple[float, list[Array], list[Array]]:
-        """The loss, mean of (o − t)² over samples and outputs, and its gradients by all weights and biases.
-
-        δ of the last layer is ∂L/∂o · σ'(z), that of each layer before it δWᵀ · σ'(z); ∂L/∂W = xᵀδ, ∂L/∂b = Σδ.
-        """
-        zs, outputs = self.forward(x)
+        """The loss, mean of (o - t)² over samples and outputs, and its gradients by all weights and biases."""
+        outputs = forward(x, self.weights, self.biases, self.activation)
         error = outputs[-1] - targets
-        delta = 2 * error / error.size * self.derivative(zs[-1])
-        w_gradients, b_gradients = [], []
-        for i in reversed(range(len(self.weights))):
-            w_gradients.append(outputs[i].T @ delta)
-            b_gradients.append(delta.sum(0))
-            if i > 0:
-                delta = delta @ self.weights[i].T * self.derivative(zs[i - 1])
-        return float((error**2).mean()), w_gradients[::-1], b_gradients[::-1]
+        gradients = backward(outputs, self.weights, 2 * error / error.size, self.activation)
+        return float((error**2).mean()), *gradients
 
     def step(self, x: Array, targets: Array, learning_rate: float) -> float:
         """One step down the gradient of these samples; returns the loss before it."""
@@ -79,5 +88,5 @@ class NumpyMLP:
 
     def predict(self, x: Array) -> Array:
         """The number of the largest output: (n, inputs) -> (n,)."""
-        largest: Array = self.forward(x)[1][-1].argmax(1)
+        largest: Array = forward(x, self.weights, self.biases, self.activation)[-1].argmax(1)
         return largest
