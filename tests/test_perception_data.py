@@ -117,7 +117,7 @@ def test_images_and_labels_have_to_be_as_many(root: Path) -> None:
     with pytest.raises(RlkitError, match="has 10 images, but t10k-labels-idx1-ubyte has 9 labels"):
         fashion_mnist(data_root=root)
     (root / "fashion-mnist/t10k-labels-idx1-ubyte").write_bytes(idx(np.full(10, 11)))
-    with pytest.raises(RlkitError, match="labels go from 11 to 11: with 10 classes"):
+    with pytest.raises(RlkitError, match="t10k-labels-idx1-ubyte: labels go from 11 to 11: with 10 classes"):
         fashion_mnist(data_root=root)
 
 
@@ -132,6 +132,9 @@ def test_cifar_files(root: Path) -> None:
     path.write_bytes(raw[:-1])
     with pytest.raises(RlkitError, match=r"is truncated: 12,291 bytes instead of 12,292"):
         read_cifar([path])
+    path.write_bytes(raw[:3073])  # whole images, but not all
+    with pytest.raises(RlkitError, match=r"test_batch.bin is truncated: 3,073 bytes instead of 12,292"):
+        cifar10(data_root=root)
     path.write_bytes(bytes([10]) + raw[1:])
     with pytest.raises(RlkitError, match="has the label 10: with 10 classes the largest is 9"):
         read_cifar([path])
@@ -187,9 +190,18 @@ def test_damaged_vectors(root: Path) -> None:
         glove(["good"], root)
     np.savez(root / "glove/glove.100d.npz", words=np.array(["good", "bad"]), vectors=np.ones((2, 100), np.float32))
     assert glove(["good", "x"], root)[:, 0].tolist() == [1, 0]
-    (root / "glove/glove.100d.npz").write_bytes(b"PK")
-    with pytest.raises(RlkitError, match="glove.100d.npz is damaged"):
-        glove(["good"], root)
+    packed = root / "glove/glove.100d.npz"
+    np.savez_compressed(packed, words=np.array(["good"]), vectors=np.random.default_rng(0).random((1, 100)))
+    whole = packed.read_bytes()
+    for damaged in (b"", b"PK", whole[: len(whole) // 2], whole[:-200] + b"?" * 9 + whole[-191:]):
+        packed.write_bytes(damaged)
+        with pytest.raises(RlkitError, match="glove.100d.npz is damaged"):
+            glove(["good"], root)
+    packed.unlink()
+    for damaged, message in ((b"", "is empty"), (b"\xff\xfe 1", "line 1")):
+        path.write_bytes(damaged)
+        with pytest.raises(RlkitError, match=message):
+            glove(["good"], root)
 
 
 def test_cars(root: Path) -> None:
@@ -211,6 +223,7 @@ def test_cars(root: Path) -> None:
         ("8,307.0,130.0", "car 2 has 3 columns instead of 9; truncated"),
         ("8,307.0,130.0,3504.0,12.0,70,4,x,18", "car 2 has origin 4: expected 1 to 3"),
         ("8,307.0,much,3504.0,12.0,70,1,x,18", "car 2: expected numbers in cylinders"),
+        ("8,nan,130.0,3504.0,12.0,70,1,x,18", "car 2 has displacement nan: expected a number"),
     ],
 )
 def test_damaged_cars(root: Path, row: str, message: str) -> None:
@@ -294,7 +307,7 @@ def test_a_folder_of_images_gets_an_index(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("index", "message"),
     [
-        ("path,label\ncats/0.png,2\n", "labels go from 2 to 2: with 2 classes they must be from 0 to 1"),
+        ("path,label\ncats/0.png,2\n", "images.csv: labels go from 2 to 2: with 2 classes they must be from 0 to 1"),
         ("path,label\ncats/9.png,0\n", r"row 1 names cats/9.png, which is missing"),
         ("path,label\ncats/0.png,x\n", "row 1 has the label 'x': expected a number"),
         ("file,label\n", r"has the columns \['file', 'label'\]"),

@@ -140,6 +140,10 @@ def test_pca_error_is_what_the_dropped_components_hold() -> None:
     singular = torch.linalg.svdvals(points - points.mean(0))
     assert pca_error(points, points, 2) == pytest.approx(float((singular[2:] ** 2).sum()) / points.numel())
     assert pca_error(points, points, 5) == pytest.approx(0, abs=1e-12)
+    few = torch.zeros(4, 300).double()  # fewer than values, and alike but for two directions
+    few[:, 7], few[0, 9] = torch.arange(4.0).double(), 3.0
+    assert pca_error(few, few, 2) == pytest.approx(0, abs=1e-12)
+    assert pca_error(few, few, 1) > 1e-4
 
 
 def test_generator_learns_from_every_so_manyth_batch() -> None:

@@ -503,8 +503,11 @@ def some_inputs(data: Data, inputs: Inputs, count: int, part: str = "test") -> T
 def pca_error(training: Tensor, test: Tensor, size: int) -> float:
     """Mean squared error on `test` of its projection onto the first principal components of `training`: (n, values)."""
     mean = training.mean(0)
-    _, vectors = torch.linalg.eigh(torch.cov(training.T))
-    components = vectors[:, -size:]  # the largest come last
+    if len(training) > training.shape[1]:
+        _, vectors = torch.linalg.eigh(torch.cov(training.T))
+        components = vectors[:, -size:]  # the largest come last
+    else:  # fewer samples than values: their covariance would be large, and have many zeros
+        components = torch.linalg.svd(training - mean, full_matrices=False).Vh[:size].T
     projected = (test - mean) @ components @ components.T + mean
     return float(functional.mse_loss(projected, test))
 

@@ -131,7 +131,7 @@ def read_index(root: Path, classes: Sequence[str]) -> tuple[list[Path], Tensor]:
             files.append(path)
             labels.append(int(label))
     numbers = torch.tensor(labels)
-    check_labels(numbers, len(classes))
+    check_labels(numbers, len(classes), f"{root / INDEX}: ")
     return files, numbers
 
 
@@ -143,5 +143,5 @@ def read_image(path: Path, size: int) -> Tensor:
         with Image.open(path) as image:
             resized = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
             return torch.from_numpy(np.asarray(resized).transpose(2, 0, 1).copy())
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for some damaged files
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # damaged ones: SyntaxError
         raise RlkitError(f"{path} is no image, or damaged: {error}") from error

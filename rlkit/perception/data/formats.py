@@ -28,7 +28,8 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     magic = struct.pack(">HBB", 0, IDX_BYTES, dimensions)
     if raw[:4] != magic:
         raise RlkitError(
-            f"{path} is no idx file of {dimensions} dimensions: it starts with {raw[:4].hex()}, not {magic.hex()}"
+            f"{path} is no idx file of {dimensions} dimensions: it starts with {raw[:4].hex() or 'nothing'}, not "
+            f"{magic.hex()}"
         )
     header = 4 + 4 * dimensions
     if len(raw) < header:
@@ -62,6 +63,14 @@ def read_cifar(paths: Sequence[Path], num_classes: int = 10) -> tuple[Tensor, Te
     return torch.from_numpy(rows[:, 1:].reshape(-1, 3, 32, 32).copy()), torch.from_numpy(rows[:, 0].astype(np.int64))
 
 
+def check_equally_long(paths: Sequence[Path]) -> None:
+    """Raises RlkitError for files that are shorter than the longest of them, as CIFAR-10's should not be."""
+    sizes = {path: path.stat().st_size for path in paths}
+    for path, size in sizes.items():
+        if size < max(sizes.values()):
+            raise wrong_size(path, size, max(sizes.values()))
+
+
 def read_bytes(path: Path) -> bytes:
     """The contents of a file, unpacked if its name ends in `.gz`; raises RlkitError where it is damaged or missing."""
     try:
@@ -73,7 +82,7 @@ def read_bytes(path: Path) -> bytes:
         raise RlkitError(f"{path} is truncated: fetch it again") from error
     except (OSError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or f"{error}"
-        raise RlkitError(f"cannot read {path}: {reason}") from error
+        raise RlkitError(f"cannot read {path}: {reason}; fetch it again") from error
 
 
 def wrong_size(path: Path, found: int, expected: int) -> RlkitError:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from rlkit.errors import RlkitError
-from rlkit.perception.data.formats import read_cifar, read_idx
+from rlkit.perception.data.formats import check_equally_long, read_cifar, read_idx
 from rlkit.perception.data.root import locate
-from rlkit.perception.data.samples import Data, image_data, split
+from rlkit.perception.data.samples import Data, check_labels, image_data, split
 
 DIGITS = tuple("0123456789")
 FASHION = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
@@ -71,8 +71,10 @@ def cifar10(
     names = [f"data_batch_{i}.bin" for i in range(1, 6)]
     folder = locate(data_root, "cifar10", [f"cifar-10-batches-bin/{name}" for name in [*names, "test_batch.bin"]])
     folder /= "cifar-10-batches-bin"
-    images, labels = read_cifar([folder / name for name in names])
-    test_images, test_labels = read_cifar([folder / "test_batch.bin"])
+    files = [folder / name for name in [*names, "test_batch.bin"]]
+    check_equally_long(files)
+    images, labels = read_cifar(files[:-1])
+    test_images, test_labels = read_cifar(files[-1:])
     return image_data(
         *(images, labels, test_images, test_labels, CIFAR10),
         validation=validation,
@@ -99,6 +101,7 @@ def _idx(
         kinds = read_idx(_existing(folder / labels), 1).long()
         if len(values) != len(kinds):
             raise RlkitError(f"{folder}: {images} has {len(values)} images, but {labels} has {len(kinds)} labels")
+        check_labels(kinds, len(classes), f"{folder / labels}: ")
         sheets.append((values, kinds))
     (train, test) = sheets
     return image_data(

@@ -141,12 +141,12 @@ def image_data(
     )
 
 
-def check_labels(labels: Tensor, num_classes: int) -> None:
-    """Raises RlkitError for labels that are not from 0 to num_classes - 1."""
+def check_labels(labels: Tensor, num_classes: int, where: str = "") -> None:
+    """Raises RlkitError for labels that are not from 0 to num_classes - 1; `where` says which ones they are."""
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
         raise RlkitError(
-            f"labels go from {int(labels.min())} to {int(labels.max())}: with {num_classes} classes they must be "
-            f"from 0 to {num_classes - 1}"
+            f"{where}labels go from {int(labels.min())} to {int(labels.max())}: with {num_classes} classes they must "
+            f"be from 0 to {num_classes - 1}"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,6 +73,9 @@ def read_cars(path: Path) -> list[dict[str, float]]:
             car = {name: float(values[name]) for name in ("mpg", *COLUMNS, "origin")}
         except (ValueError, KeyError) as error:
             raise RlkitError(f"{path}: car {number}: expected numbers in {', '.join(COLUMNS)}: {error}") from error
+        for name, value in car.items():
+            if not math.isfinite(value):
+                raise RlkitError(f"{path}: car {number} has {name} {value}: expected a number")
         for name, (low, high) in RANGES.items():
             if not low <= car[name] <= high:
                 raise RlkitError(f"{path}: car {number} has {name} {car[name]:g}: expected {low} to {high}")

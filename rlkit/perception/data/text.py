@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -134,9 +135,9 @@ def glove(vocabulary: Sequence[str], data_root: Path | None = None) -> Tensor:
 
 def _read_vectors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             words, vectors = arrays["words"], arrays["vectors"]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise RlkitError(f"{path} is damaged: {error}; fetch it again") from error
     if vectors.shape != (len(words), 100):
         raise RlkitError(f"{path} is damaged: {len(words)} words, but vectors of {vectors.shape}")
@@ -144,7 +145,8 @@ def _read_vectors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _read_vector_lines(path: Path) -> Iterator[tuple[str, np.ndarray]]:
-    with path.open(encoding="utf-8") as file:
+    count = 0
+    with path.open(encoding="utf-8", errors="replace") as file:
         for count, line in enumerate(file, 1):
             word, *numbers = line.rstrip("\n").split(" ")
             try:
@@ -154,3 +156,5 @@ def _read_vector_lines(path: Path) -> Iterator[tuple[str, np.ndarray]]:
             if len(vector) != 100:
                 raise RlkitError(f"{path} is truncated: line {count} has {len(vector)} numbers instead of 100")
             yield word, vector
+    if not count:
+        raise RlkitError(f"{path} is empty; fetch it again")
