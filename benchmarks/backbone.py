@@ -1,6 +1,6 @@
 """Whether PPO learns faster through an autoencoder of its environment's frames than through a CNN of its own.
 
-    python benchmarks/backbone.py [--seeds 3] [--timesteps 40000]
+    python benchmarks/backbone.py [--seeds 3] [--way WAY] [--timesteps 40000]
     python benchmarks/backbone.py --table
 
 Trains an autoencoder on 3,000 frames of random play in pixel_reach.py, a board of 6 x 6 cells; then PPO, with the same
@@ -32,8 +32,10 @@ AUTOENCODER: dict[str, Any] = {"model": "autoencoder", "model.channels": [16, 32
 FIT: dict[str, Any] = {"fit.epochs": 25, "fit.batch_size": 16, "fit.learning_rate": 2e-3, "fit.schedule": "one_cycle"}
 UNTRAINED: dict[str, Any] = {"fit.epochs": 1, "fit.learning_rate": 1e-12, "data.count": 40}
 PPO: dict[str, Any] = {"agent.learning_rate": 1e-3, "agent.ent_coef": 0.01}
+WIDE: dict[str, Any] = {"network.hidden_sizes": [256, 256], "network.activation": "relu"}
 WAYS: dict[str, tuple[str | None, dict[str, Any]]] = {
     "autoencoder, frozen": ("trained", {"network.normalize_obs": True}),
+    "autoencoder, frozen, 256-256": ("trained", {"network.normalize_obs": True, **WIDE}),
     "a CNN of its own": (None, {}),
     "autoencoder, tuned": ("trained", {"network.freeze_backbone": False}),
     "untrained, frozen": ("untrained", {"network.normalize_obs": True}),
@@ -45,6 +47,7 @@ def main() -> None:
     """Trains what is missing, or writes the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, …: how many")
+    parser.add_argument("--way", choices=WAYS, help="only this one")
     parser.add_argument("--timesteps", type=int, default=40_000, help="of each run")
     parser.add_argument("--runs", type=Path, default=Path("runs/backbone"), help="where the run folders go")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder to write to")
@@ -64,7 +67,7 @@ def main() -> None:
     done = {(row["way"], int(row["seed"])) for row in read(rows)}
     for seed in range(given.seeds):
         for way in WAYS:
-            if (way, seed) not in done:
+            if (way, seed) not in done and given.way in (None, way):
                 row = train(way, seed, given.timesteps, folders, given.runs / f"{way.replace(', ', '-')}-{seed}")
                 write_row(rows, row, COLUMNS)
                 print(row, flush=True)

@@ -278,6 +278,16 @@ def test_frames_of_environments() -> None:
         frames(envs=["NoSuch-v0"])
 
 
+def test_frames_that_are_observed() -> None:
+    few: dict[str, Any] = {"count": 6, "image_size": 16, "every": 1, "validation": 0.0, "test": 0.5}
+    both = [frames(envs=["user_envs:user/Pictures-v0"], observed=observed, **few) for observed in (True, False)]
+    observed, rendered = (data.train.batch(torch.arange(3)).inputs for data in both)
+    assert torch.equal(observed, rendered)  # this one observes what it renders
+    assert observed.float().std() > 50
+    with pytest.raises(RlkitError, match=r"CartPole-v1 observes ndarray \(4,\), and no image"):
+        frames(envs=["CartPole-v1"], observed=True, **few)
+
+
 def write_images(root: Path) -> Path:
     from PIL import Image
 

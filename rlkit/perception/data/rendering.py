@@ -1,9 +1,10 @@
-"""What Gymnasium's environments look like: rendered frames, labelled by the environment."""
+"""What Gymnasium's environments look like: frames, rendered or observed, labelled by the environment."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ def frames(
     count: int = 200,
     image_size: int = 64,
     every: int = 4,
+    observed: bool = False,
     seed: int = 0,
     validation: float = 0.2,
     test: float = 0.2,
@@ -28,12 +30,13 @@ def frames(
 ) -> Data:
     """`count` frames of each environment, one `every` so many steps of random actions; the labels are the environments.
 
-    Needs no files. Raises RlkitError for environments that do not exist or cannot render.
+    With `observed`, they are its observations, which have to be images: what an agent with this backbone will see.
+    Needs no files. Raises RlkitError for environments that do not exist or cannot do that.
     """
     check_range("data.count", count, 1)
     check_range("data.every", every, 1)
     check_range("data.image_size", image_size, 1)
-    sheets = [torch.stack(list(render(env, count, image_size, every, seed))) for env in envs]
+    sheets = [torch.stack(list(render(env, count, image_size, every, seed, observed=observed))) for env in envs]
     images = torch.cat(sheets)
     labels = torch.arange(len(envs)).repeat_interleave(count)
     testing, rest = split(len(images), [test], split_seed)
@@ -44,8 +47,8 @@ def frames(
     )
 
 
-def render(env_id: str, count: int, size: int, every: int, seed: int) -> Iterator[Tensor]:
-    """`count` frames, (3, size, size) bytes, of an environment that acts at random."""
+def render(env_id: str, count: int, size: int, every: int, seed: int, *, observed: bool = False) -> Iterator[Tensor]:
+    """`count` frames, (3, size, size) bytes, of an environment that acts at random: rendered, or its observations."""
     # Without them, pygame greets on stdout, and SDL looks for a display.
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
@@ -53,21 +56,32 @@ def render(env_id: str, count: int, size: int, every: int, seed: int) -> Iterato
     from PIL import Image
 
     try:
-        env = gymnasium.make(env_id, render_mode="rgb_array")
+        env = gymnasium.make(env_id, render_mode=None if observed else "rgb_array")
     except (gymnasium.error.Error, TypeError, ModuleNotFoundError) as error:
-        raise RlkitError(f"data.envs: cannot render {env_id}: {error}") from error
+        raise RlkitError(f"data.envs: cannot {'make' if observed else 'render'} {env_id}: {error}") from error
     try:
-        env.reset(seed=seed)
+        frame: Any
+        frame, _ = env.reset(seed=seed)
         env.action_space.seed(seed)
         for _ in range(count):
             for _ in range(every):
-                _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+                frame, _, terminated, truncated, _ = env.step(env.action_space.sample())
                 if terminated or truncated:
-                    env.reset()
-            frame = env.render()
-            if not isinstance(frame, np.ndarray):
-                raise RlkitError(f"data.envs: {env_id} renders {type(frame).__name__}, and no image")
-            image = Image.fromarray(frame).resize((size, size), Image.Resampling.BILINEAR)
+                    frame, _ = env.reset()
+            if not observed:
+                frame = env.render()
+            if not is_picture(frame):
+                what = f"{type(frame).__name__} {getattr(frame, 'shape', '')}".strip()
+                raise RlkitError(f"data.envs: {env_id} {'observes' if observed else 'renders'} {what}, and no image")
+            picture = Image.fromarray(frame.squeeze()).convert("RGB")
+            image = picture.resize((size, size), Image.Resampling.BILINEAR)
             yield torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy())
     finally:
         env.close()
+
+
+def is_picture(frame: Any) -> bool:
+    """Whether this is an image as Pillow knows it: bytes, (height, width) in grey or (height, width, 1 or 3)."""
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8:
+        return False
+    return frame.ndim == 2 or (frame.ndim == 3 and frame.shape[2] in (1, 3))
