@@ -11,6 +11,7 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
+from rlkit.engine import gpu
 from rlkit.engine.base import Metrics
 from rlkit.engine.descent import NumpyDescent, TorchDescent
 from rlkit.engine.flat import flatten_parameters
@@ -79,7 +80,8 @@ class TorchQEngine:
         self._target_flat, _ = flatten_parameters(self._target)
         self._descent = TorchDescent(network, **descent)
         self._loss = loss
-        self._objective = torch.compile(self._plain_objective) if compiled else self._plain_objective
+        device = self._descent.device
+        self._objective = gpu.compiled(self._plain_objective, device) if compiled else self._plain_objective
 
     def q_values(self, features: tuple[Array, ...], noise: Generator | None = None) -> Array:
         return self._evaluate(self._network, features, noise, self._network.expected)
@@ -131,7 +133,7 @@ class TorchQEngine:
         return outputs
 
     def _tensor(self, array: Array) -> Tensor:
-        return torch.as_tensor(array, device=self._descent.device)
+        return gpu.uploaded(array, self._descent.device)
 
 
 class NumpyQEngine:

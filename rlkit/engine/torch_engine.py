@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rlkit.buffers.batch import PolicyBatch
+from rlkit.engine import gpu
 from rlkit.engine.base import Metrics, TorchLoss
 from rlkit.engine.descent import TorchDescent
 from rlkit.engine.threads import threads_for
@@ -26,9 +27,11 @@ class TorchEngine:
     def __init__(self, network: ActorCritic, loss: TorchLoss, *, compiled: bool = False, **descent: Any) -> None:
         self._network, self._loss = network, loss
         self._compiled = compiled
-        self._objective = torch.compile(self._plain_objective) if compiled else self._plain_objective
         self.descent = TorchDescent(network, **descent)
         self.device = self.descent.device
+        self._objective = gpu.compiled(self._plain_objective, self.device) if compiled else self._plain_objective
+        self._coefficients: tuple[Any, Any] = (None, None)
+        """The last ones, and the same as tensors."""
         self._batch: PolicyBatch | None = None
 
     def policy(self, features: tuple[Array, ...]) -> Array:
@@ -45,14 +48,14 @@ class TorchEngine:
         return np.concatenate(params), np.concatenate(values)
 
     def load(self, batch: PolicyBatch) -> None:
-        self._batch = batch.map(lambda part: torch.as_tensor(part, device=self.device))
+        self._batch = batch.map(lambda part: gpu.uploaded(part, self.device))
 
     def step(self, rows: Array, coefficients: Any, learning_rate: float) -> Metrics:
         assert self._batch is not None, "load comes before step"
-        index = torch.as_tensor(rows, device=self.device)
+        index = gpu.uploaded(rows, self.device)
         batch = self._batch.map(lambda part: part[index])
         if self._compiled and coefficients is not None:
-            coefficients = type(coefficients)(*map(_not_constant, coefficients))
+            coefficients = self._not_constant(coefficients)
         loss, metrics = self._objective(batch, coefficients)
         metrics["grad_norm"] = self.descent.step(loss, learning_rate)
         numbers = torch.stack([value.detach() for value in metrics.values()]).tolist()  # one transfer for all
@@ -71,12 +74,18 @@ class TorchEngine:
         self.descent.load_state_dict(state)
 
     def _tensors(self, features: tuple[Array, ...]) -> tuple[Tensor, ...]:
-        return tuple(torch.as_tensor(part, device=self.device) for part in features)
+        return tuple(gpu.uploaded(part, self.device) for part in features)
 
+    def _not_constant(self, coefficients: Any) -> Any:
+        """Numbers as tensors: torch.compile takes one for a constant, and compiles anew when a schedule changes it."""
 
-def _not_constant(value: Any) -> Any:
-    """Numbers as tensors: torch.compile takes a number for a constant, and compiles anew when a schedule changes it."""
-    return torch.tensor(float(value)) if isinstance(value, int | float) and not isinstance(value, bool) else value
+        def tensor(value: Any) -> Any:
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            return torch.tensor(float(value), device=self.device) if number else value
+
+        if coefficients != self._coefficients[0]:
+            self._coefficients = coefficients, type(coefficients)(*map(tensor, coefficients))
+        return self._coefficients[1]
 
 
 def _array(tensor: Tensor) -> Array:

@@ -1,0 +1,91 @@
+"""What engines do on a GPU: the logic without one, and against the CPU's results where there is one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from test_images import CLIP, IMAGE, SEED, batch, images
+
+from rlkit.agents.ppo import ppo_loss
+from rlkit.config import NetworkConfig
+from rlkit.engine import gpu
+from rlkit.engine.make import make_actor_critic, make_engine, make_q_engine, make_q_network
+from rlkit.engine.policy_gradient import ppo_gradient
+from rlkit.engine.q_engine import TDBatch, dqn_gradient
+from rlkit.losses import dqn_loss
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+GPU_SETTINGS = [("torch", "off", 1e-3), ("compile", "off", 1e-3), ("torch", "bfloat16", 0.05)]
+
+
+def test_on_the_cpu_an_upload_is_the_arrays_own_memory() -> None:
+    array = np.arange(6, dtype=np.float32)
+    tensor = gpu.uploaded(array, torch.device("cpu"))
+    array[0] = 7
+    assert tensor[0] == 7
+
+
+def test_on_a_gpu_compiled_steps_are_recorded_and_each_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    modes, begun = [], []
+
+    def compile(function: Any, mode: str | None = None) -> Any:
+        modes.append(mode)
+        return function
+
+    monkeypatch.setattr(torch, "compile", compile)
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: begun.append(True))
+    on_gpu, on_cpu = (gpu.compiled(lambda a, b: a + b, torch.device(name)) for name in ("cuda", "cpu"))
+    assert modes == ["reduce-overhead", None]
+    assert [on_gpu(1, 2), on_gpu(3, 4), on_cpu(5, 6)] == [3, 7, 11]
+    assert len(begun) == 2
+
+
+@needs_gpu
+def test_uploads_arrive_whatever_happens_to_the_array_afterwards() -> None:
+    rng = np.random.default_rng(0)
+    device = torch.device("cuda")
+    for _ in range(20):
+        array = rng.integers(256, size=(64, 5, 84, 84), dtype=np.uint8)
+        part = array[:, 1:]  # with gaps, as replay buffers give them
+        expected, tensor = part.copy(), gpu.uploaded(part, device)
+        array[:] = 0
+        np.testing.assert_array_equal(tensor.cpu().numpy(), expected)
+
+
+@needs_gpu
+@pytest.mark.filterwarnings("default")  # of compilers
+@pytest.mark.parametrize(("compute", "amp", "tolerance"), GPU_SETTINGS)
+def test_policies_move_on_a_gpu_as_on_the_cpu(compute: str, amp: str, tolerance: float) -> None:
+    found = []
+    for device, how in (("cpu", "torch"), ("cuda", compute)):
+        config = NetworkConfig(amp="off" if device == "cpu" else amp)
+        network, _ = make_actor_critic(IMAGE, spaces.Discrete(3), config, SEED, device)
+        engine, _ = make_engine(network, how, ppo_loss, ppo_gradient, 0.5, 1e-5)
+        engine.load(batch(64))
+        steps = [engine.step(np.arange(32 * i, 32 * i + 32), CLIP, 1e-4) for i in (0, 1, 0)]
+        found.append((steps, engine.policy(images(8)), engine.evaluate(images(40))[1]))
+    (steps, params, values), (gpu_steps, gpu_params, gpu_values) = found
+    for step, gpu_step in zip(steps, gpu_steps, strict=True):
+        assert gpu_step == pytest.approx(step, rel=tolerance, abs=tolerance)
+    np.testing.assert_allclose(gpu_params, params, atol=tolerance)
+    np.testing.assert_allclose(gpu_values, values, atol=tolerance)
+
+
+@needs_gpu
+@pytest.mark.filterwarnings("default")  # of compilers
+@pytest.mark.parametrize(("compute", "amp", "tolerance"), GPU_SETTINGS)
+def test_action_values_move_on_a_gpu_as_on_the_cpu(compute: str, amp: str, tolerance: float) -> None:
+    found = []
+    some = TDBatch(images(32), np.arange(32) % 3, np.linspace(-1, 1, 32, dtype=np.float32))
+    for device, how in (("cpu", "torch"), ("cuda", compute)):
+        config = NetworkConfig(amp="off" if device == "cpu" else amp)
+        network, _ = make_q_network(IMAGE, 3, config, SEED, device, "none")
+        engine, _ = make_q_engine(network, how, dqn_loss, dqn_gradient, max_grad_norm=10.0, optimizer="adam", eps=1e-8)
+        errors = [engine.step(some, "huber", 1e-4)[0] for _ in range(3)]
+        found.append((errors, engine.q_values(images(8)), engine.target_outputs(images(8))))
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(theirs, ours, atol=tolerance)
