@@ -33,6 +33,7 @@ from rlkit.engine.make import why_chosen
 from rlkit.envs import EnvFactory, make_env, make_vector_env
 from rlkit.episodes import Evaluation, evaluate_policy
 from rlkit.loggers import make_loggers
+from rlkit.overlap import OverlappingTrainer
 from rlkit.profiling import Profile, table
 from rlkit.progress import Progress
 from rlkit.ray_workers import RayWorkers
@@ -144,7 +145,11 @@ def _synchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, stack: 
         choice += f"; {ranks.size()} processes with {num_envs} environments each"
     if ranks.rank():
         config = replace(config, eval_interval=0, checkpoint_interval=0)  # the first one does both
-    return agent, choice, functools.partial(Trainer, config, agent, buffer, collector)
+    make_trainer: Callable[..., Trainer] = Trainer
+    if config.overlap:
+        actor = _agent(config, num_envs, envs.single_observation_space, envs.single_action_space, seeds, other=1)
+        make_trainer, choice = functools.partial(OverlappingTrainer, actor), f"{choice}; a thread learns meanwhile"
+    return agent, choice, functools.partial(make_trainer, config, agent, buffer, collector)
 
 
 def _asynchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, stack: ExitStack) -> Built:
@@ -160,14 +165,16 @@ def _asynchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, stack:
     return agent, str(workers), functools.partial(AsynchronousTrainer, config, agent, workers)
 
 
-def _agent(config: TrainConfig, num_envs: int, observation_space: Any, action_space: Any, seeds: Seeds) -> Agent:
+def _agent(
+    config: TrainConfig, num_envs: int, observation_space: Any, action_space: Any, seeds: Seeds, other: int = 0
+) -> Agent:
     return make_agent(
         config.agent,
         observation_space,
         action_space,
         network=config.network,
         num_envs=num_envs,
-        seed=seeds.agent,
+        seed=seeds.agent + other,
         device=config.device,
         compute=config.compute,
     )
