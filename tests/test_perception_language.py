@@ -66,6 +66,13 @@ def test_texts_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("\n".join("abcdefghij"))
     with pytest.raises(RlkitError, match="the texts are too short for data.length=64"):
         text(source=str(tmp_path / "text.txt"))
+    model = RNNLanguageModel(vocabulary_size=3)
+    wrong: dict[str, Any] = {"ngrams": 3, "temperatures": "hot"}
+    for name, value in wrong.items():
+        with pytest.raises(RlkitError, match=f"task.{name}={value}: expected a list of"):
+            LanguageModeling(model, **{name: value})
+    with pytest.raises(RlkitError, match=r"task.ngrams=0 is out of range"):
+        LanguageModeling(model, ngrams=[0])
     with pytest.raises(RlkitError, match="task=language_modeling trains RNNLanguageModel, not LeNet"):
         LanguageModeling(make_model("lenet"))
 

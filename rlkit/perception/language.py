@@ -46,8 +46,10 @@ class LanguageModeling(Task):
         super().__init__(model)
         if not isinstance(model, RNNLanguageModel):
             raise RlkitError(f"task=language_modeling trains RNNLanguageModel, not {type(model).__name__}")
+        _check_list("task.ngrams", ngrams, int)
         for n in ngrams:
             check_range("task.ngrams", n, 1)
+        _check_list("task.temperatures", temperatures, (int, float))
         for temperature in temperatures:
             check_range("task.temperatures", temperature, 0, exclusive=True)
         check_range("task.generate", generate, 0)
@@ -121,3 +123,8 @@ def count_ngrams(
             candidates.append((math.fsum(model.log_probs(known)), model))
         chosen.append(max(candidates, key=lambda candidate: candidate[0])[1])
     return chosen
+
+
+def _check_list(name: str, values: object, kinds: type | tuple[type, ...]) -> None:
+    if not isinstance(values, list | tuple) or not all(isinstance(value, kinds) for value in values):
+        raise RlkitError(f"{name}={values}: expected a list of {'integers' if kinds is int else 'numbers'}: [1, 2]")
