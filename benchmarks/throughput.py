@@ -1,6 +1,8 @@
-"""How fast rlkit trains, beside Stable-Baselines3 and a plain script.
+"""How fast rlkit trains, beside Stable-Baselines3, a plain script and, where they are installed, other libraries.
 
     python benchmarks/throughput.py [--workload ppo_cartpole] [--repetitions 3] [--timesteps 100000] [--resume]
+    python -m venv peers && peers/bin/pip install tianshou==2.0.1 torchrl==0.14.1 torch==2.13.0 gymnasium==1.4.0
+    python benchmarks/throughput.py --workload ppo_cartpole --peers-python peers/bin/python
 
 Runs all systems in turn, each run in a fresh process with one thread, all on the same core, with the same
 hyperparameters (workloads.py). rlkit and SB3 have the same features on: CSV log, evaluations, best and last
@@ -36,7 +38,9 @@ SCRIPT = "benchmarks/throughput.py"
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 PACKAGES = ("stable-baselines3", "torch", "gymnasium", "numpy")
 PROFILED = "rlkit:profile=true"
-NOT_MEASURED = "Tianshou's and torchrl's trainers are not measured: there is no run of this work for them here."
+PEERS = ("tianshou", "torchrl")
+PEERS_WORKLOADS = ("ppo_cartpole", "dqn_cartpole")
+NOT_MEASURED = "Tianshou's and torchrl's trainers are not measured here: see `--peers-python`."
 
 
 class Measure(NamedTuple):
@@ -65,22 +69,28 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=3, help="runs of each system (default 3)")
     parser.add_argument("--timesteps", type=int, help="of each run (default: the workload's own)")
     parser.add_argument("--systems", nargs="*", help="which of rlkit, numpy, sb3 and single_file (default: all)")
+    parser.add_argument("--peers-python", type=Path, help="that has Tianshou and torchrl, to measure them too")
     parser.add_argument("--resume", action="store_true", help="keep the runs that are in results already")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder to write to")
     given = parser.parse_args()
     workload = WORKLOADS[given.workload]
     timesteps = given.timesteps or workload.timesteps
-    systems = [name for name in systems_of(workload) if not given.systems or name.split(":")[0] in given.systems]
+    peers = PEERS if given.peers_python and given.workload in PEERS_WORKLOADS else ()
+    systems = [*systems_of(workload), *peers]
+    systems = [name for name in systems if not given.systems or name.split(":")[0] in given.systems]
     file = given.results / f"throughput_{given.workload}.json"
     report: dict[str, Any] = {
         "command": f"python {SCRIPT} --workload {given.workload} --repetitions {given.repetitions} "
-        f"--timesteps {timesteps}",
+        f"--timesteps {timesteps}"
+        + (f" --systems {' '.join(given.systems)}" if given.systems else "")
+        + (" --peers-python PATH" if peers else ""),
         "workload": asdict(workload),
         "machine": machine(),
         "versions": {
             "rlkit": rlkit.__version__,
             "python": platform.python_version(),
             **{name: version(name) for name in PACKAGES},
+            **(versions_of(given.peers_python, peers) if peers else {}),
         },
         "runs": [],
         "profile": None,
@@ -94,12 +104,13 @@ def main() -> None:
         for system in systems if seed % 2 == 0 else systems[::-1]:
             if any((run["system"], run["seed"]) == (system, seed) for run in report["runs"]):
                 continue
-            run, _ = timed_run(given.workload, system, timesteps, seed)
+            python = given.peers_python if system in PEERS else Path(sys.executable)
+            run, _ = timed_run(given.workload, system, timesteps, seed, python)
             report["runs"].append(run)
             print({key: round(value, 1) if isinstance(value, float) else value for key, value in run.items()})
             file.write_text(json.dumps(report, indent=2) + "\n")
     if report["profile"] is None:
-        _, report["profile"] = timed_run(given.workload, PROFILED, timesteps, 0)
+        _, report["profile"] = timed_run(given.workload, PROFILED, timesteps, 0, Path(sys.executable))
     report["summary"] = summary(report["runs"])
     file.write_text(json.dumps(report, indent=2) + "\n")
     table = markdown(report)
@@ -115,11 +126,22 @@ def systems_of(workload: Workload) -> list[str]:
     return ["rlkit", *fallback, *([f"sb3:{number}" for number in numbers] or ["sb3"]), *plain]
 
 
-def timed_run(workload: str, system: str, timesteps: int, seed: int) -> tuple[dict[str, Any], Any]:
+def versions_of(python: Path, packages: tuple[str, ...]) -> dict[str, str]:
+    """The packages' versions in another environment."""
+    code = (
+        "import json, sys; from importlib.metadata import version; print(json.dumps(list(map(version, sys.argv[1:]))))"
+    )
+    done = subprocess.run([python, "-c", code, *packages], capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"--peers-python {python} has not all of {', '.join(packages)}:\n{done.stderr}")
+    return dict(zip(packages, json.loads(done.stdout), strict=True))
+
+
+def timed_run(workload: str, system: str, timesteps: int, seed: int, python: Path) -> tuple[dict[str, Any], Any]:
     """One run in a fresh process: what timed_training.py measured inside, the process from outside, and a profile."""
     with tempfile.TemporaryDirectory() as run_dir:
         script = str(HERE / "timed_training.py")
-        command = [sys.executable, script, workload, system, run_dir, str(timesteps), str(seed)]
+        command = [str(python), script, workload, system, run_dir, str(timesteps), str(seed)]
         log = Path(run_dir) / "log.txt"
         started, start = time.time(), time.perf_counter()
         with log.open("w") as output:
@@ -184,11 +206,12 @@ def markdown(report: dict[str, Any]) -> str:
     systems = list(dict.fromkeys(run["system"] for run in report["runs"]))
     repetitions = len({run["seed"] for run in report["runs"]})
     titles = {name: title(name, versions) for name in systems}
+    missing = "" if set(PEERS) & set(systems) else NOT_MEASURED
     lines = [
         f"{report['workload']['title']}: medians (lowest – highest) of {repetitions} runs of each system, in turn.",
         "",
         f"`{report['command']}`, on one of {report['machine']}; Python {versions['python']}, torch "
-        f"{versions['torch']}. {NOT_MEASURED}{report.get('note', '')}",
+        f"{versions['torch']}. {missing}{report.get('note', '')}",
         "",
         f"| | {' | '.join(titles.values())} | rlkit and SB3 |",
         "|---|" + "---|" * (len(systems) + 1),
@@ -217,6 +240,7 @@ def title(system: str, versions: dict[str, str]) -> str:
     """A column's."""
     name, _, num_envs = system.partition(":")
     named = {"rlkit": f"rlkit {versions['rlkit']}", "sb3": f"SB3 {versions['stable-baselines3']}"}
+    named |= {"tianshou": f"Tianshou {versions.get('tianshou')}", "torchrl": f"torchrl {versions.get('torchrl')}"}
     named["numpy"] = f"{named['rlkit']} without its C engine"
     return named.get(name, "a script in CleanRL's style") + (f", {num_envs} environments" if num_envs else "")
 

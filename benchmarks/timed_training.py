@@ -1,6 +1,8 @@
-"""One training run of rlkit or Stable-Baselines3, with a clock around its training loop; for throughput.py.
+"""One training run of rlkit or another library, with a clock around its training loop; for throughput.py.
 
-    python benchmarks/timed_training.py WORKLOAD rlkit|numpy|sb3[:NUM_ENVS]|single_file RUN_DIR TIMESTEPS SEED
+    python benchmarks/timed_training.py WORKLOAD SYSTEM RUN_DIR TIMESTEPS SEED
+
+SYSTEM is rlkit, numpy (rlkit without its C engine), sb3[:NUM_ENVS], single_file, tianshou or torchrl.
 
 Writes RUN_DIR/timing.json. Both systems work with all their everyday features and the same hyperparameters (those in
 workloads.py): rlkit by its own command line, SB3 with what its documentation recommends for the same.
@@ -161,11 +163,27 @@ def train_single_file(workload: Workload, run_dir: Path, timesteps: int, seed: i
     return Trained(steps, gradient_steps, None)
 
 
+def train_tianshou(*arguments: Any) -> Trained:
+    """Tianshou's agent of the same name; see peers.py."""
+    import peers
+
+    return Trained(*peers.train_tianshou(*arguments))
+
+
+def train_torchrl(*arguments: Any) -> Trained:
+    """torchrl's parts for the same; see peers.py."""
+    import peers
+
+    return Trained(*peers.train_torchrl(*arguments))
+
+
 TRAIN: dict[str, Callable[..., Trained]] = {
     "rlkit": train_rlkit,
     "numpy": train_numpy,
     "sb3": train_sb3,
     "single_file": train_single_file,
+    "tianshou": train_tianshou,
+    "torchrl": train_torchrl,
 }
 
 

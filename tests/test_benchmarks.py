@@ -352,3 +352,35 @@ def test_vector_environments_are_counted_by_their_steps(monkeypatch: pytest.Monk
     monkeypatch.setattr(vector_envs, "rate", lambda step, seconds: (step(0), 10.0)[1])
     assert vector_envs.speed("CartPole-v1", 8, "native", 0.01) == "80"
     assert vector_envs.speed("Acrobot-v1", 8, "native", 0.01) == "–"
+
+
+def test_other_libraries_are_measured_by_an_environment_of_their_own(modules: Any, tmp_path: Path) -> None:
+    throughput = modules[1]
+    assert throughput.versions_of(Path(sys.executable), ("numpy",)) == {"numpy": np.__version__}
+    with pytest.raises(SystemExit, match="has not all of no-such-package"):
+        throughput.versions_of(Path(sys.executable), ("no-such-package",))
+    assert "Tianshou 2.0.1" in throughput.title(
+        "tianshou", {"rlkit": "1", "stable-baselines3": "2", "tianshou": "2.0.1"}
+    )
+
+
+@pytest.mark.parametrize(("system", "package"), [("tianshou", "tianshou"), ("torchrl", "torchrl")])
+@pytest.mark.parametrize(("workload", "gradient_steps"), [("ppo_cartpole", 100), ("dqn_cartpole", 2 * 128)])
+def test_their_trainers_do_the_same_work(
+    modules: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    system: str,
+    package: str,
+    workload: str,
+    gradient_steps: int,
+) -> None:
+    pytest.importorskip(package)
+    peers, workloads, timed = (importlib.import_module(name) for name in ("peers", "workloads", "timed_training"))
+    for name in ("EVALUATIONS", "EVAL_EPISODES", "FINAL_EVAL_EPISODES"):
+        monkeypatch.setattr(peers, name, 1)
+    clock = timed.Clock()
+    trained = timed.TRAIN[system](workloads.WORKLOADS[workload], tmp_path, 1280, 0, clock)
+    assert trained.steps == 1280
+    assert trained.gradient_steps >= gradient_steps
+    assert clock.cpu_s > 0
