@@ -12,6 +12,9 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
+import shutil
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,6 @@ from learning import interval, write_row
 
 import rlkit
 from rlkit import perception
-from rlkit.errors import RlkitError
 
 HERE = Path(__file__).resolve().parent
 ENV = "pixel_reach:Reach-v0"
@@ -49,7 +51,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, …: how many")
     parser.add_argument("--way", choices=WAYS, help="only this one")
     parser.add_argument("--timesteps", type=int, default=40_000, help="of each run")
-    parser.add_argument("--runs", type=Path, default=Path("runs/backbone"), help="where the run folders go")
+    parser.add_argument("--runs", type=Path, default=Path("runs/backbone"), help="where the autoencoders go")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder to write to")
     parser.add_argument("--table", action="store_true", help="write the table instead of training")
     given = parser.parse_args()
@@ -68,16 +70,17 @@ def main() -> None:
     for seed in range(given.seeds):
         for way in WAYS:
             if (way, seed) not in done and given.way in (None, way):
-                row = train(way, seed, given.timesteps, folders, given.runs / f"{way.replace(', ', '-')}-{seed}")
+                with tempfile.TemporaryDirectory() as folder:
+                    row = train(way, seed, given.timesteps, folders, Path(folder) / "run")
                 write_row(rows, row, COLUMNS)
                 print(row, flush=True)
 
 
 def autoencoder(run_dir: Path, **fields: Any) -> Path:
     """The run folder of a companion model of the frames, which is trained where there is none."""
-    try:
-        perception.Backbone.load(run_dir)
-    except RlkitError:
+    summary = run_dir / "summary.json"
+    if not summary.exists() or json.loads(summary.read_text())["status"] != "finished":
+        shutil.rmtree(run_dir, ignore_errors=True)
         settings = {"task": "autoencoding", "scale": "unit", **AUTOENCODER, **FRAMES, **FIT, **fields}
         perception.train("frames", run_dir, **settings)
     return run_dir

@@ -289,3 +289,21 @@ def test_dropout_by_layer() -> None:
     assert [type(layer).__name__ for layer in model.features] == [  # type: ignore[union-attr]
         "Flatten", "Linear", "ReLU", "Linear", "ReLU", "Dropout", "Linear", "ReLU",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("mlp", {"hidden_sizes": [8, 0]}, "model.hidden_sizes=0 is out of range: it must be at least 1"),
+        ("mlp", {"hidden_sizes": ["x"]}, r"model.hidden_sizes=\['x'\]: expected whole numbers"),
+        ("alexnet", {"dropout": 1.5}, "model.dropout=1.5 is out of range: it must be at least 0 and at most 1"),
+        ("mlp", {"dropout": [0.5, -1.0]}, "model.dropout=-1.0"),
+        ("resnet", {"channel_divisor": 0}, "model.channel_divisor=0"),
+        ("resnet", {"channel_divisor": 1000}, "model.channel_divisor=1000 .* at least 1 and at most 64"),
+        ("vae", {"channels": [-8], "input_shape": [1, 8, 8]}, "model.channels=-8"),
+        ("text_classifier", {"num_layers": 0}, "model.num_layers=0"),
+    ],
+)
+def test_values_that_no_network_can_have(name: str, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(RlkitError, match=message), torch.device("meta"):
+        make_model(name, **fields)

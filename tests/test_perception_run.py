@@ -219,6 +219,39 @@ def test_a_run_that_is_stopped_in_its_test_is_resumed_there(result: Any, tmp_pat
     assert all(torch.equal(mine[name], theirs[name]) for name in mine | theirs)
 
 
+def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
+    """Killed in its fourth epoch, with a checkpoint after each second: as good as never killed, and no row twice."""
+    from rlkit.perception import run as runs
+    from rlkit.perception.loop import Training
+
+    class Kill(BaseException):
+        pass
+
+    class Killed(Training):
+        def log(self) -> None:
+            super().log()
+            if self.epoch == 3:
+                raise Kill
+
+    results = []
+    for name in ("whole", "killed"):
+        settings = {**QUICK, "fit.epochs": 5, "fit.checkpoint_interval": 2, "hydra.run.dir": tmp_path / name}
+        job = compose_job(APP, ["recipe=lenet-digits", *(f"{key}={value}" for key, value in settings.items())])
+        if name == "killed":
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(runs, "Training", Killed)
+                with pytest.raises(Kill):
+                    runs.run(job.config, job.run_dir, hydra_files=job.hydra_files)
+            assert [row["time/epoch"] for row in rows_of(job.run_dir)] == ["1.0", "2.0", "3.0"]
+        results.append(runs.run(job.config, job.run_dir, hydra_files=job.hydra_files, resume=name == "killed"))
+        assert [float(row["time/epoch"]) for row in rows_of(job.run_dir)] == [1, 2, 3, 4, 5]
+    whole, killed = (result.summary for result in results)
+    assert (whole["test_loss"], whole["best_epoch"]) == (killed["test_loss"], killed["best_epoch"])
+    again = runs.run(job.config, job.run_dir, hydra_files={}, resume=True)  # finished: nothing left to train
+    assert (again.summary["steps"], again.summary["test_loss"]) == (killed["steps"], killed["test_loss"])
+    assert len(rows_of(job.run_dir)) == 5
+
+
 def test_a_diverged_run_keeps_its_last_good_checkpoint(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     settings = {**QUICK, "fit.epochs": 10, "fit.optimizer": "sgd", "fit.schedule": "constant"}

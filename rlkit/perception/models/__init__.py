@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
-from rlkit.errors import RlkitError, unknown
+from rlkit.errors import RlkitError, check_range, unknown
 from rlkit.perception.models.alexnet import AlexNet
 from rlkit.perception.models.attention import SelfAttentionGAN
 from rlkit.perception.models.autoencoder import AdversarialAutoencoder, Autoencoder
@@ -55,8 +56,14 @@ MODELS: dict[str, type[nn.Module]] = {
 `encode` and `feature_size`: (batch, …) -> (batch, feature_size)."""
 
 
+MAY_BE_ZERO = ("degree", "noise_size", "num_continuous")
+
+
 def make_model(name: str, **fields: Any) -> nn.Module:
-    """The network called `name`, with `fields` as its constructor has them; RlkitError for unknown names and fields."""
+    """The network called `name`, with `fields` as its constructor has them.
+
+    Raises RlkitError for unknown names and fields, and for values that no network can be built with.
+    """
     if name not in MODELS:
         raise unknown("model", name, MODELS)
     known = inspect.signature(MODELS[name]).parameters
@@ -66,4 +73,24 @@ def make_model(name: str, **fields: Any) -> nn.Module:
     missing = [field for field, p in known.items() if p.default is inspect.Parameter.empty and field not in fields]
     if missing:
         raise RlkitError(f"model {name} needs a value for {', '.join(missing)}")
-    return MODELS[name](**fields)
+    for field, value in fields.items():
+        _check(field, value, known[field].default)
+    try:
+        return MODELS[name](**fields)
+    except (IndexError, RuntimeError, ValueError, ZeroDivisionError) as error:  # torch's words for impossible sizes
+        raise RlkitError(f"model {name} cannot be built with {fields}: {error}") from error
+
+
+def _check(field: str, value: Any, default: Any) -> None:
+    """Raises RlkitError for sizes, single ones and lists, that are not positive, and for impossible dropout."""
+    values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    if field == "dropout":
+        for share in values:
+            check_range(f"model.{field}", share, 0, 1)
+    defaults = list(default) if isinstance(default, tuple) else [default]
+    if all(type(item) is int for item in defaults):
+        for size in values:
+            if not isinstance(size, int):
+                raise RlkitError(f"model.{field}={value}: expected whole numbers")
+            most = 64 if field == "channel_divisor" else float("inf")  # of the narrowest layers, one channel is left
+            check_range(f"model.{field}", size, 0 if field in MAY_BE_ZERO else 1, most)
