@@ -11,6 +11,7 @@ enum {
     TILE_ROWS = 6,       /* a tile of 6 x 16 sums takes 12 of the 16 registers, */
     TILE_COLUMNS = 16,   /* two of `b` and one of `a` a further three */
     BLOCK_DEPTH = 256,   /* a panel of `b` so deep, 16 kB, stays in the first-level cache */
+    FEW_COLUMNS = 4,     /* of a product are computed one by one */
 };
 
 /* x p(x^2) / q(x^2), fitted to tanh on -8..8 for the least relative error: 3.2e-7 with rounding, and never beyond +-1.
@@ -209,39 +210,81 @@ INLINE __m128 sums_of(const __m256 x[4])
     return _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1));
 }
 
-/* The product of one row with columns of `b` that are dense, for which rearranging `b` would take longer than the rest:
- * four columns at a time, eight steps of the depth in each. */
-AVX2 static void multiply_row(const Product *p)
+/* The dot products of a vector with `count` others, `stride` apart: four at a time, eight steps of the depth in each. */
+AVX2 static void dot_products(const float *vector, const float *others, int64_t stride, int64_t count, int64_t depth,
+                              float *results, int64_t result_stride)
 {
-    const int64_t whole = p->depth / LANES * LANES;
-    for (int64_t j = 0; j < p->columns; j += 4) {
-        const int count = p->columns - j < 4 ? (int)(p->columns - j) : 4;
-        const float *b[4];
+    const int64_t whole = depth / LANES * LANES;
+    for (int64_t i = 0; i < count; i += 4) {
+        const int found = count - i < 4 ? (int)(count - i) : 4;
+        const float *other[4];
         for (int q = 0; q < 4; q++) /* the last one in place of those beyond it */
-            b[q] = p->b + (j + (q < count ? q : count - 1)) * p->b_column;
+            other[q] = others + (i + (q < found ? q : found - 1)) * stride;
         __m256 parts[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
         for (int64_t k = 0; k < whole; k += LANES) {
-            const __m256 factors = _mm256_loadu_ps(p->a + k);
+            const __m256 factors = _mm256_loadu_ps(vector + k);
 #pragma GCC unroll 4
             for (int q = 0; q < 4; q++)
-                parts[q] = _mm256_fmadd_ps(factors, _mm256_loadu_ps(b[q] + k), parts[q]);
+                parts[q] = _mm256_fmadd_ps(factors, _mm256_loadu_ps(other[q] + k), parts[q]);
         }
         float sums[4];
         _mm_storeu_ps(sums, sums_of(parts));
-        for (int q = 0; q < count; q++) {
-            float sum = p->bias ? sums[q] + p->bias[j + q] : sums[q];
-            for (int64_t k = whole; k < p->depth; k++)
-                sum += p->a[k] * b[q][k];
-            p->c[j + q] = sum;
+        for (int q = 0; q < found; q++) {
+            for (int64_t k = whole; k < depth; k++)
+                sums[q] += vector[k] * other[q][k];
+            results[(i + q) * result_stride] = sums[q];
         }
     }
-    for (int64_t j = 0; j < p->columns; j += LANES) {
-        const int64_t left = p->columns - j < LANES ? p->columns - j : LANES;
+}
+
+/* A product of dense rows and dense columns, where one or the other are so few that tiles would be mostly empty, and
+ * rearranging `b` would take longer than the rest. */
+AVX2 static void multiply_few(const Product *p)
+{
+    if (p->rows == 1)
+        dot_products(p->a, p->b, p->b_column, p->columns, p->depth, p->c, 1);
+    else
+        for (int64_t j = 0; j < p->columns; j++)
+            dot_products(p->b + j * p->b_column, p->a, p->a_row, p->rows, p->depth, p->c + j, p->columns);
+    if (p->bias)
+        for (int64_t i = 0; i < p->rows; i++)
+            for (int64_t j = 0; j < p->columns; j++)
+                p->c[i * p->columns + j] += p->bias[j];
+    if (p->finish == STORE)
+        return;
+    const int64_t size = p->rows * p->columns;
+    for (int64_t i = 0; i < size; i += LANES) {
+        const int64_t left = size - i < LANES ? size - i : LANES;
         float x[LANES] = {0};
-        memcpy(x, p->c + j, left * sizeof(float));
+        memcpy(x, p->c + i, left * sizeof(float));
         _mm256_storeu_ps(x, finished(_mm256_loadu_ps(x), p->finish, NULL));
-        memcpy(p->c + j, x, left * sizeof(float));
+        memcpy(p->c + i, x, left * sizeof(float));
     }
+}
+
+/* A product of few columns whose `a` is transposed: by way of its own transpose, whose tiles are full. */
+AVX2 static void multiply_transposed(const Product *p, float *packing)
+{
+    float *transposed = packing + packing_floats(p->columns); /* `packing` has room for more rows than these columns */
+    const Product turned = {
+        .rows = p->columns,
+        .columns = p->rows,
+        .depth = p->depth,
+        .a = p->b,
+        .a_row = p->b_column,
+        .a_step = p->b_step,
+        .b = p->a,
+        .b_step = p->a_step,
+        .b_column = p->a_row,
+        .c = transposed,
+        .finish = STORE,
+    };
+    matmul(&turned, packing);
+    for (int64_t i = 0; i < p->rows; i++)
+        for (int64_t j = 0; j < p->columns; j++) {
+            const float before = p->add ? p->c[i * p->columns + j] : 0;
+            p->c[i * p->columns + j] = before + transposed[j * p->rows + i];
+        }
 }
 
 int64_t packing_floats(int64_t rows)
@@ -251,8 +294,14 @@ int64_t packing_floats(int64_t rows)
 
 AVX2 void matmul(const Product *p, float *packing)
 {
-    if (p->rows == 1 && p->a_step == 1 && p->b_step == 1 && !p->add && !p->outputs) {
-        multiply_row(p);
+    const bool few = p->rows == 1 || p->columns <= FEW_COLUMNS;
+    if (few && p->a_step == 1 && p->b_step == 1 && !p->add && !p->outputs) {
+        multiply_few(p);
+        return;
+    }
+    if (p->columns <= TILE_ROWS && p->rows >= TILE_COLUMNS && p->a_step != 1 && p->b_step != 1 && !p->bias &&
+        p->finish == STORE) {
+        multiply_transposed(p, packing);
         return;
     }
     float panel[BLOCK_DEPTH * TILE_COLUMNS] __attribute__((aligned(64)));
