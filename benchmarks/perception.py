@@ -163,7 +163,7 @@ def train(run: Run, seed: int, overrides: list[str], run_dir: Path) -> dict[str,
     own = [override.format(seed=seed, runs=run_dir.parent) for override in run.overrides]
     arguments = [f"recipe={run.recipe}", f"seed={seed}", *own, *overrides, f"hydra.run.dir={run_dir}"]
     if (run_dir / "checkpoints/last/training.safetensors").exists():
-        arguments = [f"resume={run_dir}"]
+        arguments = [f"resume={run_dir}", *overrides]
     elif run_dir.exists():
         shutil.rmtree(run_dir)
     command = [sys.executable, "-m", "rlkit.perception", *arguments]
