@@ -39,8 +39,9 @@ except ImportError as error:
     missing = f"the C engine cannot run here: {error}"
 
 
-SHARD_WORK, LEAST_ROWS = 2e7, 256
-"""What is worth a thread: so many floating-point operations of a forward pass, and so many rows."""
+SHARD_WORK, LEAST_ROWS, MOST_SHARDS = 2e7, 256, 16
+"""What is worth a thread: so many floating-point operations of a forward pass, and so many rows; and how many shards
+there are at most, since each has gradients of its own."""
 
 
 class NativeMLP:
@@ -87,7 +88,7 @@ class NativeMLP:
     def _in_shards(self, compute: Callable[[c_engine.MLP, slice], None]) -> int:
         """Calls `compute` for each shard of the batch with an MLP of its own; returns how many there are."""
         rows = len(self._x)
-        count = math.ceil(rows / self._shard_rows)
+        count = min(math.ceil(rows / self._shard_rows), MOST_SHARDS)
         while len(self._mlps) < count:
             self._gradients.append([(np.empty_like(w), np.empty_like(b)) for w, b in self._parameters])
             self._mlps.append(self._mlp(self._gradients[-1]))
