@@ -16,7 +16,7 @@ from gymnasium import spaces
 
 from rlkit import ranks
 from rlkit.agents.base import Agent, Step, as_batch, discrete_actions
-from rlkit.buffers.batch import ReplayBatch
+from rlkit.buffers.batch import ReplayBatch, distinct
 from rlkit.buffers.prioritized import PrioritizedReplayBuffer
 from rlkit.buffers.replay import ReplayBuffer
 from rlkit.config import NetworkConfig
@@ -32,6 +32,8 @@ DUELINGS = ("mean", "sum")
 UNITS = ("update", "episode")
 BLOCK = 8192
 """Transitions drawn from the buffer at once, whose next values the target network finds together."""
+MANY = 1 / 16
+"""Where more than this share of a buffer's transitions is drawn together, those drawn twice are worth looking for."""
 PRIORITY_EPS = 1e-6
 """Added to errors, so that none is never drawn again."""
 
@@ -290,7 +292,7 @@ class DQN(Agent):
         config, size = self.config, ranks.share(self.config.minibatch_size)
         batch = self._sampled(buffer, steps * size, progress)
         features, next_features = self.network.features(batch.obs), self.network.features(batch.next_obs)
-        target_outputs = self.engine.target_outputs(next_features, noise=self._sample_rng)
+        target_outputs = self._target_outputs(batch, next_features, len(buffer))
         # Only double DQN's targets depend on the network that moves meanwhile.
         targets = None if config.double else self._targets(batch, slice(None), next_features, target_outputs)
         history = []
@@ -309,6 +311,14 @@ class DQN(Agent):
             if isinstance(buffer, PrioritizedReplayBuffer):
                 buffer.set_priorities(batch.rows[rows], sizes + PRIORITY_EPS)
         return history
+
+    def _target_outputs(self, batch: ReplayBatch, next_features: tuple[Array, ...], stored: int) -> Array:
+        """The target network's outputs for all rows."""
+        if len(batch.rows) < MANY * stored:
+            return self.engine.target_outputs(next_features, noise=self._sample_rng)
+        first, which = distinct(batch.rows)  # what has been drawn twice is computed once
+        outputs = self.engine.target_outputs(tuple(part[first] for part in next_features), noise=self._sample_rng)
+        return outputs[which]
 
     def _targets(self, batch: ReplayBatch, rows: slice, next_features: tuple[Array, ...], outputs: Array) -> Array:
         """What rows' values should have been, or their distributions; `outputs` are the target network's for them."""

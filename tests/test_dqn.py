@@ -336,6 +336,32 @@ def test_gradient_steps_can_be_counted_by_episodes(monkeypatch: pytest.MonkeyPat
     assert not taken, "the episodes that were learned from are part of the state"
 
 
+@pytest.mark.parametrize("compute", COMPUTES)
+def test_transitions_drawn_twice_are_valued_once_and_alike(compute: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    valued = []
+    original = DQN._target_outputs
+
+    def counting(agent: DQN, batch: Any, next_features: Any, stored: int) -> Any:
+        with monkeypatch.context() as patch:
+            evaluate = agent.engine.target_outputs
+            patch.setattr(
+                agent.engine, "target_outputs", lambda f, **noise: (valued.append(len(f[0])), evaluate(f, **noise))[1]
+            )
+            found = original(agent, batch, next_features, stored)
+        np.testing.assert_allclose(found, evaluate(next_features), rtol=1e-5, atol=1e-6)
+        assert valued[-1] == (len(np.unique(batch.rows)) if share < 1 else len(batch.rows))
+        return found
+
+    monkeypatch.setattr(DQN, "_target_outputs", counting)
+    parameters = []
+    for share in (1 / 16, 100.0):
+        monkeypatch.setattr("rlkit.agents.dqn.MANY", share)
+        agent, _ = train("CartPole-v1", QUICK, 20, compute=compute)
+        parameters.append(torch.cat([p.detach().flatten() for p in agent.network.parameters()]))
+    assert min(valued) < max(valued)
+    torch.testing.assert_close(*parameters, rtol=1e-3, atol=1e-4)
+
+
 # Probes
 
 

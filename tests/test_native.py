@@ -91,16 +91,19 @@ def test_where_there_is_a_compiler_the_engine_was_built() -> None:
     sizes=st.lists(WIDTHS, min_size=2, max_size=5),
     activation=st.sampled_from(["tanh", "relu"]),
     rows=st.sampled_from(ROWS),
+    off=st.sampled_from([0.0, 0.3, 0.7, 1.0]),
     seed=st.integers(0, 1000),
 )
 def test_outputs_and_gradients_of_mlps_are_numpys_and_torchs(
-    sizes: list[int], activation: str, rows: int, seed: int
+    sizes: list[int], activation: str, rows: int, off: float, seed: int
 ) -> None:
     x, d_outputs = floats(rows, sizes[0], seed=seed), floats(rows, sizes[-1], seed=seed + 1) / rows
     module = mlp(sizes, NetworkConfig(activation=activation), 1.0, torch.Generator().manual_seed(seed))
     with torch.no_grad():
         for parameter in module.parameters():  # biases too
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)))
+        for layer in module[:-1:2]:  # this share of the hidden units is off, or saturated, in all rows
+            layer.bias[torch.from_numpy(np.random.default_rng(seed).random(len(layer.bias)) < off)] -= 1000
         if activation == "relu":  # where a unit's input is next to zero, rounding may switch it off, and its gradient
             hidden = [module[: i + 1](torch.from_numpy(x)) for i in range(0, len(module) - 1, 2)]
             assume(all(float(inputs.abs().min()) > 1e-6 for inputs in hidden))
@@ -109,6 +112,7 @@ def test_outputs_and_gradients_of_mlps_are_numpys_and_torchs(
     for name, primitives in (("numpy", NUMPY), ("native", native.NATIVE)):
         tower = primitives.mlp(module)
         outputs = tower.forward(x).copy()
+        gradients.fill_(7)  # what was there before makes no difference
         tower.backward(d_outputs)
         found[name] = (outputs, gradients.numpy().copy())
     gradients.zero_()

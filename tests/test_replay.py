@@ -15,12 +15,14 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector import SyncVectorEnv as GymSyncVectorEnv
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 from small_envs import Counting, NativeCounting
 
 from rlkit.agents.base import Step
 from rlkit.buffers import memory
-from rlkit.buffers.batch import ReplayBatch
+from rlkit.buffers.batch import ReplayBatch, distinct
 from rlkit.buffers.frames import FrameStacks, is_stack
 from rlkit.buffers.prioritized import PrioritizedReplayBuffer, SumTree
 from rlkit.buffers.replay import ReplayBuffer
@@ -638,3 +640,11 @@ class Both:
     def add(self, step: Transition) -> None:
         for buffer in self.buffers:
             buffer.add(step)
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=60))
+def test_distinct_rows_are_found_once_each(numbers: list[int]) -> None:
+    rows = np.array(numbers)
+    first, which = distinct(rows)
+    np.testing.assert_array_equal(rows[first][which], rows)
+    assert sorted(rows[first]) == sorted(set(numbers))

@@ -24,6 +24,8 @@ from rlkit.spaces import Array, masked
 
 CHUNK = 1024
 """Rows evaluated at once outside of updates: their activations stay in the cache."""
+LEAST_WORK, MOST_LIVE = 2**17, 0.8
+"""From how many multiplications on live units are picked out of a layer, and up to which share of it they are."""
 KEPT_SIZES = 8
 """Batch sizes for which working memory is kept: acting's, a minibatch's and the last one's, and some to spare."""
 
@@ -66,10 +68,16 @@ class MLP:
         ones = np.ones(len(d_output), np.float32)  # a product with it sums the rows in less time than np.sum
         for i in reversed(range(len(self._weights))):
             inputs = self._activations[i - 1] if i else self._x
-            np.matmul(d_output.T, inputs, out=self._weight_gradients[i])
+            weights, weight_gradients = self._weights[i], self._weight_gradients[i]
             np.matmul(ones, d_output, out=self._bias_gradients[i])
+            if (live := self._live_units(i, ones)) is None:
+                np.matmul(d_output.T, inputs, out=weight_gradients)
+            else:  # without the others, the products take so much less time, and have the same results
+                d_output, weights = d_output.take(live, 1), weights.take(live, 0)
+                weight_gradients.fill(0)
+                weight_gradients[live] = d_output.T @ inputs
             if i:
-                d_inputs = d_output @ self._weights[i]
+                d_inputs = d_output @ weights
                 # Of a ReLU's or a tanh's output h, the derivative is [h > 0] or 1 - h².
                 if self._relu:
                     d_inputs *= inputs > 0
@@ -78,6 +86,14 @@ class MLP:
                     np.subtract(1, inputs, out=inputs)
                     d_inputs *= inputs
                 d_output = d_inputs
+
+    def _live_units(self, layer: int, ones: Array) -> Array | None:
+        """Those whose ReLU is on in any row, often half of a layer's; None: all count as live."""
+        weights = self._weights[layer]
+        if not self._relu or layer == len(self._weights) - 1 or weights.size * len(ones) < LEAST_WORK:
+            return None
+        live: Array = np.flatnonzero(ones @ self._activations[layer])  # what is not a number is not zero either
+        return live if len(live) <= MOST_LIVE * len(weights) else None
 
 
 NUMPY = Primitives(MLP, clip_global_norm, make_optimizer, losses={})
