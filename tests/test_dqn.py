@@ -338,15 +338,18 @@ def test_gradient_steps_can_be_counted_by_episodes(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("compute", COMPUTES)
 def test_transitions_drawn_twice_are_valued_once_and_alike(compute: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    valued = []
+    valued: list[int] = []
     original = DQN._target_outputs
 
     def counting(agent: DQN, batch: Any, next_features: Any, stored: int) -> Any:
+        evaluate = agent.engine.target_outputs
+
+        def noted(features: Any, **noise: Any) -> Any:
+            valued.append(len(features[0]))
+            return evaluate(features, **noise)
+
         with monkeypatch.context() as patch:
-            evaluate = agent.engine.target_outputs
-            patch.setattr(
-                agent.engine, "target_outputs", lambda f, **noise: (valued.append(len(f[0])), evaluate(f, **noise))[1]
-            )
+            patch.setattr(agent.engine, "target_outputs", noted)
             found = original(agent, batch, next_features, stored)
         np.testing.assert_allclose(found, evaluate(next_features), rtol=1e-5, atol=1e-6)
         assert valued[-1] == (len(np.unique(batch.rows)) if share < 1 else len(batch.rows))

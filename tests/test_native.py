@@ -102,7 +102,8 @@ def test_outputs_and_gradients_of_mlps_are_numpys_and_torchs(
     with torch.no_grad():
         for parameter in module.parameters():  # biases too
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)))
-        for layer in module[:-1:2]:  # this share of the hidden units is off, or saturated, in all rows
+        for layer in list(module)[:-1:2]:  # this share of the hidden units is off, or saturated, in all rows
+            assert isinstance(layer, nn.Linear)
             layer.bias[torch.from_numpy(np.random.default_rng(seed).random(len(layer.bias)) < off)] -= 1000
         if activation == "relu":  # where a unit's input is next to zero, rounding may switch it off, and its gradient
             hidden = [module[: i + 1](torch.from_numpy(x)) for i in range(0, len(module) - 1, 2)]
