@@ -30,6 +30,7 @@ from rlkit.spaces import Array, Obs, masked
 LOSSES = ("huber", "mse")
 DUELINGS = ("mean", "sum")
 UNITS = ("update", "episode")
+BUFFER_DEVICES = ("auto", "cpu", "cuda")
 BLOCK = 8192
 """Transitions drawn from the buffer at once, whose next values the target network finds together."""
 MANY = 1 / 16
@@ -82,6 +83,9 @@ class DQNConfig:
     buffer_dir: str | None = None
     """Keep the buffer's observations on disk, in files without a name in this folder, which are gone when the run is
     over, however it ends; null: in memory."""
+    buffer_device: str = "auto"
+    """Whose memory the buffer's images are in: `cuda` is that of the network's GPU, where minibatches are then made
+    without a transfer; `cpu` the computer's; `auto`: the GPU's, if they take at most half of what is free there."""
     learning_starts: int = 1000
     """Transitions to collect before the first gradient step; at most buffer_size."""
     num_steps: int = 4
@@ -123,6 +127,7 @@ class DQNConfig:
         """Raises RlkitError on the first field whose value cannot work."""
         check_choice("agent.dueling_advantage", self.dueling_advantage, DUELINGS)
         check_choice("agent.loss", self.loss, LOSSES)
+        check_choice("agent.buffer_device", self.buffer_device, BUFFER_DEVICES)
         check_choice("agent.gradient_steps_per", self.gradient_steps_per, UNITS)
         check_choice("agent.learning_rate_schedule", self.learning_rate_schedule, SCHEDULES)
         check_choice("agent.epsilon_schedule", self.epsilon_schedule, ANNEALINGS)
@@ -154,6 +159,11 @@ class DQNConfig:
             raise RlkitError(
                 f"agent.buffer_size={self.buffer_size} is too small for agent.learning_starts={self.learning_starts} "
                 f"and num_envs={num_envs}: it must be at least {least}"
+            )
+        if self.buffer_device == "cuda" and self.buffer_dir is not None:
+            raise RlkitError(
+                f"agent.buffer_device=cuda and agent.buffer_dir={self.buffer_dir} are two places for the same images: "
+                "leave out one of them"
             )
 
 
@@ -230,14 +240,19 @@ class DQN(Agent):
         return float(self._epsilon)
 
     def make_buffer(self, num_envs: int) -> ReplayBuffer:
-        config = self.config
-        sizes = (ranks.share(config.buffer_size), num_envs, self.observation_space, self._actions)
-        folder = None if config.buffer_dir is None else Path(config.buffer_dir)
+        from rlkit.buffers.device import image_place
+
+        config, size = self.config, ranks.share(self.config.buffer_size)
+        where = next(self.network.parameters()).device, self.network.features.images
+        images, why = image_place(config.buffer_device, *where, self.observation_space, size, config.buffer_dir)
+        parts: dict[str, Any] = {"n_step": config.n_step, "gamma": config.gamma, "images": images}
+        parts["folder"] = None if config.buffer_dir is None else Path(config.buffer_dir)
+        kind = ReplayBuffer
         if config.prioritized:
-            return PrioritizedReplayBuffer(
-                *sizes, n_step=config.n_step, gamma=config.gamma, folder=folder, alpha=config.priority_alpha
-            )
-        return ReplayBuffer(*sizes, n_step=config.n_step, gamma=config.gamma, folder=folder)
+            kind, parts["alpha"] = PrioritizedReplayBuffer, config.priority_alpha
+        buffer = kind(size, num_envs, self.observation_space, self._actions, **parts)
+        buffer.where = why
+        return buffer
 
     def act(self, obs: Obs, *, action_mask: Array | None = None, explore: bool = True) -> Step:
         q_values = self.engine.q_values(self.network.features(obs), noise=self._sample_rng if explore else None)

@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
 from test_images import CLIP, IMAGE, SEED, batch, images
+from test_replay_device import check_same_batches
 
+from rlkit import gpu
+from rlkit.agents.dqn import DQN, DQNConfig
 from rlkit.agents.ppo import ppo_loss
+from rlkit.buffers.transition import Transition
 from rlkit.config import NetworkConfig
-from rlkit.engine import gpu
 from rlkit.engine.make import make_actor_critic, make_engine, make_q_engine, make_q_network
 from rlkit.engine.policy_gradient import ppo_gradient
 from rlkit.engine.q_engine import TDBatch, dqn_gradient
@@ -27,6 +31,7 @@ def test_on_the_cpu_an_upload_is_the_arrays_own_memory() -> None:
     tensor = gpu.uploaded(array, torch.device("cpu"))
     array[0] = 7
     assert tensor[0] == 7
+    assert gpu.uploaded(tensor, torch.device("cpu")) is tensor
 
 
 def test_on_a_gpu_compiled_steps_are_recorded_and_each_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,6 +59,30 @@ def test_uploads_arrive_whatever_happens_to_the_array_afterwards() -> None:
         expected, tensor = part.copy(), gpu.uploaded(part, device)
         array[:] = 0
         np.testing.assert_array_equal(tensor.cpu().numpy(), expected)
+
+
+@needs_gpu
+@pytest.mark.parametrize("kind", ["uniform", "prioritized"])
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_images_in_a_gpus_memory_make_the_same_batches(kind: str, n_step: int) -> None:
+    check_same_batches(kind, AutoresetMode.SAME_STEP, n_step, 2, torch.device("cuda"))
+
+
+@needs_gpu
+def test_by_default_a_gpus_images_are_replayed_from_its_memory() -> None:
+    agent = DQN(DQNConfig(buffer_size=500, learning_starts=64), IMAGE, spaces.Discrete(3), num_envs=2)
+    buffer = agent.make_buffer(2)
+    assert agent.device == "cuda"
+    assert buffer.where.startswith("images replayed from the GPU's memory: 0.0 of ")
+    rng = np.random.default_rng(0)
+    frames = rng.integers(256, size=(100, 2, *IMAGE.shape), dtype=np.uint8)
+    nobody, everybody = np.zeros(2, np.bool_), np.ones(2, np.bool_)
+    for i in range(99):
+        flags = nobody, nobody
+        step = Transition((frames[i],), nobody, np.ones(2), *flags, (frames[i + 1],), {}, everybody, None)
+        buffer.add(step)
+    assert buffer.sample(32, rng).obs[0].is_cuda
+    assert np.isfinite(agent.update(buffer, 0.5)["train/value_loss"])
 
 
 @needs_gpu

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlkit.buffers.device import ImagePlace
 from rlkit.buffers.frames import FrameStacks
 from rlkit.buffers.prioritized import PrioritizedReplayBuffer
 from rlkit.buffers.replay import ReplayBuffer
@@ -143,7 +145,7 @@ class World:
     same_step=st.booleans(),
     steps=st.integers(1, 60),
     going_on=st.sampled_from([0.2, 0.6, 0.9]),
-    folder=st.sampled_from([None, Path(tempfile.gettempdir())]),
+    where=st.sampled_from(["memory", "disk", "device"]),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_what_is_drawn_is_what_a_list_says(
@@ -154,11 +156,13 @@ def test_what_is_drawn_is_what_a_list_says(
     same_step: bool,
     steps: int,
     going_on: float,
-    folder: Path | None,
+    where: str,
     seed: int,
 ) -> None:
     sizes = (capacity * num_envs, num_envs, spaces.Tuple(LEAVES), spaces.Discrete(2))
-    buffer = kind(*sizes, n_step=n_step, gamma=GAMMA, folder=folder)
+    folder = Path(tempfile.gettempdir()) if where == "disk" else None
+    images = ImagePlace(torch.device("cpu"), (1,)) if where == "device" else None
+    buffer = kind(*sizes, n_step=n_step, gamma=GAMMA, folder=folder, images=images)
     assert isinstance(buffer._obs.leaves[1], FrameStacks)
     world, rng = World(buffer, num_envs, same_step), np.random.default_rng(seed)
     for step in range(steps):

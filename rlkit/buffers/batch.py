@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlkit.spaces import Array, Obs
+from rlkit.spaces import Array
 
 
 class PolicyBatch(NamedTuple):
@@ -35,11 +35,12 @@ class PolicyBatch(NamedTuple):
 class ReplayBatch(NamedTuple):
     """Transitions for a TD loss, of one step or of several: arrays of one row per transition."""
 
-    obs: Obs
+    obs: tuple[Any, ...]
+    """Arrays; images that the buffer keeps on a device are tensors there."""
     action: Array
     reward: Array
     """The discounted sum of the rewards on the way to `next_obs`."""
-    next_obs: Obs
+    next_obs: tuple[Any, ...]
     """What was reached; anything where the episode terminated on the way."""
     next_action_mask: Array | None
     """Which actions `next_obs` allows; None: all."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from rlkit.buffers.observations import Allocate, Kind, Leaf, Places, Steps, copied, with_room
+from rlkit.buffers.observations import Allocate, Kind, Leaf, Places, Steps, Storage, copied, on_host, saved, with_room
 from rlkit.spaces import Array
 
 SMALLEST_FRAME, MOST_FRAMES = 8, 16
@@ -20,6 +20,11 @@ def is_stack(space: spaces.Space[Any]) -> bool:
     frames, *frame = space.shape
     colours = len(frame) == 2 and frames == 3
     return 2 <= frames <= MOST_FRAMES and not colours and min(frame[:2]) >= SMALLEST_FRAME
+
+
+def storage_of(space: spaces.Space[Any]) -> tuple[type[Leaf], Kind]:
+    """How a leaf of the observations is stored."""
+    return FrameStacks if is_stack(space) else Leaf, Kind.of(space)
 
 
 class FrameStacks(Leaf):
@@ -35,10 +40,12 @@ class FrameStacks(Leaf):
         self._rows, self._stride, self._depth = rows, stride, depth
         self._ring = allocate((rows, *frame), kind.dtype)
         self._aside = np.zeros((0, *kind.shape), kind.dtype)
+        self._moved_on = np.zeros(0, np.bool_)
+        """Of each observation aside, whether it has the frames of the row that led to it, but for one."""
         self._age = np.zeros(rows, np.uint8)
         """How many rows back an observation is whose older frames are stored; `depth - 1` stands for any more, too."""
         self._places = Places(rows)
-        self._older = np.zeros((0, depth - 1, *frame), kind.dtype)
+        self._older: Storage = np.zeros((0, depth - 1, *frame), kind.dtype)
         self._newest: tuple[int, Array] | None = None
         """The last batch that was written, and its first row."""
 
@@ -52,7 +59,7 @@ class FrameStacks(Leaf):
 
     @property
     def nbytes(self) -> int:
-        return super().nbytes + self._age.nbytes + self._places.of.nbytes + self._older.nbytes
+        return int(super().nbytes + self._age.nbytes + self._places.of.nbytes + self._older.nbytes)
 
     def write(self, rows: slice, batch: Array) -> None:
         self._places.release(rows)
@@ -69,35 +76,37 @@ class FrameStacks(Leaf):
             self._older[place] = batch[i, :-1]
         self._newest = rows.start, batch
 
-    def read(self, rows: Array) -> Array:
+    def set_aside(self, place: int, row: int, value: Array) -> None:
+        super().set_aside(place, row, value)
+        self._moved_on = with_room(self._moved_on, place, np.zeros)
+        self._moved_on[place] = np.array_equal(on_host(self.read(np.array([row])))[0, 1:], value[:-1])
+
+    def read(self, rows: Array) -> Any:
         ages = self._age.take(rows).astype(np.int64)
-        stacks: Array = self._ring.take(self._rows_of(rows, ages), 0)
+        stacks = self._ring.take(self._rows_of(rows, ages), 0)
         self._complete(stacks, rows, ages)
         return stacks
 
-    def read_steps(self, steps: Steps) -> tuple[Array, Array]:
+    def read_steps(self, steps: Steps) -> tuple[Any, Any]:
         # An observation and the one after it have all frames but one in common, so both are views of the same frames.
         together = self._together(steps)
         return super().read_steps(steps) if together is None else (together[:, :-1], together[:, 1:])
 
-    def _together(self, steps: Steps) -> Array | None:
+    def _together(self, steps: Steps) -> Any:
         """Each observation's frames and then the next one's newest: (count, depth + 1, *frame).
 
         None where a next observation is something else; what a terminated episode led to may be anything.
         """
         rows, following = steps.rows, steps.following
         anew = self._age.take(following) == 0
-        anew[steps.aside] = False
+        anew[steps.aside] = ~self._moved_on[steps.places]
         if (anew & ~steps.terminated).any() or (following != (rows + self._stride) % self._rows).any():
             return None
         ages = self._age.take(rows).astype(np.int64)
-        frames: Array = self._ring.take(np.column_stack([self._rows_of(rows, ages), following]), 0)
+        frames = self._ring.take(np.column_stack([self._rows_of(rows, ages), following]), 0)
         self._complete(frames[:, :-1], rows, ages)
         if len(steps.aside):
-            last = self._aside.take(steps.places, 0)
-            if not np.array_equal(frames[steps.aside, 1:-1], last[:, :-1]):
-                return None
-            frames[steps.aside, -1] = last[:, -1]
+            frames[steps.aside, -1] = self._aside.take(steps.places, 0)[:, -1]
         return frames
 
     def _rows_of(self, rows: Array, ages: Array) -> Array:
@@ -106,23 +115,27 @@ class FrameStacks(Leaf):
         found: Array = (rows[:, None] - np.minimum(back, ages[:, None]) * self._stride) % self._rows
         return found
 
-    def _complete(self, stacks: Array, rows: Array, ages: Array) -> None:
+    def _complete(self, stacks: Any, rows: Array, ages: Array) -> None:
         """Puts in the frames of those whose ring does not go back far enough."""
-        # Frame i is what was frame i + age when the rest was stored.
         young = np.flatnonzero(ages < self._depth - 1)
         if len(young):
-            places = self._places.of[(rows[young] - ages[young] * self._stride) % self._rows]
-            for i in range(self._depth - 1):
-                frames = i + ages[young]
-                stored = frames < self._depth - 1
-                stacks[young[stored], i] = self._older[places[stored], frames[stored]]
+            older = self._older.take(self._places.of[(rows[young] - ages[young] * self._stride) % self._rows], 0)
+            # Frame i is what was frame i + age when the rest was stored.
+            then = np.arange(self._depth - 1) + ages[young, None]
+            which, i = np.nonzero(then < self._depth - 1)
+            stacks[young[which], i] = older[which, then[which, i]]
 
     def state_dict(self) -> dict[str, Any]:
-        arrays = {"age": self._age.copy(), "older": copied(self._older, self._allocate)}
+        arrays = {
+            "age": self._age.copy(),
+            "moved_on": self._moved_on.copy(),
+            "older": saved(self._older, self._allocate),
+        }
         return {**super().state_dict(), **arrays, "places": self._places.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self._age, self._older = state["age"].copy(), copied(state["older"], self._allocate)
+        self._age, self._moved_on = state["age"].copy(), state["moved_on"].copy()
+        self._older = copied(state["older"], self._allocate)
         self._places.load_state_dict(state["places"])
         self._newest = None  # the next observation is stored in full

@@ -10,8 +10,10 @@ from gymnasium import spaces
 
 from rlkit.spaces import Array, Obs
 
-Allocate: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], Array]
-"""Makes an array of zeros from its shape and type: `np.zeros` in memory, `zeros_on_disk` in a folder."""
+Storage: TypeAlias = Any
+"""An array, or a `DeviceArray`, which is written to in the same way, and of which `take` makes tensors."""
+Allocate: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], Storage]
+"""Makes storage of zeros from its shape and type: `np.zeros` in memory, `zeros_on_disk` in a folder."""
 
 NONE = np.zeros(0, np.int64)
 
@@ -84,12 +86,12 @@ class Places:
 
 
 class Leaf:
-    """Storage for one leaf of the observations."""
+    """Storage for one leaf of the observations. What is read from a `DeviceArray` is a tensor on that device."""
 
     def __init__(self, rows: int, stride: int, kind: Kind, allocate: Allocate) -> None:
         self._allocate = allocate
         self._ring = allocate((rows, *kind.shape), kind.dtype)
-        self._aside = np.zeros((0, *kind.shape), kind.dtype)
+        self._aside: Storage = np.zeros((0, *kind.shape), kind.dtype)
 
     @classmethod
     def bytes_per_row(cls, kind: Kind) -> int:
@@ -104,17 +106,17 @@ class Leaf:
     @property
     def nbytes(self) -> int:
         """Of all storage."""
-        return self._ring.nbytes + self._aside.nbytes
+        return int(self._ring.nbytes + self._aside.nbytes)
 
     def write(self, rows: slice, batch: Array) -> None:
         """Stores a batch."""
         self._ring[rows] = batch
 
-    def read(self, rows: Array) -> Array:
+    def read(self, rows: Array) -> Any:
         """The observations in these rows."""
         return self._ring.take(rows, 0)
 
-    def read_steps(self, steps: Steps) -> tuple[Array, Array]:
+    def read_steps(self, steps: Steps) -> tuple[Any, Any]:
         """The observations that steps began with, and those that they led to: arrays that are not to be written to."""
         # At once: of two large arrays, the memory would go back to the system, and come anew, with every batch.
         both = self.read(np.concatenate([steps.rows, steps.following]))
@@ -123,14 +125,14 @@ class Leaf:
             next_obs[steps.aside] = self._aside.take(steps.places, 0)
         return obs, next_obs
 
-    def set_aside(self, place: int, value: Array) -> None:
-        """Stores one observation outside of the ring."""
+    def set_aside(self, place: int, row: int, value: Array) -> None:
+        """Stores what the transition in `row` led to outside of the ring."""
         self._aside = with_room(self._aside, place, self._allocate)
         self._aside[place] = value
 
     def state_dict(self) -> dict[str, Any]:
-        """All that is stored, as copies that are where the storage is: in memory, or on disk."""
-        return {"ring": copied(self._ring, self._allocate), "aside": copied(self._aside, self._allocate)}
+        """All that is stored, as copies that are where the storage is: on disk, or, of a device's too, in memory."""
+        return {"ring": saved(self._ring, self._allocate), "aside": saved(self._aside, self._allocate)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes back what `state_dict` gave."""
@@ -159,17 +161,17 @@ class ObservationRing:
         """Stores what the transition in `row` led to, in place of what is `stride` rows on."""
         place = self._places.take(row)
         for leaf, value in zip(self.leaves, obs, strict=True):
-            leaf.set_aside(place, value)
+            leaf.set_aside(place, row, value)
 
     def is_aside(self, row: int) -> bool:
         """Whether what the transition in `row` led to was set aside."""
         return bool(self._places.of[row] >= 0)
 
-    def read(self, rows: Array) -> list[Array]:
+    def read(self, rows: Array) -> list[Any]:
         """The observations in these rows, leaf by leaf."""
         return [leaf.read(rows) for leaf in self.leaves]
 
-    def read_steps(self, rows: Array, last: Array, terminated: Array) -> tuple[list[Array], list[Array]]:
+    def read_steps(self, rows: Array, last: Array, terminated: Array) -> tuple[list[Any], list[Any]]:
         """The observations in `rows`, and what the transitions in `last` led to, leaf by leaf.
 
         Where an episode `terminated`, what it led to may be anything. The arrays are not to be written to.
@@ -196,7 +198,7 @@ class ObservationRing:
             leaf.load_state_dict(stored)
 
 
-def with_room(array: Array, place: int, allocate: Allocate) -> Array:
+def with_room(array: Storage, place: int, allocate: Allocate) -> Storage:
     """The array, or a larger copy of it where it has no row `place`; rows are asked for one after the other."""
     if place < len(array):
         return array
@@ -205,8 +207,21 @@ def with_room(array: Array, place: int, allocate: Allocate) -> Array:
     return larger
 
 
-def copied(array: Array, allocate: Allocate) -> Array:
+def copied(array: Array, allocate: Allocate) -> Storage:
     """A copy that `allocate` makes the room for."""
     copy = allocate(array.shape, array.dtype)
     copy[:] = array
     return copy
+
+
+def saved(storage: Storage, allocate: Allocate) -> Array:
+    """A copy for `state_dict`, which holds arrays only."""
+    in_memory = isinstance(storage, np.ndarray)
+    array: Array = copied(storage, allocate if len(storage) else np.zeros) if in_memory else storage.numpy()
+    return array
+
+
+def on_host(found: Any) -> Array:
+    """What was read, as an array."""
+    array: Array = found if isinstance(found, np.ndarray) else found.cpu().numpy()
+    return array

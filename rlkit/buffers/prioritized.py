@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
@@ -13,6 +13,9 @@ from rlkit.buffers.batch import ReplayBatch
 from rlkit.buffers.replay import ReplayBuffer
 from rlkit.buffers.transition import Transition
 from rlkit.spaces import Array
+
+if TYPE_CHECKING:
+    from rlkit.buffers.device import ImagePlace
 
 
 class SumTree:
@@ -75,9 +78,11 @@ class PrioritizedReplayBuffer(ReplayBuffer):
         n_step: int = 1,
         gamma: float = 0.99,
         folder: Path | None = None,
+        images: ImagePlace | None = None,
         alpha: float = 0.6,
     ) -> None:
-        super().__init__(size, num_envs, observation_space, action_space, n_step=n_step, gamma=gamma, folder=folder)
+        sizes = (size, num_envs, observation_space, action_space)
+        super().__init__(*sizes, n_step=n_step, gamma=gamma, folder=folder, images=images)
         self._alpha = alpha
         self._tree = SumTree(self._rows)
         self._highest = 1.0

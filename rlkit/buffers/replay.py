@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
 
 from rlkit.buffers.batch import ReplayBatch
 from rlkit.buffers.disk import check_disk, zeros_on_disk
-from rlkit.buffers.frames import FrameStacks, is_stack
+from rlkit.buffers.frames import storage_of
 from rlkit.buffers.memory import check_memory
-from rlkit.buffers.observations import Allocate, Kind, Leaf, ObservationRing
+from rlkit.buffers.observations import Allocate, Kind, Leaf, ObservationRing, on_host
 from rlkit.buffers.transition import Transition
 from rlkit.returns import n_step_returns
 from rlkit.spaces import Array, Obs, count_true, leaf_spaces
+
+if TYPE_CHECKING:
+    from rlkit.buffers.device import ImagePlace
 
 ARRAYS = ("_actions", "_rewards", "_terminated", "_truncated", "_valid")
 COUNTERS = ("_head", "_length", "added", "episodes")
@@ -42,21 +45,23 @@ class ReplayBuffer:
         n_step: int = 1,
         gamma: float = 0.99,
         folder: Path | None = None,
+        images: ImagePlace | None = None,
     ) -> None:
         """Room for `size` transitions, of whose returns the first `n_step` rewards are seen.
 
-        Observations are kept on the disk of `folder`, or in memory where that is None. Raises RlkitError if there is
-        not enough of either.
+        Observations are kept on the disk of `folder`, or in memory where that is None; but for `images` on a device,
+        of which batches then have tensors. Raises RlkitError if there is not enough of any.
         """
         self.num_envs, self.n_step = num_envs, n_step
         self._gammas = (gamma ** np.arange(n_step + 1)).astype(np.float32)
-        leaves = [(FrameStacks if is_stack(leaf) else Leaf, Kind.of(leaf)) for leaf in leaf_spaces(observation_space)]
+        leaves = [storage_of(leaf) for leaf in leaf_spaces(observation_space)]
+        on_device = () if images is None else images.leaves
         self._capacity = size // num_envs
         # Behind the oldest step stand those that its observation needs.
         self._slots = self._capacity + 1 + max(storage.history(kind) for storage, kind in leaves)
         self._rows = rows = self._slots * num_envs
         action_dtype = np.min_scalar_type(int(action_space.n) - 1)
-        obs_bytes = rows * sum(storage.bytes_per_row(kind) for storage, kind in leaves)
+        obs_bytes = rows * sum(s.bytes_per_row(kind) for i, (s, kind) in enumerate(leaves) if i not in on_device)
         other_bytes = rows * (action_dtype.itemsize + self.bytes_per_row)
         self._allocate: Allocate = np.zeros
         if folder is None:
@@ -66,7 +71,13 @@ class ReplayBuffer:
             check_memory("agent.buffer_size", size, other_bytes)
             check_disk("agent.buffer_size", size, obs_bytes, folder)
             self._allocate = partial(zeros_on_disk, folder)
-        rings = [storage(rows, num_envs, kind, self._allocate) for storage, kind in leaves]
+        places: list[Allocate] = [self._allocate] * len(leaves)
+        if images is not None:
+            from rlkit.buffers.device import DeviceArray  # imports torch
+
+            for leaf in on_device:
+                places[leaf] = partial(DeviceArray, device=images.device)
+        rings = [storage(rows, num_envs, kind, place) for (storage, kind), place in zip(leaves, places, strict=True)]
         self._obs = ObservationRing(rows, num_envs, rings)
         self._actions = np.zeros(rows, action_dtype)
         self._rewards = np.zeros(rows, np.float32)
@@ -76,6 +87,8 @@ class ReplayBuffer:
         self._num_leaves = len(leaves)
         self._newest: Obs | None = None
         self._head = self._length = 0
+        self.where = ""
+        """What the user should know of where observations are kept, if anything."""
         self.added = 0
         """Transitions so far, those included that have been overwritten."""
         self.episodes = 0
@@ -178,7 +191,7 @@ class ReplayBuffer:
         """Makes `obs` what the next step is taken from: unless it is what the newest step led to, that was cut off."""
         head = self._slot(self._head)
         if self._length:
-            reached = self._obs.read(np.arange(head.start, head.stop))
+            reached = [on_host(leaf) for leaf in self._obs.read(np.arange(head.start, head.stop))]
             if all(np.array_equal(*pair) for pair in zip(reached, obs, strict=True)):
                 return
             before = self._slot((self._head - 1) % self._slots)

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlkit import gpu
 from rlkit.buffers.batch import PolicyBatch
-from rlkit.engine import gpu
 from rlkit.engine.base import Metrics, TorchLoss
 from rlkit.engine.descent import TorchDescent
 from rlkit.engine.threads import threads_for

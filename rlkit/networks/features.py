@@ -83,7 +83,10 @@ class ObsFeatures(nn.Module):
         self._whitened = np.concatenate([np.full(*kind) for kind in [*kinds, (num_features, True)]])
 
     def __call__(self, obs: Obs) -> tuple[Array, ...]:
-        """The (batch, vector_size) vector, if any leaf makes part of it, then each image: (batch, c, h, w)."""
+        """The (batch, vector_size) vector, if any leaf makes part of it, then each image: (batch, c, h, w).
+
+        Images may be tensors, and then stay so.
+        """
         images = tuple(_channels_first(obs[i], self.leaves[i]) for i in self.images)
         if not self.has_vector:
             return images
@@ -136,5 +139,5 @@ def one_hot(indices: Array, size: int) -> Array:
 def _channels_first(leaf: Array, space: spaces.Space[Any]) -> Array:
     shape = space.shape or ()
     if len(shape) >= 3 and _channels_last(shape[-3:]):
-        leaf = np.moveaxis(leaf, -1, -3)
+        leaf = leaf.swapaxes(-1, -2).swapaxes(-2, -3)  # of a tensor, too
     return leaf.reshape(len(leaf), *image_shape(space))

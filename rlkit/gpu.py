@@ -1,4 +1,4 @@
-"""What torch's engines do differently on a GPU: transfers that nobody waits for, and compiled steps as CUDA graphs."""
+"""What torch does differently on a GPU: transfers that nobody waits for, and compiled steps as CUDA graphs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from rlkit.spaces import Array
 Result = TypeVar("Result")
 
 
-def uploaded(array: Array, device: torch.device) -> Tensor:
+def uploaded(array: Array | Tensor, device: torch.device) -> Tensor:
     """The array as a tensor on the device; on the CPU it is the array's own memory.
 
     To a GPU it goes by way of page-locked memory, from which it is copied while this thread goes on. Torch keeps that
-    memory, and gives it out again only when the copy is done.
+    memory, and gives it out again only when the copy is done. A tensor that is there already stays what it is.
     """
     tensor = torch.as_tensor(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    elsewhere = device.type == "cuda" and not tensor.is_cuda
+    return tensor.pin_memory().to(device, non_blocking=True) if elsewhere else tensor
 
 
 def compiled(function: Callable[..., Result], device: torch.device) -> Callable[..., Result]:
