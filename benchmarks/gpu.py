@@ -1,11 +1,12 @@
 """PPO and DQN with a CNN on 84×84×4 frames, beside Stable-Baselines3, on a GPU or without one.
 
-    python benchmarks/gpu.py [--device auto] [--repetitions 3] [--timesteps 8192] [--only steps runs]
+    python benchmarks/gpu.py [--device auto] [--repetitions 3] [--timesteps 8192] [--only steps runs] [--act-compiled]
 
 `runs`: the systems take turns, each run in a fresh process with one torch thread, with the same hyperparameters on
 random frames (random_frames.py), and without evaluations, since there is nothing to learn. The training loop is
 measured, everything else in it included: on a GPU by the clock, on a CPU in CPU seconds, as other work may run beside
-it. `steps`: single gradient steps and acts of rlkit's engines. Writes results/gpu_<device>.json and .md.
+it. `steps`: single gradient steps and acts of rlkit's engines; `--act-compiled` compiles acting on a CPU as well, where
+it is otherwise left as it is. Writes results/gpu_<device>.json and .md.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -97,6 +99,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=("steps", "runs"), default=["steps", "runs"])
     parser.add_argument("--works", nargs="*", choices=WORKS, default=list(WORKS), help="default: both")
     parser.add_argument("--settings", nargs="*", choices=SETTINGS, help="of rlkit (default: all; on a CPU, two)")
+    parser.add_argument("--act-compiled", action="store_true", help="where the setting compiles: on a CPU, too")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder to write to")
     parser.add_argument("--one", nargs="*", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -110,7 +113,7 @@ def main() -> None:
     settings = given.settings or [name for name in SETTINGS if device == "cuda" or "compile" not in name]
     report: dict[str, Any] = {
         "command": f"python benchmarks/gpu.py --device {device} --repetitions {given.repetitions} "
-        f"--timesteps {given.timesteps}",
+        f"--timesteps {given.timesteps}{' --act-compiled' * given.act_compiled}",
         "device": device,
         "machine": torch.cuda.get_device_name() if device == "cuda" else processor(),
         "versions": {
@@ -123,7 +126,8 @@ def main() -> None:
         "runs": {},
     }
     if "steps" in given.only:
-        report["steps"] = {name: in_a_process("steps", name, device) for name in settings}
+        always = ["always"] * given.act_compiled
+        report["steps"] = {name: in_a_process("steps", name, device, *always) for name in settings}
         print(report["steps"])
     if "runs" in given.only:
         systems = [*settings, "sb3"]
@@ -214,15 +218,18 @@ def train_sb3(
     return model.num_timesteps, int(model.policy.optimizer.state_dict()["state"][0]["step"])
 
 
-def one_setting(setting: str, device: str) -> dict[str, float]:
+def one_setting(setting: str, device: str, acts_compiled: str = "") -> dict[str, float]:
     """Milliseconds of single gradient steps and acts: of the clock on a GPU, of the CPU without one."""
     import numpy as np
     import torch
     from gymnasium import spaces
 
+    from rlkit import gpu
     from rlkit.agents.ppo import PPOCoefficients, ppo_loss
     from rlkit.allocator import keep_freed_memory
     from rlkit.buffers.batch import PolicyBatch
+    from rlkit.buffers.device import ImagePlace
+    from rlkit.buffers.replay import ReplayBuffer
     from rlkit.config import NetworkConfig
     from rlkit.engine.make import make_actor_critic, make_engine, make_q_engine, make_q_network
     from rlkit.engine.policy_gradient import ppo_gradient
@@ -231,6 +238,8 @@ def one_setting(setting: str, device: str) -> dict[str, float]:
 
     torch.set_num_threads(1)
     keep_freed_memory()
+    if acts_compiled:
+        mock.patch.object(gpu, "acts_compiled", return_value=True).start()
     compute = "compile" if "compile" in setting else "torch"
     config = NetworkConfig(amp="bfloat16" if "bfloat16" in setting else "off")
     space, seed, rng = spaces.Box(0, 255, (4, 84, 84), np.uint8), np.random.SeedSequence(0), np.random.default_rng(0)
@@ -245,6 +254,16 @@ def one_setting(setting: str, device: str) -> dict[str, float]:
         q_network, compute, dqn_loss, dqn_gradient, max_grad_norm=10.0, optimizer="adam", eps=1e-8
     )
     batch = TDBatch((frames[:32],), actions[:32], floats[0, :32])
+    places = None, ImagePlace(torch.device(device), (0,))
+    buffers = [ReplayBuffer(1000, 1, space, spaces.Discrete(6), images=place) for place in places]
+    for buffer in buffers:
+        fill(buffer, frames[:, 0])
+
+    def replay(buffer: ReplayBuffer) -> None:
+        batch = buffer.sample(32, rng)
+        q_engine.target_outputs(batch.next_obs)
+        q_engine.step(TDBatch(batch.obs, batch.action, floats[0, :32]), "huber", 1e-6)
+
     calls: dict[str, Callable[[], Any]] = {
         "PPO: gradient step, 256 frames": lambda: engine.step(rng.permutation(1024)[:256], clip, 1e-6),
         "PPO: values of 1,024": lambda: engine.evaluate((frames,)),
@@ -252,14 +271,28 @@ def one_setting(setting: str, device: str) -> dict[str, float]:
         "DQN: gradient step, 32 frames": lambda: q_engine.step(batch, "huber", 1e-6),
         "DQN: targets of 32": lambda: q_engine.target_outputs((frames[:32],)),
         "DQN: act on 1": lambda: q_engine.q_values((frames[:1],)),
+        "DQN: 32 drawn, their targets and a step; images in the computer's memory": lambda: replay(buffers[0]),
+        "DQN: the same, images as tensors on the device": lambda: replay(buffers[1]),
     }
-    return {name: milliseconds(call, device) for name, call in calls.items()}
+    return {name: milliseconds(call, device, gpu.OFTEN + 3) for name, call in calls.items()}
 
 
-def milliseconds(call: Callable[[], Any], device: str, seconds: float = 1.5) -> float:
-    """Of one call, from as many as fit into so many seconds, the first three left out."""
+def fill(buffer: Any, frames: Any) -> None:
+    """Adds an episode of stacked frames that does not end."""
+    import numpy as np
+
+    from rlkit.buffers.transition import Transition
+
+    no, yes = np.zeros(1, np.bool_), np.ones(1, np.bool_)
+    stacks = [(frames[None, i : i + 4],) for i in range(len(frames) - 3)]
+    for obs, next_obs in pairwise(stacks):
+        buffer.add(Transition(obs, np.zeros(1, np.int64), np.ones(1), no, no, next_obs, {}, yes, None))
+
+
+def milliseconds(call: Callable[[], Any], device: str, first: int, seconds: float = 1.5) -> float:
+    """Of one call, from as many as fit into so many seconds after the `first` ones, which may have to be compiled."""
     clock = time.perf_counter if device == "cuda" else time.process_time
-    for _ in range(3):
+    for _ in range(first):
         call()
     synchronize(device)
     count, start = 0, clock()

@@ -100,7 +100,8 @@ class TrainConfig:
     compute: str = "auto"
     """How networks are computed: `torch` (autograd, for every network), `numpy` (analytic gradients, for plain
     MLPs on the CPU, faster), `native` (the same in C, faster still, where it was built), or `auto`: the fastest of
-    these. `compile` is torch with network and loss fused by torch.compile, which takes half a minute at first."""
+    these. `compile` is torch with network and loss fused by torch.compile, which takes half a minute at first; on a
+    GPU, acting is compiled as well."""
     overlap: bool = False
     """agent=dqn: a thread learns while the next steps are collected. For environments that wait for something, or
     compute outside of Python; actions are those of one update ago, see docs/performance.md."""

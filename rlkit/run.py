@@ -149,7 +149,9 @@ def _synchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, stack: 
         config = replace(config, eval_interval=0, checkpoint_interval=0)  # the first one does both
     make_trainer: Callable[..., Trainer] = Trainer
     if config.overlap:
-        actor = _agent(config, num_envs, envs.single_observation_space, envs.single_action_space, seeds, other=1)
+        # Not compiled, since on a GPU the recordings of two threads would disturb each other.
+        plain = replace(config, compute="torch") if config.compute == "compile" else config
+        actor = _agent(plain, num_envs, envs.single_observation_space, envs.single_action_space, seeds, other=1)
         make_trainer, choice = functools.partial(OverlappingTrainer, actor), f"{choice}; a thread learns meanwhile"
     return agent, choice, functools.partial(make_trainer, config, agent, buffer, collector)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import shutil
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from rlkit import ranks
+from rlkit import gpu, ranks
 from rlkit.agents.ppo import PPOCoefficients, ppo_loss
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.config import NetworkConfig
@@ -19,7 +21,7 @@ from rlkit.engine.make import chosen, make_actor_critic, make_engine, make_q_eng
 from rlkit.engine.policy_gradient import ppo_gradient
 from rlkit.engine.q_engine import TDBatch, dqn_gradient
 from rlkit.errors import RlkitError
-from rlkit.losses import dqn_loss
+from rlkit.losses import categorical_loss, dqn_loss
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 COMPILER_IS_IMPORTED = pytest.mark.filterwarnings("default:.*torch.jit.script_method:DeprecationWarning")
@@ -80,6 +82,74 @@ def test_compiled_q_gradients_are_torchs() -> None:
         np.testing.assert_allclose(compiled_errors, errors, rtol=1e-4, atol=1e-5)
         assert compiled_metrics == pytest.approx(metrics, rel=1e-4, abs=1e-6)
     torch.testing.assert_close(parameters_of(compiled_network), parameters_of(plain_network), rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture
+def acting_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, all is compiled, though here to Python only, for which code need not be generated."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    monkeypatch.setattr(gpu, "acts_compiled", lambda device: True)
+    monkeypatch.setattr(gpu, "OFTEN", 2)
+
+
+@needs_compiler
+@COMPILER_IS_IMPORTED
+@pytest.mark.usefixtures("acting_traced")
+def test_frames_of_a_replay_buffer_and_other_images_are_compiled_once() -> None:
+    space = spaces.Box(0, 255, (2, 8, 8), np.uint8)
+    network, _ = make_q_network(space, 2, NetworkConfig(), SEED, "cpu", "none")
+    engine, _ = make_q_engine(
+        network, "compile", dqn_loss, dqn_gradient, max_grad_norm=10.0, optimizer="adam", eps=1e-8
+    )
+    frames = np.random.default_rng(0).integers(256, size=(32, 3, 8, 8), dtype=np.uint8)
+    numbers = np.zeros(32, np.int64), np.ones(32, np.float32)
+    first, _ = engine.step(TDBatch((frames[:, :-1],), *numbers), "huber", 0.0)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        second, _ = engine.step(TDBatch((frames[:, :-1].copy(),), *numbers), "huber", 0.0)
+    np.testing.assert_array_equal(first, second)
+
+
+@needs_compiler
+@COMPILER_IS_IMPORTED
+@pytest.mark.usefixtures("acting_traced")
+def test_compiled_acting_is_torchs_with_noise_and_without_and_sees_new_weights() -> None:
+    """Each number of rows is compiled once, and once more for noise."""
+    space = spaces.Box(0, 255, (2, 8, 8), np.uint8)
+    images = np.random.default_rng(0).integers(256, size=(6, 2, 8, 8), dtype=np.uint8)
+    found = []
+    for compute in ("torch", "compile"):
+        atoms = np.linspace(-1, 1, 5, dtype=np.float32)
+        network, _ = make_q_network(space, 2, NetworkConfig(), SEED, "cpu", "mean", noisy_std=0.5, atoms=atoms)
+        engine, _ = make_q_engine(
+            network, compute, categorical_loss, dqn_gradient, max_grad_norm=10.0, optimizer="adam", eps=1e-8
+        )
+        outputs = []
+        for i in range(4):
+            with torch.compiler.set_stance("fail_on_recompile" if i == 3 else "default"):
+                outputs += [engine.q_values((images[:4],)), engine.q_values((images[:4],), np.random.default_rng(i))]
+                outputs += [engine.target_outputs((images[:5],)), engine.q_values((images[: 1 + i // 3 * 5],))]
+            with torch.no_grad():
+                for p in network.parameters():
+                    p.mul_(1.3)
+            engine.update_target(0.5)
+        found.append(outputs)
+    assert all(np.abs(a - b).max() > 1e-3 for a, b in pairwise(found[0][1::4]))
+    for plain, compiled in zip(*found, strict=True):
+        np.testing.assert_allclose(compiled, plain, rtol=1e-4, atol=1e-5)
+
+
+@needs_compiler
+@COMPILER_IS_IMPORTED
+@pytest.mark.usefixtures("acting_traced")
+def test_compiled_policies_and_values_are_torchs() -> None:
+    obs = (np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32),)
+    found = []
+    for compute in ("torch", "compile"):
+        network, _ = make_actor_critic(spaces.Box(-1, 1, (4,)), spaces.Box(-1, 1, (2,)), NetworkConfig(), SEED, "cpu")
+        engine, _ = make_engine(network, compute, ppo_loss, ppo_gradient, 0.5, 1e-5)
+        found.append([part for _ in range(3) for part in (engine.policy(obs), *engine.evaluate(obs))])
+    for plain, compiled in zip(*found, strict=True):
+        np.testing.assert_allclose(compiled, plain, rtol=1e-4, atol=1e-6)
 
 
 def test_what_compile_needs_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -37,7 +39,7 @@ def test_on_the_cpu_an_upload_is_the_arrays_own_memory() -> None:
 def test_on_a_gpu_compiled_steps_are_recorded_and_each_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     modes, begun = [], []
 
-    def compile(function: Any, mode: str | None = None) -> Any:
+    def compile(function: Any, mode: str | None = None, dynamic: bool | None = None) -> Any:
         modes.append(mode)
         return function
 
@@ -47,6 +49,60 @@ def test_on_a_gpu_compiled_steps_are_recorded_and_each_begins_anew(monkeypatch: 
     assert modes == ["reduce-overhead", None]
     assert [on_gpu(1, 2), on_gpu(3, 4), on_cpu(5, 6)] == [3, 7, 11]
     assert len(begun) == 2
+
+
+def compiled_by_rows(
+    monkeypatch: pytest.MonkeyPatch, device: str
+) -> tuple[Callable[[torch.Tensor], torch.Tensor], list[torch.Tensor]]:
+    """A function that doubles, and what its compiled self was called with."""
+    compiled: list[torch.Tensor] = []
+
+    def compile(function: Any, *, dynamic: bool, mode: str | None = None) -> Any:
+        assert not dynamic
+        assert (mode == "reduce-overhead") == (device == "cuda")
+
+        def call(features: tuple[torch.Tensor, ...]) -> Any:
+            compiled.append(features[0])
+            return function(features)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compile)
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: None)
+    double = gpu.compiled_by_rows(lambda features: 2 * features[0], torch.device(device))
+    return lambda tensor: double((tensor,)), compiled
+
+
+def test_what_is_called_often_is_compiled_and_other_numbers_of_rows_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    double, compiled = compiled_by_rows(monkeypatch, "cpu")
+    for _ in range(gpu.OFTEN - 1):
+        for rows in range(1, 9):
+            assert torch.equal(double(torch.ones(rows, 2)), torch.full((rows, 2), 2.0))
+    assert compiled == []
+    for _ in range(3):
+        for rows in (8, 3, 9, 5, 7, 1):  # after three of them come no others; 9 is not called often
+            double(torch.ones(rows, 2))
+    assert [len(tensor) for tensor in compiled] == 3 * [8, 3, 5]
+
+
+def test_compiled_functions_see_one_layout_whatever_an_image_is_a_part_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    double, compiled = compiled_by_rows(monkeypatch, "cpu")
+    frames = torch.arange(2 * 5 * 3).reshape(2, 5, 3)
+    for part in [frames[:, 1:]] * gpu.OFTEN:
+        assert torch.equal(double(part), 2 * part)
+    assert [tensor.stride() for tensor in compiled] == [(12, 3, 1)]
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cuda", 1), ("cpu", 2)])
+def test_a_gpus_recordings_are_left_to_their_thread(
+    device: str, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "OFTEN", 1)
+    double, compiled = compiled_by_rows(monkeypatch, device)
+    double(torch.ones(4))
+    with ThreadPoolExecutor(1) as other:
+        assert torch.equal(other.submit(double, torch.ones(4)).result(), torch.full((4,), 2.0))
+    assert len(compiled) == expected
 
 
 @needs_gpu
@@ -88,33 +144,44 @@ def test_by_default_a_gpus_images_are_replayed_from_its_memory() -> None:
 @needs_gpu
 @pytest.mark.filterwarnings("default")  # of compilers
 @pytest.mark.parametrize(("compute", "amp", "tolerance"), GPU_SETTINGS)
-def test_policies_move_on_a_gpu_as_on_the_cpu(compute: str, amp: str, tolerance: float) -> None:
+def test_policies_move_on_a_gpu_as_on_the_cpu(
+    compute: str, amp: str, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = []
+    monkeypatch.setattr(gpu, "OFTEN", 1)
     for device, how in (("cpu", "torch"), ("cuda", compute)):
         config = NetworkConfig(amp="off" if device == "cpu" else amp)
         network, _ = make_actor_critic(IMAGE, spaces.Discrete(3), config, SEED, device)
         engine, _ = make_engine(network, how, ppo_loss, ppo_gradient, 0.5, 1e-5)
         engine.load(batch(64))
         steps = [engine.step(np.arange(32 * i, 32 * i + 32), CLIP, 1e-4) for i in (0, 1, 0)]
-        found.append((steps, engine.policy(images(8)), engine.evaluate(images(40))[1]))
+        params = [engine.policy(images(8)[:1]), engine.policy(images(8))]
+        steps += [engine.step(np.arange(32), CLIP, 1e-3)]  # what was recorded has to see new weights
+        params += [engine.policy(images(8)), engine.policy(images(8))]
+        found.append((steps, params, engine.evaluate(images(40))[1]))
     (steps, params, values), (gpu_steps, gpu_params, gpu_values) = found
     for step, gpu_step in zip(steps, gpu_steps, strict=True):
         assert gpu_step == pytest.approx(step, rel=tolerance, abs=tolerance)
-    np.testing.assert_allclose(gpu_params, params, atol=tolerance)
+    for ours, theirs in zip(params, gpu_params, strict=True):
+        np.testing.assert_allclose(theirs, ours, atol=tolerance)
     np.testing.assert_allclose(gpu_values, values, atol=tolerance)
 
 
 @needs_gpu
 @pytest.mark.filterwarnings("default")  # of compilers
 @pytest.mark.parametrize(("compute", "amp", "tolerance"), GPU_SETTINGS)
-def test_action_values_move_on_a_gpu_as_on_the_cpu(compute: str, amp: str, tolerance: float) -> None:
+def test_action_values_move_on_a_gpu_as_on_the_cpu(
+    compute: str, amp: str, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = []
+    monkeypatch.setattr(gpu, "OFTEN", 1)
     some = TDBatch(images(32), np.arange(32) % 3, np.linspace(-1, 1, 32, dtype=np.float32))
     for device, how in (("cpu", "torch"), ("cuda", compute)):
         config = NetworkConfig(amp="off" if device == "cpu" else amp)
         network, _ = make_q_network(IMAGE, 3, config, SEED, device, "none")
         engine, _ = make_q_engine(network, how, dqn_loss, dqn_gradient, max_grad_norm=10.0, optimizer="adam", eps=1e-8)
+        before = [engine.q_values(images(8)), engine.target_outputs(images(32))]
         errors = [engine.step(some, "huber", 1e-4)[0] for _ in range(3)]
-        found.append((errors, engine.q_values(images(8)), engine.target_outputs(images(8))))
+        found.append((*before, *errors, engine.q_values(images(8)), engine.target_outputs(images(8))))
     for ours, theirs in zip(*found, strict=True):
         np.testing.assert_allclose(theirs, ours, atol=tolerance)

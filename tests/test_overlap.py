@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from small_envs import Counting
 from training import assert_same_parameters
 
 import rlkit
+import rlkit.run
 from rlkit.agents.dqn import DQN, DQNConfig
 from rlkit.agents.ppo import PPOConfig
 from rlkit.buffers.replay import ReplayBuffer
@@ -80,6 +82,25 @@ def test_actions_are_one_update_late_and_so_is_what_is_learned_from(tmp_path: Pa
     assert by_round == [{before} for _, _, before in updates]  # as it was when the update beside it began
     assert updates[0][2] == updates[1][2] != updates[2][2]  # the first one had nothing to learn from
     assert len(trainer.buffer) == 80
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("default:.*torch.jit.script_method:DeprecationWarning")  # the compiler's, when imported
+def test_of_two_threads_only_the_one_that_learns_runs_what_is_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computes = []
+
+    class Looked(OverlappingTrainer):
+        def __init__(self, actor: Any, *args: Any) -> None:
+            super().__init__(actor, *args)
+            computes.append((actor.compute, self.agent.compute))
+
+    monkeypatch.setattr(rlkit.run, "OverlappingTrainer", Looked)
+    for compute in ("compile", "numpy"):
+        more: dict[str, Any] = {"compute": compute, "agent.learning_starts": 1000}
+        rlkit.train(run_dir=tmp_path / compute, **settings(total_timesteps=16, **more))
+    assert computes == [("torch", "compile"), ("numpy", "numpy")]
 
 
 def test_an_interrupt_waits_for_the_update_and_an_updates_error_is_the_runs(

@@ -80,19 +80,25 @@ class TorchQEngine:
         self._target_flat, _ = flatten_parameters(self._target)
         self._descent = TorchDescent(network, **descent)
         self._loss = loss
-        device = self._descent.device
+        device, self._compiled = self._descent.device, compiled
         self._objective = gpu.compiled(self._plain_objective, device) if compiled else self._plain_objective
+        self._online: Callable[[tuple[Tensor, ...]], Tensor] = self._plain_q_values
+        self._targets: Callable[[tuple[Tensor, ...]], Tensor] = self._target.forward
+        if compiled and gpu.acts_compiled(device):
+            self._online = gpu.compiled_by_rows(self._plain_q_values, device)
+            self._targets = gpu.compiled_by_rows(self._target.forward, device)
 
     def q_values(self, features: tuple[Array, ...], noise: Generator | None = None) -> Array:
-        return self._evaluate(self._network, features, noise, self._network.expected)
+        return self._evaluate(self._online, features, noise, self._network)
 
     def target_outputs(self, features: tuple[Array, ...], noise: Generator | None = None) -> Array:
-        return self._evaluate(self._target, features, noise)
+        return self._evaluate(self._targets, features, noise, self._target)
 
     def step(
         self, batch: TDBatch, loss: str, learning_rate: float, noise: Generator | None = None
     ) -> tuple[Array, Metrics]:
         features = tuple(self._tensor(part) for part in batch.features)
+        features = gpu.in_one_layout(features) if self._compiled else features
         tensors = TDBatch(features, *(None if part is None else self._tensor(part) for part in batch[1:]))
         with noise_from(noise, self._network.body):
             value, errors, outputs = self._objective(tensors, loss)
@@ -105,6 +111,9 @@ class TorchQEngine:
     def _plain_objective(self, batch: TDBatch, loss: str) -> tuple[Tensor, Tensor, Tensor]:
         outputs = self._network(batch.features)
         return (*self._loss(outputs, batch, loss), outputs)
+
+    def _plain_q_values(self, features: tuple[Tensor, ...]) -> Tensor:
+        return self._network.expected(self._network(features))
 
     def update_target(self, tau: float) -> None:
         with torch.no_grad():
@@ -119,14 +128,14 @@ class TorchQEngine:
 
     def _evaluate(
         self,
-        network: QNetwork,
+        outputs_of: Callable[[tuple[Tensor, ...]], Tensor],
         features: tuple[Array, ...],
         noise: Generator | None,
-        read: Callable[[Tensor], Tensor] = lambda outputs: outputs,
+        network: QNetwork,
     ) -> Array:
         with torch.no_grad(), noise_from(noise, network.body), threads_for(len(features[0])):
             chunks = [
-                read(network(tuple(self._tensor(part[start : start + CHUNK]) for part in features))).cpu()
+                outputs_of(tuple(self._tensor(part[start : start + CHUNK]) for part in features)).cpu()
                 for start in range(0, len(features[0]), CHUNK)
             ]
         outputs: Array = torch.cat(chunks).numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -30,20 +31,25 @@ class TorchEngine:
         self.descent = TorchDescent(network, **descent)
         self.device = self.descent.device
         self._objective = gpu.compiled(self._plain_objective, self.device) if compiled else self._plain_objective
+        self._policy: Callable[[tuple[Tensor, ...]], Tensor] = network.policy
+        self._outputs: Callable[[tuple[Tensor, ...]], tuple[Tensor, Tensor]] = network.forward
+        if compiled and gpu.acts_compiled(self.device):
+            self._policy = gpu.compiled_by_rows(network.policy, self.device)
+            self._outputs = gpu.compiled_by_rows(network.forward, self.device)
         self._coefficients: tuple[Any, Any] = (None, None)
         """The last ones, and the same as tensors."""
         self._batch: PolicyBatch | None = None
 
     def policy(self, features: tuple[Array, ...]) -> Array:
         with torch.no_grad(), threads_for(len(features[0])):
-            return _array(self._network.policy(self._tensors(features)))
+            return _array(self._policy(self._tensors(features)))
 
     def evaluate(self, features: tuple[Array, ...]) -> tuple[Array, Array]:
         outputs = []
         with torch.no_grad():
             for start in range(0, len(features[0]), CHUNK):
                 chunk = self._tensors(tuple(part[start : start + CHUNK] for part in features))
-                outputs.append([_array(out) for out in self._network(chunk)])
+                outputs.append([_array(out) for out in self._outputs(chunk)])
         params, values = zip(*outputs, strict=True)
         return np.concatenate(params), np.concatenate(values)
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rlkit import gpu
+
 
 class NoisyLinear(nn.Linear):
     """A linear layer of the weights μ + σ·ε with factorised noise, ε_ij = f(ε_i) f(ε_j): its equations 9 to 11.
@@ -45,7 +47,7 @@ def noise_from(rng: np.random.Generator | None, body: nn.Sequential) -> Iterator
     # One draw for all of them: many small ones would take longer than the layers.
     sizes = [size for layer in layers for size in (layer.in_features, layer.out_features)]
     drawn = rng.standard_normal(sum(sizes), dtype=np.float32)
-    noise = torch.from_numpy(np.copysign(np.sqrt(np.abs(drawn)), drawn)).to(layers[0].weight.device)
+    noise = gpu.uploaded(np.copysign(np.sqrt(np.abs(drawn)), drawn), layers[0].weight.device)
     parts = iter(torch.split(noise, sizes))
     for layer in layers:
         layer.noise = next(parts), next(parts)
