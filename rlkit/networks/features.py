@@ -87,6 +87,8 @@ class ObsFeatures(nn.Module):
 
         Images may be tensors, and then stay so.
         """
+        if self._is_vector and self.statistics is None and obs[0].dtype == np.float32:
+            return obs
         images = tuple(_channels_first(obs[i], self.leaves[i]) for i in self.images)
         if not self.has_vector:
             return images
