@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -104,7 +105,7 @@ def train_sb3(
     from stable_baselines3.common.evaluation import evaluate_policy
     from stable_baselines3.common.logger import configure
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))  # those that throughput.py gives it
     envs = int(num_envs or workload.num_envs)
     model = getattr(stable_baselines3, workload.agent.upper())(
         "MlpPolicy",
