@@ -84,8 +84,12 @@ def available(asked: list[str]) -> tuple[str, ...]:
 
 
 def works(engines: tuple[str, ...]) -> list[Work]:
-    """PPO and A2C on CartPole with two layers of 64, DQN with two of 256: RL Zoo's."""
+    """PPO and A2C on CartPole with two layers of 64, DQN with two of 256: RL Zoo's.
+
+    DQN a second time with a layer as it soon is in training.
+    """
     import numpy as np
+    import torch
     from gymnasium import spaces
 
     from rlkit.agents.a2c import A2CCoefficients, a2c_loss
@@ -116,7 +120,7 @@ def works(engines: tuple[str, ...]) -> list[Work]:
             work.act[name] = partial(engine.policy, (features[0][:8],))
         return work
 
-    def q_work(title: str, rows: int) -> Work:
+    def q_work(title: str, rows: int, off: int = 0) -> Work:
         work = Work(title, {}, {})
         batch = TDBatch(
             (rng.normal(size=(rows, 4)).astype(np.float32),),
@@ -126,6 +130,8 @@ def works(engines: tuple[str, ...]) -> list[Work]:
         config = NetworkConfig(hidden_sizes=[256, 256], activation="relu")
         for name in engines:
             network, _ = make_q_network(observations, 2, config, seed, "cpu", "none")
+            with torch.no_grad():
+                network.get_parameter("body.2.bias")[:off] -= 100  # these units of the second layer are off in all rows
             engine, _ = make_q_engine(
                 network, name, dqn_loss, dqn_gradient, max_grad_norm=10.0, optimizer="adam", eps=1e-8
             )
@@ -140,6 +146,7 @@ def works(engines: tuple[str, ...]) -> list[Work]:
             "A2C, 40 rows, 4-64-64-{2, 1}", 40, (a2c_loss, a2c_gradient), A2CCoefficients(0.0, 0.5, False), "rmsprop"
         ),
         q_work("DQN, 64 rows, 4-256-256-2", 64),
+        q_work("DQN, half of the second layer off", 64, off=128),
     ]
 
 

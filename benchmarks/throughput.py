@@ -222,8 +222,8 @@ def markdown(report: dict[str, Any]) -> str:
     lines = [
         f"{report['workload']['title']}: medians (lowest – highest) of {repetitions} runs of each system, in turn.",
         "",
-        f"`{report['command']}`, on {report.get('cores', 1)} of {report['machine']}; Python {versions['python']}, torch "
-        f"{versions['torch']}. {missing}{report.get('note', '')}",
+        f"`{report['command']}`, on {report.get('cores', 1)} of {report['machine']}; Python {versions['python']}, "
+        f"torch {versions['torch']}. {missing}{report.get('note', '')}",
         "",
         f"| | {' | '.join(titles.values())} | rlkit and SB3 |",
         "|---|" + "---|" * (len(systems) + 1),
