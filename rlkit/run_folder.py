@@ -39,9 +39,14 @@ class RunFolder:
             raise RlkitError(f"the run folder {path} is a file: it must be a new or an empty folder") from error
         except OSError as error:
             raise RlkitError(f"cannot make the run folder {path}: {error.strerror}") from error
+        folder = cls(path)
+        folder.write_configuration(hydra_files)
+        return folder
+
+    def write_configuration(self, hydra_files: Mapping[str, str]) -> None:
+        """Writes `.hydra/<name>` for each of `hydra_files`."""
         for name, text in hydra_files.items():
-            write_text(path / ".hydra" / name, text)
-        return cls(path)
+            write_text(self.path / ".hydra" / name, text)
 
     def checkpoint(self, which: str) -> Path:
         """The folder of the checkpoint `last` or `best`, there or not yet."""

@@ -24,6 +24,7 @@ from threadpoolctl import threadpool_limits
 from rlkit.agents import make_agent
 from rlkit.agents.a3c import A3C
 from rlkit.agents.base import Agent
+from rlkit.allocator import keep_freed_memory
 from rlkit.budget import Budget
 from rlkit.buffers.rollout import RolloutBuffer
 from rlkit.collector import Collector, Episode
@@ -193,4 +194,6 @@ def _agent(task: Task, observation_space: Any, action_space: Any, seed: int) -> 
         compute=config.compute,
     )
     assert isinstance(agent, A3C)
+    if len(agent.network.cnns):
+        keep_freed_memory()
     return agent

@@ -24,6 +24,7 @@ from test_budget import started
 from training import COMPUTES, assert_same_parameters, parameters, train
 
 import rlkit
+import rlkit.workers
 from rlkit.agents import make_agent
 from rlkit.agents.a2c import A2CConfig
 from rlkit.agents.a3c import A3C, A3CConfig
@@ -322,6 +323,21 @@ def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], words: 
     with pytest.raises(RlkitError, match=words):
         rlkit.train("a3c", "CartPole-v1", run_dir=tmp_path / "run", **settings)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("shape", "kept"), [((3, 16, 16), 1), ((4,), 0)])
+def test_workers_on_images_keep_what_they_free(
+    shape: tuple[int, ...], kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[bool] = []
+    monkeypatch.setattr(rlkit.workers, "keep_freed_memory", lambda: calls.append(True))
+    factory = EnvFactory("CartPole-v1")
+    task = rlkit.workers.Task(
+        TrainConfig(agent=A3CConfig(), env=EnvConfig("CartPole-v1")), factory, gym.spec("CartPole-v1")
+    )
+    space = gym.spaces.Box(0, 255, shape, np.uint8)
+    rlkit.workers._agent(task, space, gym.spaces.Discrete(2), 0)
+    assert len(calls) == kept
 
 
 def test_far_more_workers_than_cores_are_warned_about() -> None:

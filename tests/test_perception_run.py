@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from rlkit import perception
 from rlkit.errors import RlkitError
@@ -164,6 +165,9 @@ def test_ctrl_c_saves_and_resume_goes_on_as_if_nothing_had_been(
     again = json.loads((run_dir / "summary.json").read_text())
     assert (again["status"], again["epochs"]) == ("finished", until)
     assert again["wall_time_s"] > summary["wall_time_s"]
+    stored = {name: OmegaConf.load(run_dir / ".hydra" / f"{name}.yaml") for name in ("config", "overrides")}
+    assert (stored["config"].fit.epochs, stored["config"].fit.schedule) == (until, "constant"), "what changed is stored"
+    assert list(stored["overrides"])[-2:] == [f"fit.epochs={until}", "fit.schedule=constant"]
     steps = [int(row["time/step"]) for row in rows_of(run_dir)]
     assert steps == sorted(set(steps))
     assert command(monkeypatch, f"resume={result.run_dir.parent}") == 2

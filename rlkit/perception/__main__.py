@@ -45,7 +45,7 @@ def _train(job: Job) -> None:
 
 
 def _resume(arguments: list[str]) -> None:
-    """Goes on with the run in a folder, as it was configured; more arguments change that: `fit.epochs=30`."""
+    """Goes on with the run in a folder, as it was configured; more arguments change that for good: `fit.epochs=30`."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError  # type: ignore[import-untyped]
@@ -70,7 +70,11 @@ def _resume(arguments: list[str]) -> None:
         composed.merge_with(stored)
         composed.merge_with_dotlist(changes)
     job = make_job(APP, composed, hydra_config, run_dir)
-    run(job.config, run_dir, hydra_files={}, resume=True)
+    changed = {
+        "config.yaml": job.hydra_files["config.yaml"],
+        "overrides.yaml": OmegaConf.to_yaml(OmegaConf.create([*overrides, *changes])),
+    }
+    run(job.config, run_dir, hydra_files=changed if changes else {}, resume=True)
 
 
 def _fail(error: RlkitError) -> NoReturn:

@@ -63,7 +63,8 @@ def train(recipe: str, run_dir: str | Path | None = None, **settings: Any) -> Re
 def run(config: PerceptionConfig, run_dir: Path, *, hydra_files: Mapping[str, str], resume: bool = False) -> Result:
     """Trains as configured and writes the run folder; Ctrl-C saves before it raises KeyboardInterrupt.
 
-    `resume` goes on in a run folder. Raises RlkitError for what cannot work, before anything is written.
+    `resume` goes on in a run folder, whose `hydra_files` change if there are any. Raises RlkitError for what cannot
+    work, before anything is written.
     """
     config.validate()
     device = _device(config.device)
@@ -79,6 +80,7 @@ def run(config: PerceptionConfig, run_dir: Path, *, hydra_files: Mapping[str, st
         if resume:
             folder, seconds = RunFolder(run_dir), _seconds_so_far(run_dir)
             checkpoint.resume(training, folder)
+            folder.write_configuration(hydra_files)
         else:
             folder, seconds = RunFolder.create(run_dir, hydra_files), 0.0
         training.loggers = make_loggers(
