@@ -57,13 +57,16 @@ class Progress:
     def update(self, done: int, metrics: Mapping[str, float]) -> None:
         """Shows that so many are `done`; `metrics` may hold some of those that are shown."""
         self._latest |= {key: text.format(metrics[key]) for key, text in self._formats.items() if key in metrics}
+        share = done / self._total
+        if self._bar is None and share < self._next_line:
+            return
         latest = "  ".join(self._latest.values())
         seconds = time.perf_counter() - self._start
         speed = (done - self._done) / seconds
         speed_text = f"{speed:,.0f} {self._unit}/s"
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done, speed=speed_text, latest=latest)
-        elif (share := done / self._total) >= self._next_line:
+        else:
             self._next_line = int(share * 10) / 10 + 0.1
             left = timedelta(seconds=round(max(0, self._total - done) / speed))
             so_far = f"{min(share, 1):4.0%}  {done:,} / {self._total:,} {self._unit}"

@@ -83,15 +83,16 @@ class Trainer:
                 f"{metrics[diverged[0]]}; a smaller agent.learning_rate may help"
             )
         self._unlogged |= metrics  # an update may have taken no gradient step
-        metrics = dict(self._unlogged)
         self.episodes += len(episodes)
-        self._since_log += (len(episodes), sum(e.episode_return for e in episodes), sum(e.length for e in episodes))
+        if episodes:
+            self._since_log += (len(episodes), sum(e.episode_return for e in episodes), sum(e.length for e in episodes))
         timesteps, now = self.timesteps, time.perf_counter()
+        metrics = {}
         if due := self._log_due(timesteps) or self.spent >= 1:
             own = self._since_log[0]
-            self._since_log, metrics = ranks.combined(self._since_log, metrics)
+            self._since_log, metrics = ranks.combined(self._since_log, dict(self._unlogged))
             self.episodes += int(self._since_log[0] - own)
-        if self._since_log[0]:
+        if (due or episodes) and self._since_log[0]:
             count, returns, lengths = self._since_log.tolist()
             metrics |= {"rollout/episode_return": returns / count, "rollout/episode_length": lengths / count}
         self.progress.update(timesteps, metrics)

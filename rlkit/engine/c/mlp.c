@@ -109,6 +109,12 @@ typedef struct {
     float *weights;   /* (units, inputs); before, room for their derivatives */
 } LivePart;
 
+/* Whether so few are live that the rest is worth leaving out. */
+static bool are_few(int64_t units, const Layer *layer)
+{
+    return 8 * units <= 7 * layer->outputs;
+}
+
 AVX2 static LivePart live_part(const Layer *layer, int64_t rows, const float *d_y, float *workspace)
 {
     const int64_t columns = layer->outputs;
@@ -123,7 +129,7 @@ AVX2 static LivePart live_part(const Layer *layer, int64_t rows, const float *d_
         units += is_live[j];
     }
     float *gathered = workspace + 2 * columns;
-    if (8 * units <= 7 * columns)
+    if (are_few(units, layer))
         for (int64_t i = 0; i < rows; i++)
             for (int64_t n = 0; n < units; n++)
                 gathered[i * units + n] = d_y[i * columns + numbers[n]];
@@ -170,7 +176,7 @@ AVX2 static void backward_block(const Mlp *mlp, int64_t all, int64_t first, int6
         LivePart live = {.units = units};
         if (mlp->activation == RELU && l + 1 < mlp->num_layers && layer->inputs >= LEAST_INPUTS)
             live = live_part(layer, rows, d_y, live_floats);
-        const bool in_part = 8 * live.units <= 7 * units;
+        const bool in_part = are_few(live.units, layer);
         if (in_part) {
             units = live.units;
             d_y = live.d_y;
