@@ -18,8 +18,10 @@ from test_replay import ACTIONS, STACK, Both, Film, Sampling
 from training import assert_same_parameters, train
 
 import rlkit
+from rlkit import gpu
 from rlkit.agents.dqn import DQN, DQNConfig
 from rlkit.buffers import device as device_module
+from rlkit.buffers import frames, replay
 from rlkit.buffers.batch import ReplayBatch
 from rlkit.buffers.device import DeviceArray, ImagePlace, image_place
 from rlkit.buffers.frames import FrameStacks
@@ -28,6 +30,7 @@ from rlkit.buffers.replay import ReplayBuffer
 from rlkit.collector import Collector
 from rlkit.config import NetworkConfig
 from rlkit.errors import RlkitError
+from rlkit.networks.features import ObsFeatures
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 ATARI = spaces.Box(0, 255, (4, 84, 84), np.uint8)
@@ -141,6 +144,35 @@ def test_frames_are_stored_once_and_both_observations_are_views_of_them() -> Non
     assert obs.dtype == torch.uint8
     assert obs.shape == (64, STACK, 8, 9)
     assert obs[:, 1:].data_ptr() == next_obs.data_ptr()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_what_is_drawn_never_comes_back_from_the_device(
+    kind: str, n_step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here a device that has shapes and no numbers: reading one of its tensors is an error."""
+    nowhere = torch.device("meta")
+
+    def on_host(found: Any) -> Any:  # as frames are written, a few are compared
+        return found if isinstance(found, np.ndarray) else np.zeros(found.shape, np.uint8)
+
+    for module in (frames, replay):
+        monkeypatch.setattr(module, "on_host", on_host)
+    monkeypatch.setattr(gpu, "uploaded", lambda array, device: torch.as_tensor(array).to(device))
+    envs = vector(Cinema, 2, AutoresetMode.SAME_STEP)
+    space = envs.single_observation_space
+    buffer = KINDS[kind](40, 2, space, ACTIONS, n_step=n_step, images=ImagePlace(nowhere, IMAGES))
+    collector, features = Collector(envs, [0, 1]), ObsFeatures(space)
+    for _ in range(6):
+        collector.collect(Sampling(ACTIONS), buffer, 9)
+        batch = buffer.sample(40, np.random.default_rng(0))
+        for obs in (batch.obs, batch.next_obs):
+            parts: tuple[Any, ...] = features(obs)
+            vectors, *images = parts
+            assert isinstance(vectors, np.ndarray)
+            assert [image.device for image in images] == [nowhere] * 3
+            assert [image.shape[1:] for image in images] == [(STACK, 8, 9), (3, 9, 8), (1, 8, 8)]
 
 
 class Bright(gym.Env[Any, Any]):
