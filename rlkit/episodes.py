@@ -56,6 +56,20 @@ class Evaluation:
         """Mean over episodes."""
         return sum(self.lengths) / len(self.lengths)
 
+    @property
+    def num_cut(self) -> int:
+        """Episodes that did not end, and were cut after MAX_EPISODE_STEPS."""
+        return sum(length >= MAX_EPISODE_STEPS for length in self.lengths)
+
+    def remark(self) -> str:
+        """What the user should know of episodes that were cut; empty where none was."""
+        if not self.num_cut:
+            return ""
+        return (
+            f"{self.num_cut} of {len(self.lengths)} evaluation episodes did not end, and were cut after "
+            f"{MAX_EPISODE_STEPS:,} steps: the environment sets no time limit"
+        )
+
 
 def evaluate_policy(
     agent: Predictor,
@@ -72,8 +86,9 @@ def evaluate_policy(
 
     `env` is an id, an environment, or several equal ones to play side by side; `env_kwargs`, `preprocessing` and
     `num_envs` (no more than episodes are made) are for an id. Episode i starts from `seed + i` on any number of
-    environments, and every episode that starts counts, so short ones weigh no more than long ones. Action masks
-    are taken from `info["action_mask"]`. Raises RlkitError when the environment does not fit the agent, or fails.
+    environments, and every episode that starts counts, so short ones weigh no more than long ones; one that does not
+    end is cut after MAX_EPISODE_STEPS. Action masks are taken from `info["action_mask"]`. Raises RlkitError when the
+    environment does not fit the agent, or fails.
     """
     import gymnasium as gym
 

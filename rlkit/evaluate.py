@@ -140,6 +140,8 @@ def _evaluate_and_report(run: Path, config: EvaluateConfig) -> None:
         f"return {evaluation.return_mean:.2f} ± {evaluation.return_std:.2f} over {config.episodes} episodes "
         f"({min(returns):.2f} to {max(returns):.2f}), mean length {evaluation.length_mean:.1f}"
     )
+    if remark := evaluation.remark():
+        print(remark)
     run_dir = folder.parent.parent if folder.parent.name == "checkpoints" else folder
     report = {
         "checkpoint": str(folder),

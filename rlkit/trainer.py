@@ -117,6 +117,8 @@ class Trainer:
                 **more,
             }
         )
+        if remark := evaluation.remark():
+            self.progress.say(remark)
         if evaluation.return_mean >= self.best:  # of equals the later one, which has seen more
             self.best = evaluation.return_mean
             self.save("best")
