@@ -270,6 +270,8 @@ class AsynchronousTrainer(Trainer):
         while self.workers.evaluator.evaluations:
             snapshot, evaluation = self.workers.evaluator.evaluations.pop(0)
             self.agent.model.load_state_dict({name: torch.from_numpy(part) for name, part in snapshot.model.items()})
+            if remark := evaluation.remark():
+                self.progress.say(remark)
             self.record(evaluation, {"eval/timesteps": snapshot.timesteps})
 
 

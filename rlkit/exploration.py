@@ -46,7 +46,7 @@ def sample_epsilon_greedy(
     """`sample(epsilon_greedy(…))`: the same draws; in a third of the time for one environment and few actions."""
     if action_mask is not None or q_values.size > FEW:
         return sample(epsilon_greedy(q_values, epsilon, action_mask), rng)
-    drawn = rng.random(len(q_values)).tolist()
+    drawn = rng.random((len(q_values),)).tolist()
     return np.array([_drawn(values, epsilon, u) for values, u in zip(q_values.tolist(), drawn, strict=True)])
 
 

@@ -88,7 +88,10 @@ def run_training(config: TrainConfig, run_dir: Path, *, hydra_files: Mapping[str
         progress.say(f"{choice}; {agent.compute} on {agent.device}{f': {why}' if why else ''}")
 
         def evaluate(episodes: int, seed: int = seeds.evaluation) -> Evaluation:
-            return evaluate_policy(agent, eval_envs, episodes, seed=seed)
+            played = evaluate_policy(agent, eval_envs, episodes, seed=seed)
+            if remark := played.remark():
+                progress.say(remark)
+            return played
 
         trainer = make_trainer(folder, loggers, progress, evaluate)
         profile = Profile(trainer) if config.profile else None
@@ -243,7 +246,8 @@ def _summary(trainer: Trainer, status: str, evaluation: Evaluation | None) -> di
 
 def _closing_words(summary: Mapping[str, Any], trainer: Trainer) -> str:
     steps, seconds = summary["total_timesteps"], summary["wall_time_s"]
-    lines = [f"{summary['status']} after {steps:,} timesteps in {seconds:.1f} s ({steps / seconds:,.0f} steps/s)"]
+    speed = f"{summary['steps_per_second']:,.0f} steps/s"
+    lines = [f"{summary['status']} after {steps:,} timesteps in {seconds:.1f} s ({speed})"]
     if summary["eval_episodes"]:
         mean, std, count = (summary[f"eval_{key}"] for key in ("return_mean", "return_std", "episodes"))
         lines.append(f"evaluation: {mean:.2f} ± {std:.2f} over {count} episodes")

@@ -86,8 +86,7 @@ class Trainer:
         self.episodes += len(episodes)
         if episodes:
             self._since_log += (len(episodes), sum(e.episode_return for e in episodes), sum(e.length for e in episodes))
-        timesteps, now = self.timesteps, time.perf_counter()
-        metrics = {}
+        timesteps, now, metrics = self.timesteps, time.perf_counter(), {}
         if due := self._log_due(timesteps) or self.spent >= 1:
             own = self._since_log[0]
             self._since_log, metrics = ranks.combined(self._since_log, dict(self._unlogged))
@@ -117,8 +116,6 @@ class Trainer:
                 **more,
             }
         )
-        if remark := evaluation.remark():
-            self.progress.say(remark)
         if evaluation.return_mean >= self.best:  # of equals the later one, which has seen more
             self.best = evaluation.return_mean
             self.save("best")
