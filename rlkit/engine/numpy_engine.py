@@ -51,8 +51,8 @@ class MLP:
             if len(self._outputs) == KEPT_SIZES:  # batches of whole episodes have ever new sizes
                 self._outputs.clear()
             self._outputs[rows] = outputs = [np.empty((rows, len(w)), np.float32) for w in self._weights]
-            if self._relu:
-                self._zeros = np.zeros(max(len(self._zeros), *(out.size for out in outputs)), np.float32)
+            if self._relu and (most := max(out.size for out in outputs)) > len(self._zeros):
+                self._zeros = np.zeros(most, np.float32)
         self._activations = self._outputs[rows]
         last = len(self._weights) - 1
         for i, (weight, bias, out) in enumerate(zip(self._weights, self._biases, self._activations, strict=True)):
@@ -92,7 +92,7 @@ class MLP:
                 d_output = d_inputs
 
     def _live_units(self, layer: int, ones: Array) -> Array | None:
-        """Those whose ReLU is on in any row, often half of a layer's; None: all count as live."""
+        """Those whose ReLU is on in any row, where these are few enough; None: all count as live."""
         weights = self._weights[layer]
         if not self._relu or layer == len(self._weights) - 1 or weights.size * len(ones) < LEAST_WORK:
             return None

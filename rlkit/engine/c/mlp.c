@@ -100,7 +100,7 @@ AVX2 static void sum_rows(const float *matrix, int64_t rows, int64_t columns, bo
 }
 
 /* What is left of a layer without the units whose d loss / d output is zero in all rows, as it is for those whose ReLU
- * is off in all of them: often half of a layer's. The others' products take so much less time, and have the same
+ * is off in all of them, which are often many. The others' products take so much less time, and have the same
  * results. */
 typedef struct {
     int64_t units;
