@@ -102,9 +102,6 @@ class TrainConfig:
     MLPs on the CPU, faster), `native` (the same in C, faster still, where it was built), or `auto`: the fastest of
     these. `compile` is torch with network and loss fused by torch.compile, which takes half a minute at first; on a
     GPU, acting is compiled as well."""
-    overlap: bool = False
-    """agent=dqn: a thread learns while the next steps are collected. For environments that wait for something, or
-    compute outside of Python; actions are those of one update ago, see docs/performance.md."""
     distributed: str = "none"
     """`ray`: the workers of agent=a3c are actors on a Ray cluster, with a parameter server; `none`: processes of this
     machine. Other agents train on several processes, GPUs or machines under torchrun."""
@@ -142,8 +139,6 @@ class TrainConfig:
         check_range("log_interval", self.log_interval, 1)
         if self.profile and self.agent.name == "a3c":
             raise RlkitError("profile=true is for agents that learn in this process; agent=a3c does in others")
-        if self.overlap:
-            self._check_overlap()
         check_choice("vectorization", self.vectorization, VECTORIZATIONS)
         check_choice("device", self.device, DEVICES)
         check_choice("compute", self.compute, COMPUTES)
@@ -162,14 +157,6 @@ class TrainConfig:
             raise RlkitError(f"ray_address={self.ray_address} is of use with distributed=ray only")
         self.agent.validate(self.num_envs)
         ranks.check(self.agent, self.num_envs, self.total_episodes)
-
-    def _check_overlap(self) -> None:
-        if self.agent.name != "dqn":
-            raise RlkitError(f"overlap=true is for agent=dqn, which has a replay buffer, not for {self.agent.name}")
-        if self.profile:
-            raise RlkitError("overlap=true and profile=true do not go together: a moment would belong to two sections")
-        if (size := ranks.launched().size) > 1:
-            raise RlkitError(f"overlap=true is for one process, not for torchrun's {size}")
 
     def _check_ray(self) -> None:
         if self.agent.name != "a3c":

@@ -33,7 +33,6 @@ from rlkit.engine.make import why_chosen
 from rlkit.envs import EnvFactory, make_env, make_vector_env
 from rlkit.episodes import Evaluation, evaluate_policy
 from rlkit.loggers import make_loggers
-from rlkit.overlap import OverlappingTrainer
 from rlkit.profiling import Profile, table
 from rlkit.progress import Progress
 from rlkit.ray_workers import RayWorkers
@@ -150,13 +149,7 @@ def _synchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, stack: 
         choice += f"; {ranks.size()} processes with {num_envs} environments each"
     if ranks.rank():
         config = replace(config, eval_interval=0, checkpoint_interval=0)  # the first one does both
-    make_trainer: Callable[..., Trainer] = Trainer
-    if config.overlap:
-        # Not compiled, since on a GPU the recordings of two threads would disturb each other.
-        plain = replace(config, compute="torch") if config.compute == "compile" else config
-        actor = _agent(plain, num_envs, envs.single_observation_space, envs.single_action_space, seeds, other=1)
-        make_trainer, choice = functools.partial(OverlappingTrainer, actor), f"{choice}; a thread learns meanwhile"
-    return agent, choice, functools.partial(make_trainer, config, agent, buffer, collector)
+    return agent, choice, functools.partial(Trainer, config, agent, buffer, collector)
 
 
 def _asynchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, stack: ExitStack) -> Built:
@@ -172,16 +165,14 @@ def _asynchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, stack:
     return agent, str(workers), functools.partial(AsynchronousTrainer, config, agent, workers)
 
 
-def _agent(
-    config: TrainConfig, num_envs: int, observation_space: Any, action_space: Any, seeds: Seeds, other: int = 0
-) -> Agent:
+def _agent(config: TrainConfig, num_envs: int, observation_space: Any, action_space: Any, seeds: Seeds) -> Agent:
     return make_agent(
         config.agent,
         observation_space,
         action_space,
         network=config.network,
         num_envs=num_envs,
-        seed=seeds.agent + other,
+        seed=seeds.agent,
         device=config.device,
         compute=config.compute,
     )

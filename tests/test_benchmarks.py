@@ -338,15 +338,6 @@ def test_agents_on_frames_are_compared_on_the_cpu_too(tmp_path: Path) -> None:
     assert "no GPU was at hand" in table
 
 
-def test_learning_while_collecting_is_compared_with_taking_turns(tmp_path: Path) -> None:
-    few = ("--repetitions", "1", "--scale", "0.1", "--cases", "CartPole; 128 steps after 256")
-    printed = run("overlap.py", *few, "--results", str(tmp_path))
-    row = printed.splitlines()[-1]
-    assert row in (tmp_path / "overlap.md").read_text()
-    plain, overlapped = (float(cell.split()[0].replace(",", "")) for cell in row.split("|")[2:4])
-    assert float(row.split("|")[4].split()[0]) == pytest.approx(overlapped / plain, rel=0.02)
-
-
 def test_vector_environments_are_counted_by_their_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(BENCHMARKS)
     vector_envs = importlib.import_module("vector_envs")
