@@ -4,9 +4,9 @@ import platform
 
 from setuptools import Extension, setup
 
-C = "rlkit/engine/c"
+C = "rlkit/engine/native/c"
 NATIVE = Extension(
-    "rlkit.engine._native",
+    "rlkit.engine.native.kernels",
     sources=[f"{C}/{name}.c" for name in ("module", "matmul", "mlp", "optimizers", "losses")],
     depends=[f"{C}/kernels.h"],
     # Never -ffast-math: GCC then sets the whole process to flush small numbers to zero.

@@ -17,10 +17,10 @@ from rlkit.agents.base import Agent, Step, as_batch
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.buffers.rollout import RolloutBuffer
 from rlkit.config import NetworkConfig
+from rlkit.engine.losses import whitened
 from rlkit.errors import check_choice, check_fields
-from rlkit.losses import whitened
-from rlkit.returns import explained_variance
-from rlkit.schedules import SCHEDULES, scheduled
+from rlkit.maths.returns import explained_variance
+from rlkit.maths.schedules import SCHEDULES, scheduled
 from rlkit.spaces import Array, Obs
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def a2c_loss(
 
     `params` (rows, num_params) and `values` (rows,) are the network's outputs. No gradient flows through the
     advantages and the returns, which are numbers in `batch`. The analytic engine computes this function's
-    derivatives in `rlkit.engine.policy_gradient`.
+    derivatives in `rlkit.engine.native.policy_gradient`.
     """
     advantages = whitened(batch.advantages) if c.normalize_advantages else batch.advantages
     policy_loss = -(head.log_prob(params, batch.action) * advantages).mean()
@@ -120,7 +120,7 @@ class A2C(Agent):
     ) -> None:
         # Imported here so that reading A2CConfig, as the command line does for --help, does not import torch.
         from rlkit.engine.make import make_actor_critic, make_engine
-        from rlkit.engine.policy_gradient import a2c_gradient
+        from rlkit.engine.native.policy_gradient import a2c_gradient
         from rlkit.networks.normalization import RewardNormalizer
         from rlkit.policy import ActorCriticPolicy
 

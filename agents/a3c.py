@@ -1,8 +1,8 @@
 """Asynchronous advantage actor-critic (Mnih et al. 2016): several processes improve one set of parameters, unlocked.
 
 Read top to bottom: the hyperparameters, then the agent that each worker process has: it acts, computes A2C's gradient
-on its own network, moves the shared parameters along it, and copies them back. `rlkit.workers` is the process around
-it; without one it is A2C. A test holds one worker to the same parameters as A2C, to the last bit.
+on its own network, moves the shared parameters along it, and copies them back. `rlkit.workers.worker` is the process
+around it; without one it is A2C. A test holds one worker to the same parameters as A2C, to the last bit.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from rlkit.agents.base import Agent, Step, as_batch
 from rlkit.buffers.rollout import RolloutBuffer
 from rlkit.config import NetworkConfig
 from rlkit.errors import RlkitError, check_choice, check_fields, check_range
-from rlkit.returns import explained_variance
-from rlkit.schedules import SCHEDULES, scheduled
+from rlkit.maths.returns import explained_variance
+from rlkit.maths.schedules import SCHEDULES, scheduled
 from rlkit.spaces import Array, Obs
 
 if TYPE_CHECKING:
     from rlkit.engine.shared import SharedParameters
-    from rlkit.parameter_server import RemoteParameters
+    from rlkit.workers.parameter_server import RemoteParameters
 
 
 @dataclass
@@ -107,7 +107,7 @@ class A3C(Agent):
     ) -> None:
         # Imported here so that reading A3CConfig, as the command line does for --help, does not import torch.
         from rlkit.engine.make import make_actor_critic, make_engine
-        from rlkit.engine.policy_gradient import a2c_gradient
+        from rlkit.engine.native.policy_gradient import a2c_gradient
         from rlkit.networks.normalization import RewardNormalizer, RunningStatistics
         from rlkit.policy import ActorCriticPolicy
 

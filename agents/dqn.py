@@ -1,8 +1,8 @@
 """Deep Q-learning (Mnih et al. 2015) with the parts of Rainbow (Hessel et al. 2018), each a field of its own.
 
-Read top to bottom: the hyperparameters, the next values, the agent. The losses are in `rlkit.losses`, the targets in
-`rlkit.returns`, the replay buffers in `rlkit/buffers/`, the ε-greedy policy in `rlkit.exploration`, noisy layers in
-`rlkit.networks.noisy`.
+Read top to bottom: the hyperparameters, the next values, the agent. The losses are in `rlkit.engine.losses`, the
+targets in `rlkit.maths.returns`, the replay buffers in `rlkit/buffers/`, the ε-greedy policy in
+`rlkit.maths.exploration`, noisy layers in `rlkit.networks.noisy`.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium import spaces
 
-from rlkit import ranks
 from rlkit.agents.base import Agent, Step, as_batch, discrete_actions
 from rlkit.buffers.batch import ReplayBatch, distinct
 from rlkit.buffers.prioritized import PrioritizedReplayBuffer
 from rlkit.buffers.replay import ReplayBuffer
 from rlkit.config import NetworkConfig
+from rlkit.engine.losses import categorical_loss, dqn_loss
 from rlkit.errors import RlkitError, check_choice, check_fields, check_range
-from rlkit.exploration import epsilon_greedy, sample_epsilon_greedy
-from rlkit.losses import categorical_loss, dqn_loss
-from rlkit.returns import project_distribution, td_targets
-from rlkit.schedules import ANNEALINGS, SCHEDULES, annealed, scheduled
+from rlkit.maths.exploration import epsilon_greedy, sample_epsilon_greedy
+from rlkit.maths.returns import project_distribution, td_targets
+from rlkit.maths.schedules import ANNEALINGS, SCHEDULES, annealed, scheduled
 from rlkit.spaces import Array, Obs, masked
+from rlkit.system import ranks
 
 LOSSES = ("huber", "mse")
 DUELINGS = ("mean", "sum")

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
-from rlkit import ranks
 from rlkit.advantages import policy_batch
 from rlkit.agents.base import Agent, Step, as_batch
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.buffers.rollout import RolloutBuffer
 from rlkit.config import NetworkConfig
+from rlkit.engine.losses import surrogate, whitened
 from rlkit.errors import check_choice, check_fields, check_minibatch
-from rlkit.losses import surrogate, whitened
-from rlkit.returns import explained_variance
-from rlkit.schedules import SCHEDULES, scheduled
+from rlkit.maths.returns import explained_variance
+from rlkit.maths.schedules import SCHEDULES, scheduled
 from rlkit.spaces import Array, Obs, masked
+from rlkit.system import ranks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -119,7 +119,7 @@ def ppo_loss(
     """PPO's loss on a minibatch, and its parts (eqs. 7, 8 and 9 of the paper).
 
     `params` (rows, num_params) and `values` (rows,) are the network's outputs now; `batch` holds what they were.
-    The analytic engine computes this function's derivatives in `rlkit.engine.policy_gradient`.
+    The analytic engine computes this function's derivatives in `rlkit.engine.native.policy_gradient`.
     """
     advantages = whitened(batch.advantages) if c.normalize_advantages else batch.advantages
     objective, log_ratio = surrogate(head, params, batch, advantages)
@@ -171,7 +171,7 @@ class PPO(Agent):
     ) -> None:
         # Imported here so that reading PPOConfig, as the command line does for --help, does not import torch.
         from rlkit.engine.make import make_actor_critic, make_engine
-        from rlkit.engine.policy_gradient import ppo_gradient
+        from rlkit.engine.native.policy_gradient import ppo_gradient
         from rlkit.networks.normalization import RewardNormalizer
         from rlkit.policy import ActorCriticPolicy
 

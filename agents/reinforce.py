@@ -15,10 +15,10 @@ from rlkit.agents.base import Agent, Step, as_batch
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.buffers.episodes import EpisodeBuffer, Episodes
 from rlkit.config import NetworkConfig
+from rlkit.engine.losses import whitened
 from rlkit.errors import RlkitError, check_choice, check_fields
-from rlkit.losses import whitened
-from rlkit.returns import discounted_returns, explained_variance
-from rlkit.schedules import SCHEDULES, scheduled
+from rlkit.maths.returns import discounted_returns, explained_variance
+from rlkit.maths.schedules import SCHEDULES, scheduled
 from rlkit.spaces import Array, Obs
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def reinforce_loss(
     """The loss whose gradient is the policy gradient's estimate -(1/N) Σ_n Σ_t ∇log π(a|s) A, and its parts.
 
     `params` (rows, num_params) and `values` (rows,) are the network's outputs for the steps of all N episodes. The
-    analytic engine computes this function's derivatives in `rlkit.engine.policy_gradient`.
+    analytic engine computes this function's derivatives in `rlkit.engine.native.policy_gradient`.
     """
     advantages = whitened(batch.advantages) if c.normalize_advantages else batch.advantages
     policy_loss = -(head.log_prob(params, batch.action) * advantages).sum() / c.num_episodes
@@ -136,7 +136,7 @@ class REINFORCE(Agent):
     ) -> None:
         # Imported here so that reading REINFORCEConfig, as the command line does for --help, does not import torch.
         from rlkit.engine.make import make_actor_critic, make_engine
-        from rlkit.engine.policy_gradient import reinforce_gradient
+        from rlkit.engine.native.policy_gradient import reinforce_gradient
         from rlkit.policy import ActorCriticPolicy
 
         self.config, self.network_config = config, network or NetworkConfig()

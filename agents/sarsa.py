@@ -16,8 +16,8 @@ from rlkit.agents.base import Agent, Step, as_batch, discrete_actions
 from rlkit.buffers.latest import LatestSteps
 from rlkit.config import NetworkConfig
 from rlkit.errors import check_choice, check_fields
-from rlkit.returns import td_targets
-from rlkit.schedules import ANNEALINGS, annealed
+from rlkit.maths.returns import td_targets
+from rlkit.maths.schedules import ANNEALINGS, annealed
 from rlkit.spaces import Array, Obs
 
 

@@ -16,10 +16,10 @@ from rlkit.agents.base import Agent, Step, as_batch
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.buffers.rollout import RolloutBuffer
 from rlkit.config import NetworkConfig
+from rlkit.engine.losses import surrogate, whitened
 from rlkit.errors import check_choice, check_fields, check_minibatch
-from rlkit.losses import surrogate, whitened
-from rlkit.returns import explained_variance
-from rlkit.schedules import SCHEDULES, scheduled
+from rlkit.maths.returns import explained_variance
+from rlkit.maths.schedules import SCHEDULES, scheduled
 from rlkit.spaces import MASKED_LOGIT, Array, Obs
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class TRPO(Agent):
     ) -> None:
         # Imported here so that reading TRPOConfig, as the command line does for --help, does not import torch.
         from rlkit.engine.make import make_actor_critic, make_engine
-        from rlkit.engine.policy_gradient import critic_gradient
+        from rlkit.engine.native.policy_gradient import critic_gradient
         from rlkit.networks.normalization import RewardNormalizer
         from rlkit.policy import ActorCriticPolicy
 
@@ -149,7 +149,7 @@ class TRPO(Agent):
         """The largest step along the natural gradient that keeps the KL limit and improves the surrogate."""
         import torch
 
-        from rlkit.engine.trust_region import assign, conjugate_gradient, flat_gradient, hessian_product
+        from rlkit.engine.torch.trust_region import assign, conjugate_gradient, flat_gradient, hessian_product
 
         config, head = self.config, self.network.head
         index = torch.as_tensor(rows, device=self.device)

@@ -101,7 +101,7 @@ def hogwild() -> dict[str, Any]:
     """The share of updates that is lost when two processes do nothing but move the same parameters."""
     import numpy as np
 
-    from rlkit.processes import SPAWN, SharedArray, run_child
+    from rlkit.system.processes import SPAWN, SharedArray, run_child
 
     parameters = SharedArray([SIZE], "float32")
     pipes, processes = [], []

@@ -76,7 +76,7 @@ def main() -> None:
 
 def available(asked: list[str]) -> tuple[str, ...]:
     """Those of the engines that are there."""
-    from rlkit.engine import native
+    from rlkit.engine.native import c_primitives as native
 
     if native.missing:
         print(f"without native: {native.missing}")
@@ -96,11 +96,11 @@ def works(engines: tuple[str, ...]) -> list[Work]:
     from rlkit.agents.ppo import PPOCoefficients, ppo_loss
     from rlkit.buffers.batch import PolicyBatch
     from rlkit.config import NetworkConfig
-    from rlkit.engine.heads import analytic_head
+    from rlkit.engine.losses import dqn_loss
     from rlkit.engine.make import make_actor_critic, make_engine, make_q_engine, make_q_network
-    from rlkit.engine.policy_gradient import a2c_gradient, ppo_gradient
+    from rlkit.engine.native.heads import analytic_head
+    from rlkit.engine.native.policy_gradient import a2c_gradient, ppo_gradient
     from rlkit.engine.q_engine import TDBatch, dqn_gradient
-    from rlkit.losses import dqn_loss
 
     observations, actions, seed = spaces.Box(-1, 1, (4,)), spaces.Discrete(2), np.random.SeedSequence(0)
     rng = np.random.default_rng(0)
@@ -201,7 +201,8 @@ def timed_runs(engines: tuple[str, ...], agents: list[str], repetitions: int, sc
 
 def timed_run(agent: str, engine: str, timesteps: str, seed: str) -> dict[str, float]:
     """One run by rlkit's command line, with a clock around its training loop."""
-    from rlkit import cli, trainer
+    from rlkit import trainer
+    from rlkit.cli import main as cli
 
     train, spent = trainer.Trainer.train, []
 

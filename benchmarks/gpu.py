@@ -171,7 +171,8 @@ def train_rlkit(
     workload: Workload, setting: str, device: str, timesteps: int, seed: int, folder: Path, clock: Clock
 ) -> tuple[int, int]:
     """`python -m rlkit`; returns timesteps and gradient steps."""
-    from rlkit import cli, trainer
+    from rlkit import trainer
+    from rlkit.cli import main as cli
 
     train, trained = trainer.Trainer.train, []
 
@@ -224,17 +225,17 @@ def one_setting(setting: str, device: str, acts_compiled: str = "") -> dict[str,
     import torch
     from gymnasium import spaces
 
-    from rlkit import gpu
     from rlkit.agents.ppo import PPOCoefficients, ppo_loss
-    from rlkit.allocator import keep_freed_memory
     from rlkit.buffers.batch import PolicyBatch
     from rlkit.buffers.device import ImagePlace
     from rlkit.buffers.replay import ReplayBuffer
     from rlkit.config import NetworkConfig
+    from rlkit.engine.losses import dqn_loss
     from rlkit.engine.make import make_actor_critic, make_engine, make_q_engine, make_q_network
-    from rlkit.engine.policy_gradient import ppo_gradient
+    from rlkit.engine.native.policy_gradient import ppo_gradient
     from rlkit.engine.q_engine import TDBatch, dqn_gradient
-    from rlkit.losses import dqn_loss
+    from rlkit.system import gpu
+    from rlkit.system.allocator import keep_freed_memory
 
     torch.set_num_threads(1)
     keep_freed_memory()

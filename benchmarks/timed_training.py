@@ -51,7 +51,8 @@ class Trained(NamedTuple):
 
 def train_rlkit(workload: Workload, run_dir: Path, timesteps: int, seed: int, clock: Clock, *more: str) -> Trained:
     """`python -m rlkit` on the same arguments, and `more` of them."""
-    from rlkit import cli, trainer
+    from rlkit import trainer
+    from rlkit.cli import main as cli
 
     train, record = trainer.Trainer.train, trainer.Trainer.record
     gradient_steps, solved_at = 0, [math.inf]

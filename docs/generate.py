@@ -11,8 +11,8 @@ from typing import Any
 from rlkit.agents import VARIANTS
 from rlkit.config import EnvConfig, NetworkConfig, TrainConfig
 from rlkit.evaluate import EvaluateConfig
-from rlkit.field_docs import field_docs
-from rlkit.loggers import LOGGERS
+from rlkit.runs.field_docs import field_docs
+from rlkit.runs.loggers import LOGGERS
 
 PAGE = Path(__file__).parent / "configuration.md"
 INTRODUCTION = """\

@@ -22,7 +22,7 @@ from rlkit.envs.pool import make_envpool
 from rlkit.envs.vector import AsyncVectorEnv, SyncVectorEnv
 from rlkit.envs.wrappers import ActionMaskInfo
 from rlkit.errors import RlkitError, check_choice, check_range, unknown
-from rlkit.processes import num_cores
+from rlkit.system.processes import num_cores
 
 Env = gym.Env[Any, Any]
 

@@ -16,7 +16,7 @@ from gymnasium.vector.utils import batch_space
 from rlkit.envs.atari import FRAME_SKIP, FRAME_STACK, NOOP_MAX, SCREEN_SIZE, is_atari
 from rlkit.envs.vector import Env, Transitions
 from rlkit.errors import RlkitError, unknown
-from rlkit.processes import num_cores
+from rlkit.system.processes import num_cores
 
 
 class EnvPoolVectorEnv(VectorEnv[Any, Any, Any]):

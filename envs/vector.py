@@ -16,8 +16,8 @@ from gymnasium.vector.utils import iterate
 
 from rlkit.envs.wrappers import WorkerEnv
 from rlkit.errors import RlkitError
-from rlkit.processes import end_with_parent, interrupts_deferred
 from rlkit.spaces import stacked
+from rlkit.system.processes import end_with_parent, interrupts_deferred
 
 Env = gym.Env[Any, Any]
 Transitions = tuple[Any, Any, Any, Any, dict[str, Any]]

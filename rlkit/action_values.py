@@ -12,13 +12,13 @@ from torch import nn
 
 from rlkit.buffers.transition import Transition
 from rlkit.config import NetworkConfig
+from rlkit.engine.losses import dqn_loss
 from rlkit.engine.make import make_model, make_q_engine, make_q_network
 from rlkit.engine.q_engine import TDBatch, dqn_gradient
+from rlkit.engine.tabular import QTable, table_rows
 from rlkit.errors import RlkitError
-from rlkit.exploration import epsilon_greedy, sample
-from rlkit.losses import dqn_loss
+from rlkit.maths.exploration import epsilon_greedy, sample
 from rlkit.spaces import Array, Obs
-from rlkit.tabular import QTable, table_rows
 
 MOST_BYTES = 10**9
 """Of a table: where there are more observations, a network has to generalise between them."""

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rlkit import ranks
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.buffers.rollout import RolloutBuffer
-from rlkit.returns import Bools, Floats
+from rlkit.maths.returns import Bools, Floats
 from rlkit.spaces import Array, masked
+from rlkit.system import ranks
 
 if TYPE_CHECKING:
     from rlkit.policy import ActorCriticPolicy

@@ -25,8 +25,8 @@ def train(
     `logger=["tensorboard"]`, `**{"agent.num_steps": 64}`. `tuned=False` leaves tuned values out, `run_dir` is
     where the run folder goes. Raises RlkitError for any mistake in them.
     """
-    from rlkit import composition
-    from rlkit.hydra_app import override
+    from rlkit.cli import composition
+    from rlkit.runs.hydra_app import override
 
     choices = {"experiment": experiment, "agent": agent, "env": env}
     given = {key: name for key, name in choices.items() if name is not None} | settings

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlkit.errors import RlkitError, check_choice, unknown
-from rlkit.files import make_folder, write_text
-from rlkit.tensor_files import MODEL_FILE, check_fit, damaged, find, read_tensors, write_tensors
+from rlkit.runs.files import make_folder, write_text
+from rlkit.runs.tensor_files import MODEL_FILE, check_fit, damaged, find, read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from rlkit.agents.base import Agent

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlkit import ranks
 from rlkit.errors import RlkitError, check_choice, check_range
+from rlkit.system import ranks
 
 VECTORIZATIONS = ("auto", "sync", "async", "native", "envpool")
 DEVICES = ("auto", "cpu", "cuda")

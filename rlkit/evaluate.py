@@ -56,7 +56,7 @@ For example: python -m rlkit.evaluate runs/ppo/CartPole-v1/2026-01-31_12-00-00-s
 
 def help_text() -> str:
     """What `--help` prints."""
-    from rlkit.field_docs import field_docs
+    from rlkit.runs.field_docs import field_docs
 
     docs = field_docs(EvaluateConfig())
     options = [f"{doc.name}={json.dumps(doc.default)}".replace('"', "") for doc in docs]
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0, 2 for a mistake of the user's, 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if {"-h", "--help"} & set(arguments):
-        from rlkit.field_docs import show
+        from rlkit.runs.field_docs import show
 
         show(help_text())
         return 0
@@ -113,8 +113,8 @@ def parse(arguments: Sequence[str]) -> tuple[Path, EvaluateConfig]:
 def _evaluate_and_report(run: Path, config: EvaluateConfig) -> None:
     from rlkit import checkpoint, video
     from rlkit.envs import EnvFactory
-    from rlkit.files import write_json
-    from rlkit.tensor_files import find
+    from rlkit.runs.files import write_json
+    from rlkit.runs.tensor_files import find
 
     # Without them, pygame greets on stdout, and SDL looks for a display and complains on stderr.
     os.environ |= {"PYGAME_HIDE_SUPPORT_PROMPT": "hide", "SDL_VIDEODRIVER": "dummy"}

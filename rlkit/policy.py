@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlkit import ranks
 from rlkit.engine.base import Engine
-from rlkit.engine.heads import analytic_head
 from rlkit.engine.make import make_model
+from rlkit.engine.native.heads import analytic_head
 from rlkit.errors import RlkitError
 from rlkit.networks.actor_critic import ActorCritic
 from rlkit.networks.heads import Categorical, Gaussian
 from rlkit.networks.normalization import RewardNormalizer
 from rlkit.spaces import Array, Obs, masked
+from rlkit.system import ranks
 
 
 class ActorCriticPolicy:

@@ -21,24 +21,24 @@ from gymnasium.vector import AutoresetMode
 from threadpoolctl import threadpool_limits
 
 import rlkit
-from rlkit import ranks
 from rlkit.agents import make_agent
 from rlkit.agents.a3c import A3C, A3CConfig
 from rlkit.agents.base import Agent
-from rlkit.allocator import keep_freed_memory
-from rlkit.asynchronous import AsynchronousTrainer, Workers
 from rlkit.collector import Collector
 from rlkit.config import TrainConfig
 from rlkit.engine.make import why_chosen
 from rlkit.envs import EnvFactory, make_env, make_vector_env
 from rlkit.episodes import Evaluation, evaluate_policy
-from rlkit.loggers import make_loggers
 from rlkit.profiling import Profile, table
-from rlkit.progress import Progress
-from rlkit.ray_workers import RayWorkers
-from rlkit.run_folder import RunFolder
-from rlkit.seeding import Seeds, env_seeds, run_seeds
+from rlkit.runs.loggers import make_loggers
+from rlkit.runs.progress import Progress
+from rlkit.runs.run_folder import RunFolder
+from rlkit.system import ranks
+from rlkit.system.allocator import keep_freed_memory
+from rlkit.system.seeding import Seeds, env_seeds, run_seeds
 from rlkit.trainer import Trainer
+from rlkit.workers.asynchronous import AsynchronousTrainer, Workers
+from rlkit.workers.ray_workers import RayWorkers
 
 Built = tuple[Agent, str, Callable[..., Trainer]]
 """The agent, a sentence on how it gets its experience, and what makes its trainer of the other parts of the run."""

@@ -12,16 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from rlkit import checkpoint, ranks
+from rlkit import checkpoint
 from rlkit.agents.base import Agent
 from rlkit.collector import Collector, Episode
 from rlkit.config import TrainConfig
 from rlkit.episodes import Evaluation
 from rlkit.errors import RlkitError
-from rlkit.loggers import Logger
-from rlkit.progress import Progress
-from rlkit.run_folder import RunFolder
-from rlkit.schedules import Every
+from rlkit.maths.schedules import Every
+from rlkit.runs.loggers import Logger
+from rlkit.runs.progress import Progress
+from rlkit.runs.run_folder import RunFolder
+from rlkit.system import ranks
 
 
 class Trainer:

@@ -13,7 +13,7 @@ import numpy as np
 
 from rlkit.episodes import Predictor, evaluate_policy
 from rlkit.errors import RlkitError
-from rlkit.files import atomic, make_folder
+from rlkit.runs.files import atomic, make_folder
 
 if TYPE_CHECKING:
     from rlkit.envs import EnvFactory

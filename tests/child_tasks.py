@@ -6,9 +6,9 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any
 
-from rlkit.budget import Budget
 from rlkit.engine.shared import SharedParameters
-from rlkit.processes import KernelLock
+from rlkit.system.processes import KernelLock
+from rlkit.workers.budget import Budget
 
 
 def hold(lock: KernelLock, pipe: Connection) -> None:
@@ -58,7 +58,7 @@ def sgd_descent(size: int) -> Any:
     import torch
 
     from rlkit.engine.descent import NumpyDescent
-    from rlkit.engine.numpy_engine import NUMPY
+    from rlkit.engine.native.actor_critic import NUMPY
 
     parameters = torch.nn.Linear(size, 1, bias=False)
     descent = NumpyDescent(parameters, NUMPY, max_grad_norm=None, optimizer="rmsprop", eps=0)

@@ -24,18 +24,18 @@ from test_budget import started
 from training import COMPUTES, assert_same_parameters, parameters, train
 
 import rlkit
-import rlkit.workers
+import rlkit.workers.worker
 from rlkit.agents import make_agent
 from rlkit.agents.a2c import A2CConfig
 from rlkit.agents.a3c import A3C, A3CConfig
-from rlkit.asynchronous import Workers
 from rlkit.collector import Collector
 from rlkit.config import EnvConfig, NetworkConfig, TrainConfig
 from rlkit.engine.shared import SharedParameters
 from rlkit.envs import EnvFactory, make_vector_env
 from rlkit.errors import RlkitError
-from rlkit.processes import SPAWN, num_cores
 from rlkit.run import Result
+from rlkit.system.processes import SPAWN, num_cores
+from rlkit.workers.asynchronous import Workers
 
 QUICK = A3CConfig(num_workers=1, num_steps=8, learning_rate=3e-3)
 
@@ -330,13 +330,13 @@ def test_workers_on_images_keep_what_they_free(
     shape: tuple[int, ...], kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[bool] = []
-    monkeypatch.setattr(rlkit.workers, "keep_freed_memory", lambda: calls.append(True))
+    monkeypatch.setattr(rlkit.workers.worker, "keep_freed_memory", lambda: calls.append(True))
     factory = EnvFactory("CartPole-v1")
-    task = rlkit.workers.Task(
+    task = rlkit.workers.worker.Task(
         TrainConfig(agent=A3CConfig(), env=EnvConfig("CartPole-v1")), factory, gym.spec("CartPole-v1")
     )
     space = gym.spaces.Box(0, 255, shape, np.uint8)
-    rlkit.workers._agent(task, space, gym.spaces.Discrete(2), 0)
+    rlkit.workers.worker._agent(task, space, gym.spaces.Discrete(2), 0)
     assert len(calls) == kept
 
 

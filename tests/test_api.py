@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 import rlkit
-from rlkit.composition import compose
+from rlkit.cli.composition import compose
 from rlkit.config import TrainConfig
-from rlkit.hydra_app import _literal
-from rlkit.loggers import TensorBoardConfig, WandbConfig
+from rlkit.runs.hydra_app import _literal
+from rlkit.runs.loggers import TensorBoardConfig, WandbConfig
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlkit.budget import Budget
-from rlkit.processes import SPAWN, KernelLock, SharedArray, run_child
+from rlkit.system.processes import SPAWN, KernelLock, SharedArray, run_child
+from rlkit.workers.budget import Budget
 
 
 def started(task: str, *args: Any) -> Any:

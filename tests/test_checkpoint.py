@@ -24,7 +24,7 @@ from rlkit.agents.base import Agent
 from rlkit.agents.ppo import PPOConfig
 from rlkit.config import NetworkConfig
 from rlkit.errors import RlkitError
-from rlkit.tensor_files import find
+from rlkit.runs.tensor_files import find
 
 VECTOR = spaces.Box(-1, 1, (3,))
 TWO = spaces.Discrete(2)

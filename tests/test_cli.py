@@ -14,15 +14,15 @@ import pytest
 from omegaconf import OmegaConf
 
 import rlkit
-from rlkit import cli
 from rlkit.agents import VARIANTS
 from rlkit.agents.ppo import PPOConfig
+from rlkit.cli import main as cli
+from rlkit.cli.help import help_text
 from rlkit.config import EnvConfig, NetworkConfig, TrainConfig
 from rlkit.errors import RlkitError
-from rlkit.field_docs import field_docs
-from rlkit.help import help_text
-from rlkit.loggers import WandbConfig
-from rlkit.run_folder import RunFolder
+from rlkit.runs.field_docs import field_docs
+from rlkit.runs.loggers import WandbConfig
+from rlkit.runs.run_folder import RunFolder
 
 
 class Runs(list[tuple[TrainConfig, Path]]):
@@ -284,7 +284,8 @@ def test_help_and_mistakes_take_less_than_a_second_of_cpu(tmp_path: Path) -> Non
 
 def test_nothing_heavy_is_imported_before_it_is_needed(tmp_path: Path) -> None:
     code = (
-        "import sys, rlkit, rlkit.agents, rlkit.envs, rlkit.loggers, rlkit.composition, rlkit.cli, rlkit.help\n"
+        "import sys, rlkit, rlkit.agents, rlkit.envs, rlkit.runs.loggers\n"
+        "import rlkit.cli.composition, rlkit.cli.main, rlkit.cli.help\n"
         "rlkit.train\n"
         "heavy = {'torch', 'stable_baselines3', 'wandb', 'matplotlib', 'tensorboard', 'rich', 'moviepy'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"

@@ -13,15 +13,15 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from rlkit import gpu, ranks
 from rlkit.agents.ppo import PPOCoefficients, ppo_loss
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.config import NetworkConfig
+from rlkit.engine.losses import categorical_loss, dqn_loss
 from rlkit.engine.make import chosen, make_actor_critic, make_engine, make_q_engine, make_q_network
-from rlkit.engine.policy_gradient import ppo_gradient
+from rlkit.engine.native.policy_gradient import ppo_gradient
 from rlkit.engine.q_engine import TDBatch, dqn_gradient
 from rlkit.errors import RlkitError
-from rlkit.losses import categorical_loss, dqn_loss
+from rlkit.system import gpu, ranks
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 COMPILER_IS_IMPORTED = pytest.mark.filterwarnings("default:.*torch.jit.script_method:DeprecationWarning")

@@ -16,10 +16,10 @@ from omegaconf import OmegaConf
 import rlkit
 from rlkit.agents import VARIANTS
 from rlkit.agents.ppo import PPOConfig
-from rlkit.composition import compose, compose_job
+from rlkit.cli.composition import compose, compose_job
 from rlkit.config import EnvConfig, NetworkConfig, TrainConfig
 from rlkit.errors import RlkitError
-from rlkit.loggers import TensorBoardConfig, WandbConfig
+from rlkit.runs.loggers import TensorBoardConfig, WandbConfig
 
 TUNED = resources.files("rlkit.conf") / "tuned"
 
@@ -229,7 +229,7 @@ def test_works_inside_another_hydra_application(tmp_path: Path) -> None:
             """\
             import hydra
             from hydra.core.global_hydra import GlobalHydra
-            from rlkit.composition import compose
+            from rlkit.cli.composition import compose
 
             @hydra.main(version_base="1.3", config_path="conf", config_name="config")
             def app(config):

@@ -22,13 +22,13 @@ from rlkit.agents.dqn import DQN, DQNConfig, next_values
 from rlkit.buffers.prioritized import PrioritizedReplayBuffer
 from rlkit.collector import Collector, Episode
 from rlkit.config import NetworkConfig
+from rlkit.engine.losses import dqn_loss
 from rlkit.engine.make import make_q_engine, make_q_network
 from rlkit.engine.q_engine import TDBatch, dqn_gradient
 from rlkit.envs import EnvFactory, make_vector_env
 from rlkit.errors import RlkitError
-from rlkit.losses import dqn_loss
+from rlkit.maths.schedules import annealed
 from rlkit.networks.q_network import DUELING, action_values
-from rlkit.schedules import annealed
 
 QUICK = DQNConfig(
     learning_rate=3e-3,

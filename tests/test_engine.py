@@ -17,16 +17,16 @@ from rlkit.agents.ppo import OBJECTIVES, PPOCoefficients, ppo_loss
 from rlkit.agents.reinforce import REINFORCECoefficients, reinforce_loss
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.config import NetworkConfig
-from rlkit.engine import native
 from rlkit.engine.flat import flatten_parameters
-from rlkit.engine.heads import analytic_head
+from rlkit.engine.losses import dqn_loss
 from rlkit.engine.make import make_actor_critic, make_engine, make_q_engine, make_q_network
-from rlkit.engine.optim import clip_global_norm, make_optimizer
-from rlkit.engine.policy_gradient import a2c_gradient, ppo_gradient, reinforce_gradient
+from rlkit.engine.native import c_primitives as native
+from rlkit.engine.native.heads import analytic_head
+from rlkit.engine.native.optimizers import clip_global_norm, make_optimizer
+from rlkit.engine.native.policy_gradient import a2c_gradient, ppo_gradient, reinforce_gradient
 from rlkit.engine.q_engine import dqn_gradient
 from rlkit.engine.threads import threads_for
 from rlkit.errors import RlkitError
-from rlkit.losses import dqn_loss
 from rlkit.networks.actor_critic import ActorCritic
 
 ACTION_SPACES: list[spaces.Space[Any]] = [

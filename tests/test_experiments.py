@@ -14,7 +14,7 @@ from training import parameters
 
 import rlkit
 from rlkit.agents.dqn import DQNConfig
-from rlkit.composition import compose
+from rlkit.cli.composition import compose
 from rlkit.config import NetworkConfig
 
 BOOK: dict[str, dict[str, Any]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rlkit.exploration import epsilon_greedy, sample, sample_epsilon_greedy
+from rlkit.maths.exploration import epsilon_greedy, sample, sample_epsilon_greedy
 
 
 def test_epsilon_is_shared_by_all_and_the_rest_goes_to_the_best() -> None:

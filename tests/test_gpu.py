@@ -14,15 +14,15 @@ from gymnasium.vector import AutoresetMode
 from test_images import CLIP, IMAGE, SEED, batch, images
 from test_replay_device import check_same_batches
 
-from rlkit import gpu
 from rlkit.agents.dqn import DQN, DQNConfig
 from rlkit.agents.ppo import ppo_loss
 from rlkit.buffers.transition import Transition
 from rlkit.config import NetworkConfig
+from rlkit.engine.losses import dqn_loss
 from rlkit.engine.make import make_actor_critic, make_engine, make_q_engine, make_q_network
-from rlkit.engine.policy_gradient import ppo_gradient
+from rlkit.engine.native.policy_gradient import ppo_gradient
 from rlkit.engine.q_engine import TDBatch, dqn_gradient
-from rlkit.losses import dqn_loss
+from rlkit.system import gpu
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 GPU_SETTINGS = [("torch", "off", 1e-3), ("compile", "off", 1e-3), ("torch", "bfloat16", 0.05)]

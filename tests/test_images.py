@@ -12,14 +12,14 @@ from gymnasium import spaces
 from training import train
 
 from rlkit.agents.ppo import PPOCoefficients, PPOConfig, ppo_loss
-from rlkit.allocator import keep_freed_memory
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.config import NetworkConfig
 from rlkit.engine.flat import flatten_parameters
+from rlkit.engine.losses import dqn_loss
 from rlkit.engine.make import make_actor_critic, make_engine, make_q_engine, make_q_network
-from rlkit.engine.policy_gradient import ppo_gradient
+from rlkit.engine.native.policy_gradient import ppo_gradient
 from rlkit.engine.q_engine import TDBatch, dqn_gradient
-from rlkit.losses import dqn_loss
+from rlkit.system.allocator import keep_freed_memory
 
 IMAGE = spaces.Box(0, 255, (4, 40, 40), np.uint8)
 SEED = np.random.SeedSequence(0)

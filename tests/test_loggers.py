@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rlkit.errors import RlkitError
-from rlkit.loggers import LOGGERS, CSVLogger, TensorBoardConfig, TensorBoardLogger, WandbConfig, make_loggers
+from rlkit.runs.loggers import LOGGERS, CSVLogger, TensorBoardConfig, TensorBoardLogger, WandbConfig, make_loggers
 
 SCALARS = {"train/policy_loss": 0.25, "rollout/episode_return": 21.5}
 
@@ -69,7 +69,7 @@ def test_tensorboard_events_can_be_read_back(tmp_path: Path) -> None:
 WANDB_RUN = """
 import os, signal, sys, time
 from pathlib import Path
-from rlkit.loggers import WandbConfig, make_loggers
+from rlkit.runs.loggers import WandbConfig, make_loggers
 run_dir, end = Path(sys.argv[1]), sys.argv[2]
 start = time.perf_counter()
 csv, wandb = make_loggers({"wandb": WandbConfig(project="test", tags=["a"])}, run_dir, {"seed": 1, "agent": {"x": 2}})

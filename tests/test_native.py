@@ -41,21 +41,21 @@ from rlkit.agents.dqn import DQNConfig
 from rlkit.agents.ppo import OBJECTIVES, PPOCoefficients, PPOConfig
 from rlkit.agents.reinforce import REINFORCECoefficients, REINFORCEConfig
 from rlkit.config import NetworkConfig
-from rlkit.engine import native
 from rlkit.engine.flat import flatten_parameters
+from rlkit.engine.losses import dqn_loss
 from rlkit.engine.make import chosen, make_engine, make_q_engine, make_q_network
-from rlkit.engine.numpy_engine import NUMPY
+from rlkit.engine.native import c_primitives as native
+from rlkit.engine.native.actor_critic import NUMPY
 from rlkit.engine.q_engine import TDBatch, dqn_gradient
 from rlkit.engine.threads import in_threads
 from rlkit.errors import RlkitError
-from rlkit.losses import dqn_loss
 from rlkit.networks.mlp import mlp
 from rlkit.networks.q_network import DUELING
 from rlkit.spaces import Array
 
 ROOT = Path(__file__).resolve().parent.parent
 needs_native = pytest.mark.skipif(native.missing is not None, reason=str(native.missing))
-c: Any = importlib.import_module("rlkit.engine._native") if native.missing is None else None
+c: Any = importlib.import_module("rlkit.engine.native.kernels") if native.missing is None else None
 
 ROWS = (1, 7, 40, 256, 1000)
 WIDTHS = st.one_of(st.integers(1, 40), st.sampled_from([64, 256, 300]))
@@ -633,7 +633,7 @@ def test_the_number_of_threads_makes_no_difference(monkeypatch: pytest.MonkeyPat
 
 WITHOUT = """
 import sys
-sys.modules["rlkit.engine._native"] = None
+sys.modules["rlkit.engine.native.kernels"] = None
 import rlkit
 fields = {"agent.num_steps": 8, "agent.minibatch_size": 8, "num_envs": 1, "total_timesteps": 8, "eval_episodes": 1}
 fields["final_eval_episodes"] = 0
@@ -657,7 +657,7 @@ def test_without_the_engine_numpy_takes_its_place_and_the_run_says_so(tmp_path: 
 def test_a_build_without_a_compiler_succeeds_without_the_engine(tmp_path: Path) -> None:
     pytest.importorskip("setuptools")
     shutil.copy(ROOT / "setup.py", tmp_path)
-    shutil.copytree(ROOT / "rlkit" / "engine" / "c", tmp_path / "rlkit" / "engine" / "c")
+    shutil.copytree(ROOT / "rlkit" / "engine" / "native" / "c", tmp_path / "rlkit" / "engine" / "native" / "c")
     command = [sys.executable, "setup.py", "build_ext", "--inplace"]
     environment = {**os.environ, "CC": "/bin/false"}
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)

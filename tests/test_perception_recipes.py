@@ -21,7 +21,7 @@ from rlkit.perception.models import make_model
 from rlkit.perception.models.numpy_mlp import NumpyMLP
 from rlkit.perception.models.simple import Kernel
 from rlkit.perception.tasks import himmelblau
-from rlkit.tensor_files import read_tensors
+from rlkit.runs.tensor_files import read_tensors
 
 
 def run(recipe: str, folder: Path, **settings: Any) -> dict[str, Any]:

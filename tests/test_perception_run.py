@@ -19,12 +19,12 @@ from omegaconf import OmegaConf
 
 from rlkit import perception
 from rlkit.errors import RlkitError
-from rlkit.hydra_app import compose_job
 from rlkit.perception.__main__ import main
 from rlkit.perception.checkpoint import load_model
 from rlkit.perception.config_source import APP, recipes
 from rlkit.perception.optimization import learning_rate_factor
-from rlkit.tensor_files import read_tensors
+from rlkit.runs.hydra_app import compose_job
+from rlkit.runs.tensor_files import read_tensors
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = {"fit.epochs": 2, "data.image_size": 8, "model": "mlp"}

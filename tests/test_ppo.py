@@ -19,7 +19,7 @@ from rlkit.agents.ppo import PPO, PPOCoefficients, PPOConfig, adapted_kl_coef, p
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.collector import Collector, Episode
 from rlkit.config import NetworkConfig
-from rlkit.engine.numpy_engine import NumpyEngine
+from rlkit.engine.native.actor_critic import NumpyEngine
 from rlkit.envs import EnvFactory, make_vector_env
 from rlkit.errors import RlkitError
 from rlkit.networks.heads import make_head

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from rlkit.progress import Progress
+from rlkit.runs.progress import Progress
 
 
 def test_without_a_terminal_there_is_a_line_every_tenth(capsys: pytest.CaptureFixture[str]) -> None:

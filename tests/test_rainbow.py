@@ -23,10 +23,10 @@ from rlkit.agents.dqn import DQN, DQNConfig, next_values
 from rlkit.buffers.prioritized import PrioritizedReplayBuffer
 from rlkit.collector import Collector
 from rlkit.config import NetworkConfig
+from rlkit.engine.losses import categorical_loss, dqn_loss
 from rlkit.engine.make import make_q_engine, make_q_network
 from rlkit.engine.q_engine import TDBatch, dqn_gradient
 from rlkit.errors import RlkitError
-from rlkit.losses import categorical_loss, dqn_loss
 from rlkit.networks.noisy import NoisyLinear, noise_from
 from rlkit.spaces import Array
 from rlkit.testing import check_agent

@@ -20,10 +20,10 @@ import pytest
 from torchrun_runs import EQUAL, OTHERS, numbers, run
 
 import rlkit
-from rlkit import ranks
-from rlkit.composition import compose
+from rlkit.cli.composition import compose
 from rlkit.errors import RlkitError
 from rlkit.spaces import Array
+from rlkit.system import ranks
 
 ROOT = Path(__file__).resolve().parents[1]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

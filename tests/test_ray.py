@@ -25,14 +25,14 @@ from test_a3c import QUICK, SMALL, alive, run
 from training import COMPUTES, assert_same_parameters, parameters, train
 
 import rlkit
-from rlkit import cluster
 from rlkit.agents.a2c import A2CConfig
 from rlkit.agents.a3c import A3C, A3CConfig
 from rlkit.config import EnvConfig, NetworkConfig, TrainConfig
 from rlkit.envs import EnvFactory
 from rlkit.errors import RlkitError
-from rlkit.parameter_server import ParameterServer, Push, RemoteParameters
-from rlkit.ray_workers import RayWorkers
+from rlkit.workers import ray_cluster as cluster
+from rlkit.workers.parameter_server import ParameterServer, Push, RemoteParameters
+from rlkit.workers.ray_workers import RayWorkers
 
 # The parameter server, without Ray
 
@@ -183,7 +183,8 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_ray_is_imported_only_for_runs_that_ask_for_it() -> None:
-    code = "import sys, rlkit.run, rlkit.ray_workers, rlkit.cluster, rlkit.actors; print('ray' in sys.modules)"
+    modules = "rlkit.run, rlkit.workers.ray_workers, rlkit.workers.ray_cluster, rlkit.workers.ray_actors"
+    code = f"import sys, {modules}; print('ray' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 

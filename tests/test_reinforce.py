@@ -28,7 +28,7 @@ from rlkit.agents.reinforce import (
 from rlkit.buffers.episodes import Episodes
 from rlkit.collector import Collector
 from rlkit.config import NetworkConfig
-from rlkit.engine.policy_gradient import reinforce_gradient
+from rlkit.engine.native.policy_gradient import reinforce_gradient
 from rlkit.envs import EnvFactory, make_vector_env
 from rlkit.errors import RlkitError
 from rlkit.spaces import Array

@@ -30,7 +30,7 @@ from rlkit.buffers.transition import Transition
 from rlkit.collector import Collector
 from rlkit.envs import EnvFactory, make_vector_env
 from rlkit.errors import RlkitError
-from rlkit.returns import n_step_returns
+from rlkit.maths.returns import n_step_returns
 from rlkit.spaces import Array, Obs, leaf_spaces, leaves
 
 COUNT = spaces.Box(0, np.inf, (1,), np.float32)

@@ -18,7 +18,6 @@ from test_replay import ACTIONS, STACK, Both, Film, Sampling
 from training import assert_same_parameters, train
 
 import rlkit
-from rlkit import gpu
 from rlkit.agents.dqn import DQN, DQNConfig
 from rlkit.buffers import device as device_module
 from rlkit.buffers import frames, replay
@@ -31,6 +30,7 @@ from rlkit.collector import Collector
 from rlkit.config import NetworkConfig
 from rlkit.errors import RlkitError
 from rlkit.networks.features import ObsFeatures
+from rlkit.system import gpu
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 ATARI = spaces.Box(0, 255, (4, 84, 84), np.uint8)

@@ -180,11 +180,21 @@ def test_environments_know_only_gymnasium() -> None:
     for module, file in SOURCES.items():
         if unit(module) == "envs":
             others = {name for name in imports(file) if name.split(".")[0] not in allowed}
-            assert {unit(name) for name in others} <= {"envs", "config", "errors", "processes", "spaces"}, module
+            assert {unit(name) for name in others} <= {"envs", "config", "errors", "system", "spaces"}, module
 
 
 def test_light_modules_import_nothing_heavy() -> None:
-    light = ["cli", "composition", "config", "errors", "spaces", "agents", "envs", "schedules", "returns"]
+    light = [
+        "cli.main",
+        "cli.composition",
+        "config",
+        "errors",
+        "spaces",
+        "agents",
+        "envs",
+        "maths.schedules",
+        "maths.returns",
+    ]
     code = f"import sys, {', '.join('rlkit.' + name for name in light)}; print(*sys.modules)"
     result = run_python("-c", code)
     assert result.returncode == 0, result.stderr
@@ -259,13 +269,6 @@ def test_readme_has_one_command_to_train_and_one_to_test() -> None:
     assert train.endswith(" -m rlkit agent=ppo env=CartPole-v1")
     assert test.endswith(" -m pytest")
     assert all("pip install -c constraints.txt -e " in command for command in commands)
-
-
-def test_ppo_reads_in_five_files_and_700_lines() -> None:
-    text = (ROOT / "docs/architecture.md").read_text().split("## Reading PPO end to end")[1].split("\n## ")[0]
-    files = re.findall(r"^\d\. `([\w/.]+)`", text, re.MULTILINE)
-    assert len(files) == 5
-    assert sum(len((ROOT / file).read_text().splitlines()) for file in files) < 700
 
 
 @pytest.mark.parametrize("example", sorted(ROOT.glob("examples/*.py")), ids=lambda path: path.name)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rlkit.advantages import gae
-from rlkit.returns import Bools, Floats, discounted_returns, project_distribution, td_targets
+from rlkit.maths.returns import Bools, Floats, discounted_returns, project_distribution, td_targets
 
 
 def column(*values: float) -> NDArray[np.float64]:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from rlkit.errors import RlkitError
-from rlkit.files import atomic, make_folder, write_json, write_text
-from rlkit.run_folder import RUN_FILES, RunFolder
+from rlkit.runs.files import atomic, make_folder, write_json, write_text
+from rlkit.runs.run_folder import RUN_FILES, RunFolder
 
 
 def test_create_makes_the_folder_with_hydras_files(tmp_path: Path) -> None:

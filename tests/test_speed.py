@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from rlkit.engine import native
+from rlkit.engine.native import c_primitives as native
 
 ROOT = Path(__file__).resolve().parents[1]
-KERNELS = ROOT / "rlkit" / "engine" / "c"
+KERNELS = ROOT / "rlkit" / "engine" / "native" / "c"
 
 FASTER = {  # by work, than torch: NumPy and C at least so many times, which is half of what an idle core shows
     "PPO": {"numpy": 1.5, "native": 3.5},

@@ -20,12 +20,12 @@ from rlkit.agents.sarsa import SARSA, SARSAConfig
 from rlkit.buffers.latest import LatestSteps
 from rlkit.buffers.transition import Transition
 from rlkit.collector import Collector, Episode
+from rlkit.engine.tabular import QTable, table_rows
 from rlkit.envs import EnvFactory, make_vector_env
 from rlkit.envs.maze import CELLS, WALL, Maze, state_of
 from rlkit.errors import RlkitError
+from rlkit.maths.value_iteration import value_iteration
 from rlkit.spaces import Array
-from rlkit.tabular import QTable, table_rows
-from rlkit.value_iteration import value_iteration
 
 QUICK = {"learning_rate": 0.5, "learning_rate_end": 0.02, "learning_rate_schedule": "exponential", "gamma": 0.9}
 CONFIGS: dict[str, Any] = {

@@ -79,7 +79,7 @@ def gradient_without(which: int) -> Fault:
 
     def fault(patch: Patch) -> None:
         for name in ("a2c_gradient", "ppo_gradient"):
-            wrapped(patch, importlib.import_module("rlkit.engine.policy_gradient"), name, wrong)
+            wrapped(patch, importlib.import_module("rlkit.engine.native.policy_gradient"), name, wrong)
 
     return fault
 

@@ -7,7 +7,7 @@ import torch
 from gymnasium import spaces
 
 from rlkit.config import NetworkConfig
-from rlkit.engine.trust_region import assign, conjugate_gradient, flat_gradient, hessian_product
+from rlkit.engine.torch.trust_region import assign, conjugate_gradient, flat_gradient, hessian_product
 from rlkit.networks.heads import make_head
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from rlkit.envs.maze import GOALS, WALL, Maze, state_of
 from rlkit.errors import RlkitError
-from rlkit.value_iteration import value_iteration
+from rlkit.maths.value_iteration import value_iteration
 
 
 def table_of(id: str) -> Any:

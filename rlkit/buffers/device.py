@@ -10,10 +10,10 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rlkit import gpu
 from rlkit.buffers.frames import storage_of
 from rlkit.errors import RlkitError
 from rlkit.spaces import Array, leaf_spaces
+from rlkit.system import gpu
 
 SHARE = 0.5
 """What images may take of a GPU's free memory without being asked to: the rest is for networks, and for others."""

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from gymnasium import spaces
 
-from rlkit import ranks
 from rlkit.buffers.batch import ReplayBatch
 from rlkit.buffers.replay import ReplayBuffer
 from rlkit.buffers.transition import Transition
 from rlkit.spaces import Array
+from rlkit.system import ranks
 
 if TYPE_CHECKING:
     from rlkit.buffers.device import ImagePlace

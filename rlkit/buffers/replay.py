@@ -15,7 +15,7 @@ from rlkit.buffers.frames import storage_of
 from rlkit.buffers.memory import check_memory
 from rlkit.buffers.observations import Allocate, Kind, Leaf, ObservationRing, on_host
 from rlkit.buffers.transition import Transition
-from rlkit.returns import n_step_returns
+from rlkit.maths.returns import n_step_returns
 from rlkit.spaces import Array, Obs, count_true, leaf_spaces
 
 if TYPE_CHECKING:

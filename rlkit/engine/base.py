@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.engine.descent import Descent
-from rlkit.engine.heads import AnalyticHead
+from rlkit.engine.native.heads import AnalyticHead
 from rlkit.networks.heads import Head
 from rlkit.spaces import Array
 

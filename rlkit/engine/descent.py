@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rlkit import ranks
 from rlkit.engine.flat import flatten_parameters
-from rlkit.engine.optim import MOMENTS
-from rlkit.engine.primitives import Primitives
+from rlkit.engine.native.optimizers import MOMENTS
+from rlkit.engine.native.primitives import Primitives
 from rlkit.engine.shared import SharedParameters
 from rlkit.spaces import Array
+from rlkit.system import ranks
 
 Push = Callable[[Array, float], None]
 """Takes a clipped gradient, flat, and the learning rate that goes with it."""

@@ -12,17 +12,17 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from rlkit import ranks
 from rlkit.config import NetworkConfig
-from rlkit.engine import native
 from rlkit.engine.base import AnalyticLoss, Engine, TorchLoss
 from rlkit.engine.flat import rates
-from rlkit.engine.numpy_engine import NUMPY, NumpyEngine, unsupported
+from rlkit.engine.native import c_primitives as native
+from rlkit.engine.native.actor_critic import NUMPY, NumpyEngine, unsupported
 from rlkit.engine.q_engine import AnalyticTDLoss, NumpyQEngine, QEngine, TorchQEngine, TorchTDLoss, q_unsupported
-from rlkit.engine.torch_engine import TorchEngine
+from rlkit.engine.torch.actor_critic import TorchEngine
 from rlkit.errors import RlkitError
 from rlkit.networks.actor_critic import ActorCritic
 from rlkit.networks.q_network import QNetwork
+from rlkit.system import ranks
 
 
 def make_actor_critic(

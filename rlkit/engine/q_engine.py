@@ -11,16 +11,16 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
-from rlkit import gpu
 from rlkit.engine.base import Metrics
 from rlkit.engine.descent import NumpyDescent, TorchDescent
 from rlkit.engine.flat import flatten_parameters
-from rlkit.engine.numpy_engine import NUMPY
-from rlkit.engine.primitives import Primitives, Tower
+from rlkit.engine.native.actor_critic import NUMPY
+from rlkit.engine.native.primitives import Primitives, Tower
 from rlkit.engine.threads import threads_for
 from rlkit.networks.noisy import noise_from
 from rlkit.networks.q_network import QNetwork, action_values
 from rlkit.spaces import Array
+from rlkit.system import gpu
 
 CHUNK = 1024
 """Rows evaluated at once by torch, so that images fit in memory."""
@@ -60,7 +60,7 @@ class QEngine(Protocol):
     def step(
         self, batch: TDBatch, loss: str, learning_rate: float, noise: Generator | None = None
     ) -> tuple[Array, Metrics]:
-        """One gradient step; returns each row's error as it was before: see the losses in `rlkit.losses`."""
+        """One gradient step; returns each row's error as it was before: see the losses in `rlkit.engine.losses`."""
 
     def update_target(self, tau: float) -> None:
         """Moves the target network's parameters towards the online ones: a share `tau` of the way."""
@@ -198,7 +198,7 @@ class NumpyQEngine:
 
 
 def dqn_gradient(q_values: Array, batch: TDBatch, loss: str) -> tuple[Array, float, Array]:
-    """The derivatives of `rlkit.losses.dqn_loss` by the action values, the loss, and the TD errors."""
+    """The derivatives of `rlkit.engine.losses.dqn_loss` by the action values, the loss, and the TD errors."""
     rows = np.arange(len(q_values))
     td_errors: Array = batch.targets - q_values[rows, batch.action]
     # A row's loss is its slope times a height.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from rlkit.processes import SharedArray
 from rlkit.spaces import Array
+from rlkit.system.processes import SharedArray
 
 
 class SharedParameters:
@@ -30,7 +30,7 @@ class SharedParameters:
 
     @property
     def moments(self) -> dict[str, Array]:
-        """What the optimiser remembers, by the names in `rlkit.engine.optim.MOMENTS`: (size,) float32 each."""
+        """The optimiser's moments by their names in `rlkit.engine.native.optimizers.MOMENTS`: (size,) float32 each."""
         return {name: moment.array for name, moment in self._moments.items()}
 
     @property

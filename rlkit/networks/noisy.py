@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rlkit import gpu
+from rlkit.system import gpu
 
 
 class NoisyLinear(nn.Linear):

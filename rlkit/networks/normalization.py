@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from rlkit import ranks
 from rlkit.spaces import Array
+from rlkit.system import ranks
 
 CLIP = 10.0
 EPSILON = 1e-8

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 from rlkit.errors import RlkitError
 
 if TYPE_CHECKING:
-    from rlkit.hydra_app import Job
+    from rlkit.runs.hydra_app import Job
 
 
 def main() -> None:
@@ -21,15 +21,15 @@ def main() -> None:
     arguments = sys.argv[1:]
     try:
         if {"--help", "-h"} & set(arguments):
-            from rlkit.field_docs import show
             from rlkit.perception.help import help_text
+            from rlkit.runs.field_docs import show
 
             show(help_text(arguments))
         elif any(argument.startswith("resume=") for argument in arguments):
             _resume(arguments)
         else:
-            from rlkit.hydra_app import run
             from rlkit.perception.config_source import APP
+            from rlkit.runs.hydra_app import run
 
             run(APP, arguments, _train, _fail)
     except RlkitError as error:
@@ -50,9 +50,9 @@ def _resume(arguments: list[str]) -> None:
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError  # type: ignore[import-untyped]
 
-    from rlkit.hydra_app import compose, make_job, readable_errors
     from rlkit.perception.config_source import APP
     from rlkit.perception.run import run
+    from rlkit.runs.hydra_app import compose, make_job, readable_errors
 
     folders = [argument.removeprefix("resume=") for argument in arguments if argument.startswith("resume=")]
     changes = [argument for argument in arguments if not argument.startswith("resume=")]

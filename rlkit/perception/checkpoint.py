@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from rlkit import __version__
 from rlkit.errors import RlkitError
-from rlkit.files import make_folder, write_json
 from rlkit.perception.inputs import Inputs
 from rlkit.perception.loop import Training
 from rlkit.perception.models import make_model
-from rlkit.run_folder import RunFolder
-from rlkit.tensor_files import MODEL_FILE, check_fit, damaged, find, read_tensors, write_tensors
+from rlkit.runs.files import make_folder, write_json
+from rlkit.runs.run_folder import RunFolder
+from rlkit.runs.tensor_files import MODEL_FILE, check_fit, damaged, find, read_tensors, write_tensors
 
 FORMAT = 1
 DESCRIPTION_FILE = "model.json"

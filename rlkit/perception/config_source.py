@@ -20,9 +20,9 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
-from rlkit.hydra_app import App
-from rlkit.loggers import LOGGERS
 from rlkit.perception.config import PerceptionConfig
+from rlkit.runs.hydra_app import App
+from rlkit.runs.loggers import LOGGERS
 
 CONF = "rlkit.conf.perception"
 """The package of the YAML files."""

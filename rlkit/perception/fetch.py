@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rlkit.errors import RlkitError, unknown
-from rlkit.files import atomic, make_folder
 from rlkit.perception.data.root import VARIABLE
+from rlkit.runs.files import atomic, make_folder
 
 CHUNK = 1 << 20
 TIMEOUT = 30

@@ -7,9 +7,9 @@ import textwrap
 from collections.abc import Sequence
 
 from rlkit.errors import unknown
-from rlkit.field_docs import as_override, section
 from rlkit.perception.config import FitConfig, PerceptionConfig
 from rlkit.perception.config_source import fields_of, recipes, table
+from rlkit.runs.field_docs import as_override, section
 
 USAGE = """\
 Train a companion model: a network, a data set and all settings that go with them.

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rlkit.errors import RlkitError, check_range
-from rlkit.files import write_text
 from rlkit.perception.data.language import END, joined, stream_of
 from rlkit.perception.data.samples import Batch, Data, TensorSamples
 from rlkit.perception.inputs import Inputs
 from rlkit.perception.models.language import NGram, RNNLanguageModel, perplexity
 from rlkit.perception.task import Task
+from rlkit.runs.files import write_text
 
 CHUNK = 1000
 """Tokens at a time when a whole text is read."""

@@ -19,13 +19,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from rlkit.errors import RlkitError, unknown
-from rlkit.loggers import Logger
 from rlkit.perception.config import FitConfig
 from rlkit.perception.data.samples import Batch, Data, Samples
 from rlkit.perception.inputs import Inputs
 from rlkit.perception.optimization import clip_gradients, learning_rate_factor, make_optimizer, penalty
 from rlkit.perception.task import Task
-from rlkit.progress import Progress
+from rlkit.runs.loggers import Logger
+from rlkit.runs.progress import Progress
 
 STEP_KEY = "time/step"
 LATEST = {"train/loss": "loss {:.4f}", "val/loss": "validation {:.4f}", "val/accuracy": "accuracy {:.2%}"}

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rlkit.files import atomic
+from rlkit.runs.files import atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -20,7 +20,6 @@ from torch import nn
 
 import rlkit
 from rlkit.errors import RlkitError
-from rlkit.loggers import make_loggers
 from rlkit.perception import checkpoint
 from rlkit.perception.backbone import transfer
 from rlkit.perception.checkpoint import Description
@@ -32,8 +31,9 @@ from rlkit.perception.models import MODELS, make_model
 from rlkit.perception.plots import draw_curves
 from rlkit.perception.task import Task
 from rlkit.perception.tasks import TASKS
-from rlkit.progress import Progress
-from rlkit.run_folder import RunFolder
+from rlkit.runs.loggers import make_loggers
+from rlkit.runs.progress import Progress
+from rlkit.runs.run_folder import RunFolder
 
 
 @dataclass
@@ -50,8 +50,8 @@ def train(recipe: str, run_dir: str | Path | None = None, **settings: Any) -> Re
 
     Nested ones are dotted: `**{"fit.epochs": 3}`. Raises RlkitError for any mistake in them.
     """
-    from rlkit.hydra_app import compose_job, override
     from rlkit.perception.config_source import APP
+    from rlkit.runs.hydra_app import compose_job, override
 
     overrides = [override("recipe", recipe), *(override(key, value) for key, value in settings.items())]
     if run_dir is not None:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from rlkit.errors import RlkitError, check_range
-from rlkit.files import write_text
 from rlkit.perception.data.root import locate
 from rlkit.perception.data.samples import (
     Batch,
@@ -24,6 +23,7 @@ from rlkit.perception.data.samples import (
     check_labels,
     split,
 )
+from rlkit.runs.files import write_text
 
 INDEX = "images.csv"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")

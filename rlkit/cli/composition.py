@@ -1,0 +1,30 @@
+"""How `python -m rlkit` composes its configuration: the files, groups and dataclass for `rlkit/runs/hydra_app.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rlkit.cli.config_source import CONF, GROUPS
+from rlkit.config import TrainConfig
+from rlkit.runs import hydra_app
+from rlkit.runs.hydra_app import App, Job
+
+APP = App(
+    name="rlkit",
+    conf=CONF,
+    config=TrainConfig,
+    groups=GROUPS,
+    explanations={"'${agent}/${env}'": "a run has one agent and one env: choose them by agent=NAME and env=ID"},
+)
+
+
+def compose(overrides: Sequence[str]) -> TrainConfig:
+    """The configuration that `python -m rlkit <overrides>` trains with; raises RlkitError for any mistake in it."""
+    config = compose_job(overrides).config
+    assert isinstance(config, TrainConfig)
+    return config
+
+
+def compose_job(overrides: Sequence[str]) -> Job:
+    """The run that `python -m rlkit <overrides>` starts; raises RlkitError for any mistake in the overrides."""
+    return hydra_app.compose_job(APP, overrides)

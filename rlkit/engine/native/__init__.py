@@ -1,0 +1,1 @@
+"""The fast engine for small networks on the CPU: analytic gradients, in NumPy or in C."""

@@ -1,0 +1,237 @@
+"""The primitives in C (`rlkit/engine/native/c/`), with the signatures and, up to rounding, the results of NumPy's.
+
+An optional extension: `missing` says why it is not there, where it is not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from rlkit.buffers.batch import PolicyBatch
+from rlkit.engine.base import Metrics
+from rlkit.engine.native.heads import AnalyticHead
+from rlkit.engine.native.optimizers import MOMENTS, Adam, Optimizer, RMSprop
+from rlkit.engine.native.policy_gradient import a2c_gradient, ppo_gradient, reinforce_gradient, whitened
+from rlkit.engine.native.primitives import Primitives
+from rlkit.engine.q_engine import TDBatch, dqn_gradient
+from rlkit.engine.threads import in_threads
+from rlkit.spaces import Array
+
+if TYPE_CHECKING:
+    from rlkit.agents.a2c import A2CCoefficients
+    from rlkit.agents.ppo import PPOCoefficients
+    from rlkit.agents.reinforce import REINFORCECoefficients
+
+missing: str | None = None
+"""Why the C engine cannot be used here, or None where it can."""
+try:
+    import rlkit.engine.native.kernels as c_engine
+except ModuleNotFoundError:
+    missing = "the C engine was not built: it needs a C compiler and an x86-64 processor when rlkit is installed"
+except ImportError as error:
+    missing = f"the C engine cannot run here: {error}"
+
+
+SHARD_WORK, LEAST_ROWS, MOST_SHARDS = 2e7, 256, 16
+"""What is worth a thread: so many floating-point operations of a forward pass, and so many rows; and how many shards
+there are at most, since each has gradients of its own."""
+
+
+class NativeMLP:
+    """See `MLP` in numpy_engine.py; the activations stay in memory of the C engine.
+
+    Large batches are computed in shards, on as many threads as torch had when this was made. How many threads there are
+    makes no difference to the results: shards depend on the batch's size only, and are added up in their order.
+    """
+
+    def __init__(self, module: nn.Sequential) -> None:
+        linears = [layer for layer in module if isinstance(layer, nn.Linear)]
+        self._activation = next(iter({type(layer).__name__.lower() for layer in module} - {"linear"}), "identity")
+        self._parameters = [(layer.weight.detach().numpy(), layer.bias.detach().numpy()) for layer in linears]
+        gradients = [(layer.weight.grad, layer.bias.grad) for layer in linears]
+        self._gradients = [[(weight.numpy(), bias.numpy()) for weight, bias in gradients if weight is not None]]  # type: ignore[union-attr]
+        self._mlps = [self._mlp(self._gradients[0])]
+        self._num_outputs = linears[-1].out_features
+        work = 2 * sum(layer.weight.numel() for layer in linears)
+        self._shard_rows = max(LEAST_ROWS, int(SHARD_WORK / work))
+        self._threads = torch.get_num_threads()
+
+    def forward(self, x: Array) -> Array:
+        """The outputs: (batch, outputs)."""
+        self._x = x = np.ascontiguousarray(x, np.float32)
+        outputs = np.empty((len(x), self._num_outputs), np.float32)
+        if len(x) <= self._shard_rows:
+            self._mlps[0].forward(x, outputs)
+        else:
+            self._in_shards(lambda mlp, rows: mlp.forward(x[rows], outputs[rows]))
+        return outputs
+
+    def backward(self, d_output: Array) -> None:
+        """Writes the gradients of the last `forward` into the module's `grad`."""
+        x, d_output = self._x, np.ascontiguousarray(d_output, np.float32)
+        if len(x) <= self._shard_rows:
+            self._mlps[0].backward(x, d_output)
+            return
+        count = self._in_shards(lambda mlp, rows: mlp.backward(x[rows], d_output[rows]))
+        for shard in self._gradients[1:count]:
+            for totals, parts in zip(self._gradients[0], shard, strict=True):
+                for total, part in zip(totals, parts, strict=True):
+                    total += part
+
+    def _in_shards(self, compute: Callable[[c_engine.MLP, slice], None]) -> int:
+        """Calls `compute` for each shard of the batch with an MLP of its own; returns how many there are."""
+        rows = len(self._x)
+        count = min(math.ceil(rows / self._shard_rows), MOST_SHARDS)
+        while len(self._mlps) < count:
+            self._gradients.append([(np.empty_like(w), np.empty_like(b)) for w, b in self._parameters])
+            self._mlps.append(self._mlp(self._gradients[-1]))
+        shards = [slice(i * rows // count, (i + 1) * rows // count) for i in range(count)]
+        in_threads([partial(compute, *shard) for shard in zip(self._mlps, shards, strict=False)], self._threads)
+        return count
+
+    def _mlp(self, gradients: list[tuple[Array, Array]]) -> c_engine.MLP:
+        layers: list[tuple[Array, ...]] = [
+            (*layer, *gradient) for layer, gradient in zip(self._parameters, gradients, strict=True)
+        ]
+        return c_engine.MLP(layers, self._activation)
+
+
+def clip_global_norm(gradient: Array, max_norm: float | None) -> float:
+    """Scales the flat gradient down to `max_norm` where its norm is larger; returns the norm before."""
+    return c_engine.clip_global_norm(gradient, math.inf if max_norm is None else max_norm)
+
+
+class NativeAdam(Adam):
+    """Adam with its step in C."""
+
+    def step(self, parameters: Array, gradient: Array, learning_rate: float) -> None:
+        self.steps += 1
+        beta1, beta2 = self._betas
+        c_engine.adam(
+            parameters, gradient, self.exp_avg, self.exp_avg_sq, self.steps, learning_rate, beta1, beta2, self._eps
+        )
+
+
+class NativeRMSprop(RMSprop):
+    """RMSProp with its step in C."""
+
+    def step(self, parameters: Array, gradient: Array, learning_rate: float) -> None:
+        self.steps += 1
+        c_engine.rmsprop(parameters, gradient, self.square_avg, learning_rate, self._alpha, self._eps)
+
+
+def make_optimizer(name: str, size: int, eps: float) -> tuple[Optimizer, dict[str, Array]]:
+    """See `optim.make_optimizer`."""
+    optimizer = {"adam": NativeAdam, "rmsprop": NativeRMSprop}[name](size, eps)
+    return optimizer, {moment: getattr(optimizer, moment) for moment in MOMENTS[name]}
+
+
+def native_ppo_gradient(
+    head: AnalyticHead, params: Array, values: Array, batch: PolicyBatch, c: PPOCoefficients
+) -> tuple[Array, Array, Metrics]:
+    """See `policy_gradient.ppo_gradient`."""
+    farthest = math.inf if c.clip_value_coef is None else c.clip_value_coef
+    coefficients = (c.clip_coef, c.kl_coef, farthest, c.ent_coef, c.vf_coef, len(values))
+    advantages = whitened(batch.advantages) if c.normalize_advantages else batch.advantages
+    objective = "clip" if c.objective == "clip" else "kl"
+    return _policy_gradient(head, objective, coefficients, params, values, batch, advantages)
+
+
+def native_a2c_gradient(
+    head: AnalyticHead, params: Array, values: Array, batch: PolicyBatch, c: A2CCoefficients
+) -> tuple[Array, Array, Metrics]:
+    """See `policy_gradient.a2c_gradient`."""
+    return _log_prob_gradient(head, params, values, batch, c, len(values))
+
+
+def native_reinforce_gradient(
+    head: AnalyticHead, params: Array, values: Array, batch: PolicyBatch, c: REINFORCECoefficients
+) -> tuple[Array, Array, Metrics]:
+    """See `policy_gradient.reinforce_gradient`."""
+    return _log_prob_gradient(head, params, values, batch, c, c.num_episodes)
+
+
+def native_dqn_gradient(q_values: Array, batch: TDBatch, loss: str) -> tuple[Array, float, Array]:
+    """See `q_engine.dqn_gradient`."""
+    d_q_values, td_errors = np.empty(q_values.shape, np.float32), np.empty(len(q_values), np.float32)
+    value = c_engine.td_loss(
+        np.ascontiguousarray(q_values),
+        np.ascontiguousarray(batch.action, np.int64),
+        _floats(batch.targets),
+        _floats(batch.weights),
+        loss,
+        d_q_values,
+        td_errors,
+    )
+    return d_q_values, value, td_errors
+
+
+def _log_prob_gradient(
+    head: AnalyticHead,
+    params: Array,
+    values: Array,
+    batch: PolicyBatch,
+    c: A2CCoefficients | REINFORCECoefficients,
+    count: int,
+) -> tuple[Array, Array, Metrics]:
+    coefficients = (0.0, 0.0, math.inf, c.ent_coef, c.vf_coef, count)
+    advantages = whitened(batch.advantages) if c.normalize_advantages else batch.advantages
+    d_params, d_values, metrics = _policy_gradient(head, "log_prob", coefficients, params, values, batch, advantages)
+    del metrics["approx_kl"], metrics["clip_fraction"]
+    return d_params, d_values, metrics
+
+
+def _policy_gradient(
+    head: AnalyticHead,
+    objective: str,
+    coefficients: tuple[float, ...],
+    params: Array,
+    values: Array,
+    batch: PolicyBatch,
+    advantages: Array,
+) -> tuple[Array, Array, Metrics]:
+    d_params, d_values = np.empty(params.shape, np.float32), np.empty(len(values), np.float32)
+    action = batch.action.reshape(len(values), -1)
+    metrics = c_engine.policy_loss(
+        head.kind,
+        head.part_sizes,
+        objective,
+        coefficients,
+        _floats(params),
+        _floats(values),
+        np.ascontiguousarray(action, np.int64 if head.kind == "categorical" else np.float32),
+        _floats(advantages),
+        _floats(batch.returns),
+        _floats(batch.log_prob),
+        _floats(batch.old_params),
+        _floats(batch.values),
+        d_params,
+        d_values,
+    )
+    names = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
+    return d_params, d_values, dict(zip(names, metrics, strict=True))
+
+
+def _floats(array: Any) -> Any:
+    """The array itself where it is one of dense float32s already; None stays None."""
+    return None if array is None else np.ascontiguousarray(array, np.float32)
+
+
+NATIVE = Primitives(
+    mlp=NativeMLP,
+    clip_global_norm=clip_global_norm,
+    make_optimizer=make_optimizer,
+    losses={
+        ppo_gradient: native_ppo_gradient,
+        a2c_gradient: native_a2c_gradient,
+        reinforce_gradient: native_reinforce_gradient,
+        dqn_gradient: native_dqn_gradient,
+    },
+)

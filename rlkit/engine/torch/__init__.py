@@ -1,0 +1,1 @@
+"""The reference engine: autograd, for every network and device."""

@@ -1,0 +1,1 @@
+"""Returns, schedules, exploration and exact values: pure functions."""

@@ -1,0 +1,1 @@
+"""What agents and companion models share: run folders, files, loggers, progress, and how a command is composed."""

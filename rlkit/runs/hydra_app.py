@@ -1,0 +1,238 @@
+"""From `key=value` overrides to a checked config dataclass, by Hydra; its errors become one-line RlkitErrors.
+
+What `python -m rlkit` and `python -m rlkit.perception` have in common; an `App` says where they differ.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from numbers import Real
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.utils import env_override
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from rlkit.errors import RlkitError, unknown
+from rlkit.runs.loggers import LOGGERS
+
+
+class App(NamedTuple):
+    """A command whose configuration Hydra composes."""
+
+    name: str
+    """What Hydra calls the application."""
+    conf: str
+    """The package of its YAML files; `config.yaml` is the primary one."""
+    config: type[Any]
+    """What a configuration becomes: a dataclass with a field `logger` and a method `validate`."""
+    groups: tuple[str, ...]
+    """The folders of configs: their names as keys choose a config by name. Hydra's own have subfolders too."""
+    explanations: Mapping[str, str] = {}
+    """What to say instead of an error of Hydra's in which the key occurs."""
+
+
+class Job(NamedTuple):
+    """All that a run is started with."""
+
+    config: Any
+    run_dir: Path
+    hydra_files: dict[str, str]
+    """What goes into the run folder's .hydra/, by file name."""
+
+
+def run(
+    app: App, overrides: Sequence[str], start: Callable[[Job], None], fail: Callable[[RlkitError], NoReturn]
+) -> None:
+    """Starts the run that the command line describes, or with `-m` those that it sweeps over.
+
+    `fail` ends a run of Hydra's own launcher; elsewhere a mistake is raised as an RlkitError.
+    """
+    arguments = list(overrides)
+    parsed, rest = get_args_parser().parse_known_args(arguments)
+    if rest:
+        raise RlkitError(f"cannot read '{rest[0]}': expected key=value, and options such as -m before or after these")
+    for_hydra = [argument for argument in arguments if argument.lstrip("+~").startswith("hydra")]
+    if parsed.overrides == arguments and all(argument.startswith("hydra.run.dir=") for argument in for_hydra):
+        start(compose_job(app, arguments))  # one run like most, which Hydra's launcher would compose three times over
+        return
+    check_choices(app, parsed.overrides)
+
+    def task(composed: DictConfig) -> None:
+        """One of Hydra's jobs: a run in the folder that Hydra has made for it."""
+        hydra_config: Any = HydraConfig.instance().cfg
+        run_dir = Path(hydra_config.hydra.runtime.output_dir)
+        try:
+            start(make_job(app, composed, hydra_config, run_dir))
+        except RlkitError as error:
+            if hydra_config.hydra.mode == RunMode.MULTIRUN:
+                raise  # Hydra goes on with the other jobs, and raises it at the end
+            fail(error)
+        finally:
+            _remove_empty(run_dir)
+
+    # With HYDRA_FULL_ERROR, Hydra raises errors instead of printing them in its own words.
+    with env_override({"HYDRA_FULL_ERROR": "1"}), readable_errors(app):
+        hydra.main(version_base="1.3", config_path=f"pkg://{app.conf}", config_name="config")(task)()
+
+
+def compose_job(app: App, overrides: Sequence[str]) -> Job:
+    """The run that the command line starts; raises RlkitError for any mistake in the overrides."""
+    return make_job(app, *compose(app, overrides))
+
+
+def compose(app: App, overrides: Sequence[str]) -> tuple[DictConfig, DictConfig, Path]:
+    """The configuration that the command line describes, Hydra's own, and the run folder; RlkitError for a mistake."""
+    check_choices(app, overrides)
+    outer = GlobalHydra.instance().hydra  # set where this is called inside another Hydra application
+    GlobalHydra.instance().clear()
+    try:
+        with readable_errors(app), hydra.initialize_config_module(app.conf, app.name, version_base="1.3"):
+            composed = hydra.compose("config", list(overrides), return_hydra_config=True)
+            run_dir = Path(composed.hydra.run.dir).absolute()
+            composed.hydra.runtime.output_dir = str(run_dir)
+    finally:
+        GlobalHydra.instance().hydra = outer
+    hydra_config = OmegaConf.masked_copy(composed, "hydra")
+    with open_dict(composed):
+        del composed["hydra"]
+    return composed, hydra_config, run_dir
+
+
+def make_job(app: App, composed: DictConfig, hydra_config: DictConfig, run_dir: Path) -> Job:
+    """The run that a composed configuration describes; raises RlkitError where its values cannot work.
+
+    `hydra_config` holds Hydra's own configuration under the key `hydra`.
+    """
+    with readable_errors(app):
+        config = OmegaConf.to_object(composed)
+        files = {
+            "config.yaml": OmegaConf.to_yaml(composed),
+            "hydra.yaml": OmegaConf.to_yaml(hydra_config),
+            "overrides.yaml": OmegaConf.to_yaml(hydra_config.hydra.overrides.task),
+        }
+    assert isinstance(config, app.config)
+    refuse_undeclared(config)
+    _check_loggers(config.logger)
+    config.validate()
+    return Job(config, run_dir, files)
+
+
+def refuse_undeclared(config: Any, prefix: str = "") -> None:
+    """Raises RlkitError for what Hydra's `+key=value` put where the dataclasses have no field."""
+    declared = [prefix + field.name for field in dataclasses.fields(config)]
+    for name, value in vars(config).items():
+        if prefix + name not in declared:
+            raise unknown("key", prefix + name, declared)
+        if dataclasses.is_dataclass(value):
+            refuse_undeclared(value, f"{prefix}{name}.")
+
+
+def _check_loggers(loggers: Mapping[str, Any]) -> None:
+    for name, config in loggers.items():
+        if name not in LOGGERS:
+            raise unknown("logger", name, LOGGERS)
+        if not isinstance(config, LOGGERS[name].config):
+            raise _unused_logger(name)
+        refuse_undeclared(config, f"logger.{name}.")
+
+
+def _unused_logger(name: str) -> RlkitError:
+    return RlkitError(f"logger.{name} is not in use: choose it by logger=[{name}]")
+
+
+@contextmanager
+def readable_errors(app: App) -> Iterator[None]:
+    """Turns the errors of Hydra and OmegaConf into RlkitErrors."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _readable(app, error) from error
+
+
+def check_choices(app: App, overrides: Sequence[str]) -> None:
+    """Raises RlkitError where a group's choice is not a name: what Hydra says about it does not name the override."""
+    with readable_errors(app):
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    for override in parsed:
+        group = override.key_or_group
+        if override.is_sweep_override() or override.is_delete() or not (group in app.groups or "/" in group):
+            continue
+        value = override.value()
+        names = value if isinstance(value, list) else [value]
+        if not isinstance(value, dict) and not all(isinstance(name, str) for name in names):
+            raise RlkitError(f"{override.input_line}: expected a name, or for logger a list of names")
+
+
+def _readable(app: App, error: Exception) -> RlkitError:
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        # Hydra leaves out the options where a list was given: logger=[…]
+        return unknown(group, name, error.options or (LOGGERS if group == "logger" else ()))
+    if isinstance(error, OverrideParseException):
+        return RlkitError(f"cannot read '{error.override}': expected key=value, with quotes around special characters")
+    for key, explanation in app.explanations.items():
+        if key in str(error):
+            return RlkitError(explanation)
+    cause = error.__cause__ or error
+    if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and isinstance(cause.parent_node, DictConfig):
+        if cause.full_key in [f"logger.{name}" for name in LOGGERS]:
+            return _unused_logger(cause.key)
+        root = OmegaConf.to_container(cause.parent_node._get_root(), resolve=False)
+        assert isinstance(root, dict)
+        if not str(cause.full_key).startswith("hydra"):
+            root.pop("hydra", None)
+        known = [*_dotted_keys(root), *app.groups]
+        return RlkitError(f"{unknown('key', cause.full_key, known)} (--help lists the keys)")
+    if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+        hint = ": expected a whole number, such as 1_000_000" if "converted to Integer" in str(cause) else ""
+        return RlkitError(f"{cause.full_key}: {str(cause).splitlines()[0]}{hint}")
+    return RlkitError(" ".join(str(error).split()))
+
+
+def _dotted_keys(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _dotted_keys(value, f"{prefix}{key}.")
+
+
+def _remove_empty(run_dir: Path) -> None:
+    """Removes the run folder if nothing was written to it, and then its empty parents below the working directory."""
+    with contextlib.suppress(OSError):  # not empty
+        run_dir.rmdir()
+        for parent in run_dir.parents:
+            if Path.cwd() in parent.parents:
+                parent.rmdir()
+
+
+def override(key: str, value: Any) -> str:
+    """`key=value` as it is written on the command line; raises RlkitError for a value that cannot be."""
+    return f"{key}={_literal(key, value)}"
+
+
+def _literal(key: str, value: Any) -> str:
+    """`value` as it is written on the command line; raises RlkitError for what cannot be."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Real):  # NumPy's numbers too
+        return str(value)
+    if isinstance(value, str | Path):
+        return QuotedString(str(value), Quote.single).with_quotes()
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{name}:{_literal(key, item)}" for name, item in value.items()) + "}"
+    if isinstance(value, Sequence):
+        return "[" + ",".join(_literal(key, item) for item in value) + "]"
+    raise RlkitError(f"{key}={value!r}: expected None, a bool, a number, a string, or a list or dict of these")

@@ -1,0 +1,74 @@
+"""The folder that a run leaves behind: where its files are, and its summary."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rlkit.errors import RlkitError
+from rlkit.runs.files import write_json, write_text
+
+RUN_FILES = ("summary.json", "metrics.csv", "checkpoints", ".hydra")
+"""What a folder holds that is a run's."""
+
+
+class RunFolder:
+    """One run's folder: `.hydra/`, `metrics.csv`, `summary.json`, `checkpoints/{last,best}/`, `videos/`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, hydra_files: Mapping[str, str]) -> RunFolder:
+        """Makes the folder and writes `.hydra/<name>` for each of `hydra_files`.
+
+        Raises RlkitError when `path` is a file, cannot be written to, or holds another run.
+        """
+        try:
+            for name in RUN_FILES:
+                if (path / name).exists():
+                    raise _occupied(path, name)
+            path.mkdir(parents=True, exist_ok=True)
+            # Whoever makes this folder owns the run folder: of two runs that start together, one gets here.
+            (path / ".hydra").mkdir()
+        except FileExistsError as error:
+            if path.is_dir():
+                raise _occupied(path, ".hydra") from error
+            raise RlkitError(f"the run folder {path} is a file: it must be a new or an empty folder") from error
+        except OSError as error:
+            raise RlkitError(f"cannot make the run folder {path}: {error.strerror}") from error
+        folder = cls(path)
+        folder.write_configuration(hydra_files)
+        return folder
+
+    def write_configuration(self, hydra_files: Mapping[str, str]) -> None:
+        """Writes `.hydra/<name>` for each of `hydra_files`."""
+        for name, text in hydra_files.items():
+            write_text(self.path / ".hydra" / name, text)
+
+    def checkpoint(self, which: str) -> Path:
+        """The folder of the checkpoint `last` or `best`, there or not yet."""
+        return self.path / "checkpoints" / which
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Replaces summary.json; a number that JSON does not know (NaN, infinity) becomes null."""
+        write_json(
+            self.path / "summary.json",
+            {
+                key: None if isinstance(value, float) and not math.isfinite(value) else value
+                for key, value in summary.items()
+            },
+        )
+
+    def write_profile(self, report: Mapping[str, Any]) -> None:
+        """Writes profile.json."""
+        write_json(self.path / "profile.json", report)
+
+
+def _occupied(path: Path, name: str) -> RlkitError:
+    return RlkitError(
+        f"the run folder {path} already holds a run ({name} is there): choose a new folder (hydra.run.dir=...) "
+        f"or remove this one"
+    )

@@ -1,0 +1,83 @@
+"""Tensors in safetensors files, which hold no code, and where in a run folder a model's are."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlkit.errors import RlkitError
+from rlkit.runs.files import atomic
+
+if TYPE_CHECKING:
+    import torch
+
+MODEL_FILE = "model.safetensors"
+
+
+def write_tensors(
+    file: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], *, durable: bool = True
+) -> None:
+    """Replaces `file`, whole or not at all, and `durable`, as `atomic` has it; `metadata` goes into its header.
+
+    Raises RlkitError like `atomic`.
+    """
+    from safetensors.torch import save_file
+
+    # Copies, because safetensors refuses tensors that share memory.
+    copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    with atomic(file, durable=durable) as temporary:
+        save_file(copies, temporary, metadata=dict(metadata))
+
+
+def read_tensors(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """The tensors of a file, and the metadata of its header; raises RlkitError where it is missing or damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as model:
+            return {name: model.get_tensor(name) for name in model.keys()}, model.metadata() or {}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise damaged(file, error) from error
+
+
+def check_fit(
+    file: Path, description: str, expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]
+) -> None:
+    """Raises RlkitError unless the tensors `found` in `file` have the names and shapes of those `expected`.
+
+    `description` names the file, beside it, that says what is expected.
+    """
+    for name in sorted({*expected, *found}):
+        want, have = (tuple(tensors[name].shape) if name in tensors else "missing" for tensors in (expected, found))
+        if want != have:
+            raise RlkitError(f"{file} does not fit {description}: '{name}' is {have} there and {want} in the model")
+
+
+def find(path: str | Path) -> Path:
+    """The folder that holds the model at `path`: a run folder (its best checkpoint, else its last), a checkpoint, or
+    a model file. Raises RlkitError when there is none."""
+    given = Path(path)
+    if given.name == MODEL_FILE and os.path.isfile(given):
+        return given.parent
+    for folder in (given, given / "checkpoints" / "best", given / "checkpoints" / "last"):
+        if os.path.isfile(folder / MODEL_FILE):
+            return folder
+    if os.path.exists(given):
+        expected = f"a run folder with checkpoints/best or last, a folder with {MODEL_FILE}, or that file"
+        raise RlkitError(f"{path} holds no saved model: expected {expected}")
+    siblings: list[str] = []
+    with suppress(OSError):
+        siblings = os.listdir(given.parent)
+    nearest = difflib.get_close_matches(given.name, siblings, n=1)
+    hint = f"; did you mean {given.parent / nearest[0]}?" if nearest else ""
+    raise RlkitError(f"there is no run folder or checkpoint {path}{hint}")
+
+
+def damaged(file: Path, error: Exception) -> RlkitError:
+    """The error for a file that cannot be read as what it should be."""
+    reason = " ".join(f"{error}".split()) or type(error).__name__
+    return RlkitError(f"{file} is damaged: {type(error).__name__}: {reason}")

@@ -1,0 +1,1 @@
+"""The machine below: processes, ranks under torchrun, memory, GPUs, seeds."""
