@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from gymnasium import spaces
 
+from rlkit.buffers.base import Buffer
 from rlkit.config import NetworkConfig
 from rlkit.errors import RlkitError
 from rlkit.spaces import Array, Obs, leaf_spaces, leaves
@@ -71,10 +73,12 @@ class Agent(Acting, Protocol):
     """All that a saved model holds: weights and normalisation statistics."""
     env: dict[str, Any] | None = None
     """Where it was trained: the environment's `id`, `kwargs` and `preprocessing`; None where nobody said."""
+    notes: Sequence[str] = ()
+    """Sentences for the user about choices that the agent made by itself."""
     steps_per_update: int
     """Vector steps to collect before each update."""
 
-    def make_buffer(self, num_envs: int) -> Any:
+    def make_buffer(self, num_envs: int) -> Buffer:
         """The storage that a collector fills and `update` consumes."""
 
     def update(self, buffer: Any, progress: float) -> dict[str, float]:

@@ -7,7 +7,9 @@ targets in `rlkit.maths.returns`, the replay buffers in `rlkit/buffers/`, the ε
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -35,8 +37,6 @@ BLOCK = 8192
 """Transitions drawn from the buffer at once, whose next values the target network finds together."""
 MANY = 1 / 16
 """Where more than this share of a buffer's transitions is drawn together, those drawn twice are worth looking for."""
-PRIORITY_EPS = 1e-6
-"""Added to errors, so that none is never drawn again."""
 
 
 @dataclass
@@ -240,19 +240,18 @@ class DQN(Agent):
         return float(self._epsilon)
 
     def make_buffer(self, num_envs: int) -> ReplayBuffer:
-        from rlkit.buffers.device import image_place
+        from rlkit.buffers.device import place_images
 
         config, size = self.config, ranks.share(self.config.buffer_size)
-        where = next(self.network.parameters()).device, self.network.features.images
-        images, why = image_place(config.buffer_device, *where, self.observation_space, size, config.buffer_dir)
-        parts: dict[str, Any] = {"n_step": config.n_step, "gamma": config.gamma, "images": images}
-        parts["folder"] = None if config.buffer_dir is None else Path(config.buffer_dir)
-        kind = ReplayBuffer
+        folder = None if config.buffer_dir is None else Path(config.buffer_dir)
+        device, image_leaves = next(self.network.parameters()).device, self.network.features.images
+        images = place_images(config.buffer_device, device, image_leaves, self.observation_space, size, folder)
+        self.notes = [images.note] if images.note else []
+        kind: Callable[..., ReplayBuffer] = ReplayBuffer
         if config.prioritized:
-            kind, parts["alpha"] = PrioritizedReplayBuffer, config.priority_alpha
-        buffer = kind(size, num_envs, self.observation_space, self._actions, **parts)
-        buffer.where = why
-        return buffer
+            kind = partial(PrioritizedReplayBuffer, alpha=config.priority_alpha, beta=config.priority_beta)
+        sizes = size, num_envs, self.observation_space, self._actions
+        return kind(*sizes, n_step=config.n_step, gamma=config.gamma, folder=folder, images=images)
 
     def act(self, obs: Obs, *, action_mask: Array | None = None, explore: bool = True) -> Step:
         q_values = self.engine.q_values(self.network.features(obs), noise=self._sample_rng if explore else None)
@@ -305,7 +304,7 @@ class DQN(Agent):
         from rlkit.engine.q_engine import TDBatch
 
         config, size = self.config, ranks.share(self.config.minibatch_size)
-        batch = self._sampled(buffer, steps * size, progress)
+        batch = buffer.sample(steps * size, self._sample_rng, progress)
         features, next_features = self.network.features(batch.obs), self.network.features(batch.next_obs)
         target_outputs = self._target_outputs(batch, next_features, len(buffer))
         # Only double DQN's targets depend on the network that moves meanwhile.
@@ -320,11 +319,9 @@ class DQN(Agent):
                 None if batch.weights is None else batch.weights[rows],
             )
             errors, metrics = self.engine.step(minibatch, config.loss, learning_rate, noise=self._sample_rng)
-            sizes = np.abs(errors)
-            metrics["td_error"] = float(sizes.sum()) / size
+            metrics["td_error"] = float(np.abs(errors).sum()) / size
             history.append(metrics)
-            if isinstance(buffer, PrioritizedReplayBuffer):
-                buffer.set_priorities(batch.rows[rows], sizes + PRIORITY_EPS)
+            buffer.update_priorities(batch.rows[rows], errors)
         return history
 
     def _target_outputs(self, batch: ReplayBatch, next_features: tuple[Array, ...], stored: int) -> Array:
@@ -349,12 +346,6 @@ class DQN(Agent):
         else:
             targets = project_distribution(rewards, values, terminated, batch.gamma[rows], self._atoms)
         return targets.astype(np.float32, copy=False)
-
-    def _sampled(self, buffer: ReplayBuffer, count: int, progress: float) -> ReplayBatch:
-        if isinstance(buffer, PrioritizedReplayBuffer):
-            beta = annealed("linear", self.config.priority_beta, 1.0, progress)
-            return buffer.sample(count, self._sample_rng, beta)
-        return buffer.sample(count, self._sample_rng)
 
     def _scheduled_epsilon(self, progress: float, episodes: int) -> float:
         config = self.config

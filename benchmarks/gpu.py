@@ -227,7 +227,7 @@ def one_setting(setting: str, device: str, acts_compiled: str = "") -> dict[str,
 
     from rlkit.agents.ppo import PPOCoefficients, ppo_loss
     from rlkit.buffers.batch import PolicyBatch
-    from rlkit.buffers.device import ImagePlace
+    from rlkit.buffers.device import Placement
     from rlkit.buffers.replay import ReplayBuffer
     from rlkit.config import NetworkConfig
     from rlkit.engine.losses import dqn_loss
@@ -255,7 +255,7 @@ def one_setting(setting: str, device: str, acts_compiled: str = "") -> dict[str,
         q_network, compute, dqn_loss, dqn_gradient, max_grad_norm=10.0, optimizer="adam", eps=1e-8
     )
     batch = TDBatch((frames[:32],), actions[:32], floats[0, :32])
-    places = None, ImagePlace(torch.device(device), (0,))
+    places = None, Placement(torch.device(device), (0,))
     buffers = [ReplayBuffer(1000, 1, space, spaces.Discrete(6), images=place) for place in places]
     for buffer in buffers:
         fill(buffer, frames[:, 0])

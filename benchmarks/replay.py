@@ -109,7 +109,7 @@ class Rlkit:
 
     def sample_and_prioritize(self, priorities: Any) -> None:
         """Draws a batch and gives its transitions new priorities."""
-        self.buffer.set_priorities(self.buffer.sample(BATCH, self.rng, 0.5).rows, priorities)
+        self.buffer.update_priorities(self.buffer.sample(BATCH, self.rng, 0.5).rows, priorities)
 
 
 class OnDisk(Rlkit):

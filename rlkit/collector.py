@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from rlkit.buffers.base import Buffer
 from rlkit.buffers.transition import Transition
 from rlkit.errors import RlkitError
 from rlkit.spaces import Array, Obs, all_finite, count_true, leaves
@@ -45,7 +46,7 @@ class Collector:
         self._obs = self._checked(obs)
         self._mask = _action_mask(info)
 
-    def collect(self, agent: Acting, buffer: Any, num_steps: int) -> list[Episode]:
+    def collect(self, agent: Acting, buffer: Buffer, num_steps: int) -> list[Episode]:
         """Lets `agent` act for `num_steps` vector steps, adds them to `buffer`, returns the episodes that ended.
 
         Raises RlkitError when the environment raises, or returns something that is not a finite number.

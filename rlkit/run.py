@@ -139,8 +139,7 @@ def _synchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, stack: 
     stack.callback(envs.close)
     agent = _agent(config, num_envs, envs.single_observation_space, envs.single_action_space, seeds)
     buffer = agent.make_buffer(num_envs)
-    if where := getattr(buffer, "where", ""):
-        choice += f"; {where}"
+    choice = "; ".join((choice, *agent.notes))
     own_seeds = ranks.mine(env_seeds(seeds.envs, config.num_envs))
     collector = Collector(envs, own_seeds, f"environment {config.env.id}")
     lockstep = envs.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP

@@ -129,7 +129,7 @@ def test_by_default_a_gpus_images_are_replayed_from_its_memory() -> None:
     agent = DQN(DQNConfig(buffer_size=500, learning_starts=64), IMAGE, spaces.Discrete(3), num_envs=2)
     buffer = agent.make_buffer(2)
     assert agent.device == "cuda"
-    assert buffer.where.startswith("images replayed from the GPU's memory: 0.0 of ")
+    assert agent.notes[0].startswith("images replayed from the GPU's memory: 0.0 of ")
     rng = np.random.default_rng(0)
     frames = rng.integers(256, size=(100, 2, *IMAGE.shape), dtype=np.uint8)
     nobody, everybody = np.zeros(2, np.bool_), np.ones(2, np.bool_)

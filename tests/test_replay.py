@@ -21,9 +21,9 @@ from scipy import stats
 from small_envs import Counting, NativeCounting
 
 from rlkit.agents.base import Step
-from rlkit.buffers import memory
+from rlkit.buffers import storage
 from rlkit.buffers.batch import ReplayBatch, distinct
-from rlkit.buffers.frames import FrameStacks, is_stack
+from rlkit.buffers.frames import FrameStackStorage, is_stack
 from rlkit.buffers.prioritized import PrioritizedReplayBuffer, SumTree
 from rlkit.buffers.replay import ReplayBuffer
 from rlkit.buffers.transition import Transition
@@ -134,7 +134,7 @@ def test_last_observations_take_the_places_of_those_that_were_overwritten() -> N
         collector.collect(Sampling(ACTIONS), buffer, 1)
         batch = stored(buffer)
         np.testing.assert_array_equal(batch.next_obs[0], batch.obs[0] + 1)
-    assert buffer._obs._places._count <= 4
+    assert len(buffer._obs[0]._final._values) == 16  # as much as it has at first: slots are used again
 
 
 def test_a_new_collector_cuts_the_episodes_that_were_open() -> None:
@@ -304,7 +304,7 @@ def test_rows_are_drawn_in_proportion_to_priority_to_the_power_of_alpha(alpha: f
     rows = stored(buffer).rows
     priorities = np.random.default_rng(0).random(len(rows)) * 5
     buffer.sample(1, RNG)  # lets the new transitions in
-    buffer.set_priorities(rows, priorities)
+    buffer.update_priorities(rows, priorities)
     drawn = np.concatenate([buffer.sample(32, RNG).rows for _ in range(1000)])
     counts = np.array([np.count_nonzero(drawn == row) for row in rows])
     expected = priorities**alpha / (priorities**alpha).sum()
@@ -313,12 +313,12 @@ def test_rows_are_drawn_in_proportion_to_priority_to_the_power_of_alpha(alpha: f
 
 
 def test_the_largest_weight_is_one_and_beta_undoes_the_uneven_draw() -> None:
-    buffer = prioritized(counting(AutoresetMode.SAME_STEP), 40, alpha=0.7)
+    buffer = prioritized(counting(AutoresetMode.SAME_STEP), 40, alpha=0.7, beta=0.0)
     buffer.sample(1, RNG)
     priorities = np.random.default_rng(1).random(120) + 0.1
-    buffer.set_priorities(stored(buffer).rows, priorities)
+    buffer.update_priorities(stored(buffer).rows, priorities)
     for beta in (0.0, 0.4, 1.0):
-        batch = buffer.sample(64, RNG, beta)
+        batch = buffer.sample(64, RNG, progress=beta)
         assert batch.weights is not None
         assert batch.weights.max() == 1
         probability = buffer._tree[batch.rows] / buffer._tree.total
@@ -329,7 +329,7 @@ def test_the_largest_weight_is_one_and_beta_undoes_the_uneven_draw() -> None:
 def test_new_transitions_have_the_highest_priority_so_far() -> None:
     buffer = prioritized(counting(AutoresetMode.SAME_STEP, 1), 4, alpha=0.5)
     batch = buffer.sample(4, RNG)
-    buffer.set_priorities(batch.rows, np.array([4.0, 9.0, 1.0, 1.0]))
+    buffer.update_priorities(batch.rows, np.array([4.0, 9.0, 1.0, 1.0]))
     Collector(counting(AutoresetMode.SAME_STEP, 1), [0]).collect(Sampling(ACTIONS), buffer, 2)
     buffer.sample(4, RNG)
     np.testing.assert_allclose(buffer._tree[np.array([4, 5])], 3.0)
@@ -344,7 +344,7 @@ def test_what_is_overwritten_is_never_drawn() -> None:
         batch = buffer.sample(100, RNG)
         assert set(batch.rows) <= set(stored(buffer).rows)
         np.testing.assert_array_equal(batch.next_obs[0], batch.obs[0] + 1)
-        buffer.set_priorities(batch.rows, RNG.random(100) * 100)
+        buffer.update_priorities(batch.rows, RNG.random(100) * 100)
 
 
 # Stacked frames
@@ -409,7 +409,7 @@ def test_stacks_are_what_they_were_though_frames_are_stored_once(mode: Autoreset
     for num_envs in (1, 3):
         envs = GymSyncVectorEnv([partial(Film, start, seed) for seed in range(num_envs)], autoreset_mode=mode)
         buffer = ReplayBuffer(size, num_envs, envs.single_observation_space, ACTIONS)
-        assert isinstance(buffer._obs.leaves[0], FrameStacks)
+        assert isinstance(buffer._obs[0], FrameStackStorage)
         remembering, collector = Remembering(buffer), Collector(envs, list(range(num_envs)))
         for _ in range(20):
             collector.collect(Sampling(ACTIONS), remembering, 4)
@@ -498,7 +498,7 @@ def test_images_that_are_no_stack_are_kept_all_the_same() -> None:
 
 
 def test_a_buffer_that_does_not_fit_is_refused_before_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "available_memory", lambda: 1_000_000)
+    monkeypatch.setattr(storage, "available_memory", lambda: 1_000_000)
     images = spaces.Box(0, 255, (84, 84, 3), np.uint8)
     words = (
         r"^agent.buffer_size=1_000 needs 21,2\d\d,\d{3} bytes of memory, but only 1,000,000 are available: "
@@ -516,7 +516,7 @@ def test_an_absurd_size_is_an_error_of_one_line() -> None:
 
 
 def test_the_available_memory_is_known() -> None:
-    available = memory.available_memory()
+    available = storage.available_memory()
     assert available is not None
     assert 2**20 < available < 2**50
 

@@ -22,8 +22,8 @@ from rlkit.agents.dqn import DQN, DQNConfig
 from rlkit.buffers import device as device_module
 from rlkit.buffers import frames, replay
 from rlkit.buffers.batch import ReplayBatch
-from rlkit.buffers.device import DeviceArray, ImagePlace, image_place
-from rlkit.buffers.frames import FrameStacks
+from rlkit.buffers.device import DeviceArray, Placement, place_images
+from rlkit.buffers.frames import FrameStackStorage
 from rlkit.buffers.prioritized import PrioritizedReplayBuffer
 from rlkit.buffers.replay import ReplayBuffer
 from rlkit.collector import Collector
@@ -94,10 +94,10 @@ def assert_same(batches: list[ReplayBatch], device: torch.device, images: tuple[
 def check_same_batches(kind: str, mode: AutoresetMode, n_step: int, num_envs: int, device: torch.device) -> None:
     """Drawn along the way, around the ring many times, and once the state of each has gone to one of the other kind."""
     envs = vector(Cinema, num_envs, mode)
-    place = ImagePlace(device, IMAGES)
+    place = Placement(device, IMAGES)
     sizes = (20 * num_envs, num_envs, envs.single_observation_space, ACTIONS)
 
-    def make(images: ImagePlace | None) -> Any:
+    def make(images: Placement | None) -> Any:
         return KINDS[kind](*sizes, n_step=n_step, gamma=0.9, images=images)
 
     def check(buffers: list[Any]) -> None:
@@ -106,7 +106,7 @@ def check_same_batches(kind: str, mode: AutoresetMode, n_step: int, num_envs: in
         assert batches[0].next_action_mask is not None
         if kind == "prioritized":
             for buffer in buffers:
-                buffer.set_priorities(batches[0].rows, np.random.default_rng(0).random(40) + 0.1)
+                buffer.update_priorities(batches[0].rows, np.random.default_rng(0).random(40) + 0.1)
 
     buffers = [make(None), make(place)]
     collector, agent = Collector(envs, list(range(num_envs))), Sampling(ACTIONS)
@@ -131,11 +131,11 @@ def test_batches_are_those_of_the_buffer_in_numpy(kind: str, mode: AutoresetMode
 
 
 def test_frames_are_stored_once_and_both_observations_are_views_of_them() -> None:
-    buffer = ReplayBuffer(1000, 1, ATARI, ACTIONS, images=ImagePlace(CPU, (0,)))
-    assert isinstance(buffer._obs.leaves[0], FrameStacks)
+    buffer = ReplayBuffer(1000, 1, ATARI, ACTIONS, images=Placement(CPU, (0,)))
+    assert isinstance(buffer._obs[0], FrameStackStorage)
     assert buffer.nbytes / 1000 == pytest.approx(84 * 84, rel=0.01)
     envs = vector(lambda seed: Film(seed=seed), 2, AutoresetMode.SAME_STEP)
-    buffer = ReplayBuffer(100, 2, envs.single_observation_space, ACTIONS, images=ImagePlace(CPU, (0,)))
+    buffer = ReplayBuffer(100, 2, envs.single_observation_space, ACTIONS, images=Placement(CPU, (0,)))
     Collector(envs, [0, 1]).collect(Sampling(ACTIONS), buffer, 40)
     batch = buffer.sample(64, np.random.default_rng(0))
     obs, next_obs = batch.obs[0], batch.next_obs[0]
@@ -162,7 +162,7 @@ def test_what_is_drawn_never_comes_back_from_the_device(
     monkeypatch.setattr(gpu, "uploaded", lambda array, device: torch.as_tensor(array).to(device))
     envs = vector(Cinema, 2, AutoresetMode.SAME_STEP)
     space = envs.single_observation_space
-    buffer = KINDS[kind](40, 2, space, ACTIONS, n_step=n_step, images=ImagePlace(nowhere, IMAGES))
+    buffer = KINDS[kind](40, 2, space, ACTIONS, n_step=n_step, images=Placement(nowhere, IMAGES))
     collector, features = Collector(envs, [0, 1]), ObsFeatures(space)
     for _ in range(6):
         collector.collect(Sampling(ACTIONS), buffer, 9)
@@ -213,13 +213,13 @@ def test_an_agent_learns_the_same_to_the_last_bit(fields: dict[str, Any], monkey
     in_numpy = trained(config)
     places = []
 
-    def on_the_cpu(wanted: str, device: torch.device, images: list[int], *_: Any) -> tuple[ImagePlace, str]:
-        places.append(ImagePlace(device, tuple(images)))
-        return places[0], ""
+    def on_the_cpu(wanted: str, device: torch.device, images: list[int], *_: Any) -> Placement:
+        places.append(Placement(device, tuple(images)))
+        return places[0]
 
-    monkeypatch.setattr(device_module, "image_place", on_the_cpu)
+    monkeypatch.setattr(device_module, "place_images", on_the_cpu)
     on_device = trained(config)
-    assert places == [ImagePlace(CPU, (0,))]
+    assert places == [Placement(CPU, (0,))]
     assert on_device._gradient_steps > 40
     assert_same_parameters(in_numpy, on_device)
 
@@ -229,9 +229,9 @@ def test_an_agent_learns_the_same_to_the_last_bit(fields: dict[str, Any], monkey
 
 def place(
     wanted: str, device: torch.device = GPU, *, images: tuple[int, ...] = (0,), folder: str | None = None
-) -> tuple[ImagePlace | None, str]:
+) -> Placement:
     parts: list[spaces.Space[Any]] = [ATARI, spaces.Box(-1, 1, (3,)), spaces.Box(0, 1, (8, 8, 3), np.float64)]
-    return image_place(wanted, device, images, spaces.Tuple(parts), 1_000_000, folder)
+    return place_images(wanted, device, images, spaces.Tuple(parts), 1_000_000, Path(folder) if folder else None)
 
 
 @pytest.fixture(params=[20])
@@ -243,27 +243,27 @@ def free(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.usefixtures("free")
 def test_images_go_to_the_gpu_by_themselves_where_they_take_half_of_its_memory() -> None:
     words = "images replayed from the GPU's memory: 7.1 of 20.0 GB that are free"
-    assert place("auto") == place("cuda") == (ImagePlace(GPU, (0,)), words)
+    assert place("auto") == place("cuda") == Placement(GPU, (0,), words)
     # Doubles are stored as float32; integers of more than a byte would not be there.
-    assert place("auto", images=(0, 2))[0] == ImagePlace(GPU, (0, 2))
+    assert place("auto", images=(0, 2)).leaves == (0, 2)
     for nothing in (place("cpu"), place("auto", CPU), place("auto", folder="."), place("auto", images=())):
-        assert nothing == (None, "")
+        assert (nothing.leaves, nothing.note) == ((), "")
 
 
 @pytest.mark.usefixtures("free")
 @pytest.mark.parametrize("free", [10], indirect=True)
 def test_images_stay_where_they_were_if_they_would_take_more_and_that_is_said() -> None:
     words = "images replayed from the computer's memory: 7.1 GB would be more than 50% of the GPU's 10.0 that are free"
-    assert place("auto") == (None, words)
-    assert place("cuda")[0] == ImagePlace(GPU, (0,))
+    assert place("auto") == Placement(GPU, (), words)
+    assert place("cuda").leaves == (0,)
 
 
 @pytest.mark.usefixtures("free")
 @pytest.mark.parametrize("free", [5], indirect=True)
 def test_a_gpu_that_is_too_small_is_an_error() -> None:
     words = (
-        r"^agent.buffer_size=1_000_000 needs 7,061,000,000 bytes of the GPU's memory, but only 5,000,000,000 are free: "
-        r"at most about 708_114 transitions fit; agent.buffer_device=cpu takes the computer's$"
+        r"^agent.buffer_size=1_000_000 needs 7,056,000,000 bytes of the GPU's memory, but only 5,000,000,000 are free: "
+        r"at most about 708_616 transitions fit; agent.buffer_device=cpu takes the computer's$"
     )
     with pytest.raises(RlkitError, match=words):
         place("cuda")
@@ -289,13 +289,13 @@ def test_memory_that_others_took_meanwhile_is_an_error_of_one_line(monkeypatch: 
 
     monkeypatch.setattr(torch, "zeros", full)
     with pytest.raises(RlkitError, match=r"^the GPU cannot hold 28,224 bytes more .*buffer_device=cpu, would work$"):
-        DeviceArray((4, 84, 84), np.dtype(np.uint8), CPU)
+        DeviceArray(4, np.dtype((np.uint8, (84, 84))), CPU)
 
 
 def test_a_run_says_where_its_images_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(device_module, "image_place", lambda *_: (None, "images replayed from somewhere"))
+    monkeypatch.setattr(device_module, "place_images", lambda *_: Placement(CPU, (), "images replayed from somewhere"))
     rlkit.train(agent="dqn", env="CartPole-v1", total_timesteps=64, final_eval_episodes=0, run_dir=tmp_path / "run")
     said = "".join(capsys.readouterr())
     assert "; images replayed from somewhere; " in said

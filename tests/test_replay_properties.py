@@ -13,8 +13,8 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlkit.buffers.device import ImagePlace
-from rlkit.buffers.frames import FrameStacks
+from rlkit.buffers.device import Placement
+from rlkit.buffers.frames import FrameStackStorage
 from rlkit.buffers.prioritized import PrioritizedReplayBuffer
 from rlkit.buffers.replay import ReplayBuffer
 from rlkit.buffers.transition import Transition
@@ -161,9 +161,9 @@ def test_what_is_drawn_is_what_a_list_says(
 ) -> None:
     sizes = (capacity * num_envs, num_envs, spaces.Tuple(LEAVES), spaces.Discrete(2))
     folder = Path(tempfile.gettempdir()) if where == "disk" else None
-    images = ImagePlace(torch.device("cpu"), (1,)) if where == "device" else None
+    images = Placement(torch.device("cpu"), (1,)) if where == "device" else None
     buffer = kind(*sizes, n_step=n_step, gamma=GAMMA, folder=folder, images=images)
-    assert isinstance(buffer._obs.leaves[1], FrameStacks)
+    assert isinstance(buffer._obs[1], FrameStackStorage)
     world, rng = World(buffer, num_envs, same_step), np.random.default_rng(seed)
     for step in range(steps):
         if step == 0 or rng.random() < 0.05:

@@ -12,7 +12,7 @@ from rlkit.errors import RlkitError
 from rlkit.spaces import Array, Obs
 
 LONGEST_EPISODE = 100_000
-"""Steps after which an episode is taken to be endless: waiting for it would fill the memory and never learn."""
+"""Steps after which an episode counts as endless: waiting for its end would fill the memory and never learn."""
 
 
 class Episodes(NamedTuple):
@@ -23,19 +23,19 @@ class Episodes(NamedTuple):
     rewards: Array
     action_masks: Array | None
     lengths: Array
-    """Steps of each episode: their sum is the number of rows."""
+    """Steps of each episode; their sum is the number of rows."""
     terminated: Array
     """False where the episode was cut short: the value of its final observation still counts."""
     final_obs: Obs
 
     def by_time_step(self, rows: Array) -> Array:
-        """(rows,) as (longest episode, episodes), with zeros after an episode's end."""
+        """Arranges (rows,) as (longest episode, episodes), with zeros after an episode's end."""
         table = np.zeros((len(self.lengths), self.lengths.max()), rows.dtype)
         table[self._present()] = rows
         return table.T
 
     def by_row(self, table: Array) -> Array:
-        """Takes back what `by_time_step` made."""
+        """Arranges the result of `by_time_step` as (rows,) again."""
         rows: Array = table.T[self._present()]
         return rows
 
@@ -78,7 +78,7 @@ class EpisodeBuffer:
             )
 
     def take(self) -> Episodes:
-        """All finished episodes, of which there must be one; the buffer forgets them."""
+        """Hands out all finished episodes, at least one, and forgets them."""
         finished, steps = self._finished, self._steps
         t = np.concatenate([np.arange(episode.start, episode.stop) for episode in finished])
         env = np.concatenate([np.full(episode.stop - episode.start, episode.env) for episode in finished])
@@ -114,7 +114,7 @@ class EpisodeBuffer:
 
 
 class _Finished(NamedTuple):
-    """Where an episode's steps are: those of environment `env` from `start` up to `stop`."""
+    """The place of a finished episode's steps: those of environment `env` from `start` up to `stop`."""
 
     env: int
     start: int

@@ -1,4 +1,4 @@
-"""The buffer of agents that learn from each step as it comes: the latest one, and the one before it."""
+"""The buffer of agents that learn from each step as it comes: it holds the last two."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from rlkit.buffers.transition import Transition
 
 
 class LatestSteps:
-    """The last two vector steps."""
+    """A buffer of the last two vector steps."""
 
     def __init__(self) -> None:
         self._steps: list[Transition] = []
 
     @property
     def latest(self) -> Transition:
-        """The last step; one must have been added."""
+        """The last step that was added; there must be one."""
         return self._steps[-1]
 
     @property
@@ -24,7 +24,7 @@ class LatestSteps:
         return self._steps[0] if len(self._steps) == 2 else None
 
     def add(self, step: Transition) -> None:
-        """Forgets the step before the latest, and makes room for this one."""
+        """Stores one vector step, and forgets all but the one before it."""
         self._steps = [*self._steps[-1:], step.kept()]
 
     def state_dict(self) -> dict[str, Any]:

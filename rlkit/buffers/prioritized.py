@@ -11,15 +11,19 @@ from gymnasium import spaces
 from rlkit.buffers.batch import ReplayBatch
 from rlkit.buffers.replay import ReplayBuffer
 from rlkit.buffers.transition import Transition
+from rlkit.maths.schedules import annealed
 from rlkit.spaces import Array
 from rlkit.system import ranks
 
 if TYPE_CHECKING:
-    from rlkit.buffers.device import ImagePlace
+    from rlkit.buffers.device import Placement
+
+PRIORITY_EPS = 1e-6
+"""Added to errors, so that a transition without one can still be drawn."""
 
 
 class SumTree:
-    """Numbers >= 0 and the sums over all binary subdivisions of their indices, to draw an index in proportion.
+    """A binary tree over numbers >= 0 whose nodes are sums, to draw an index in proportion to its number.
 
     Node 1 is the root, the children of node i are 2i and 2i + 1. All operations take arrays and work level by level.
     """
@@ -29,7 +33,7 @@ class SumTree:
         self.first_leaf = 2**self.depth
         self.nodes = np.zeros(2 * self.first_leaf)
         self._children = self.nodes.reshape(-1, 2)
-        """Of each node, both: in the same memory, and read at once."""
+        """The two children of each node, in the memory of `nodes`, so that both are read at once."""
 
     @property
     def total(self) -> float:
@@ -49,7 +53,7 @@ class SumTree:
             self.nodes[nodes] = children[:, 0] + children[:, 1]
 
     def find(self, sums: Array) -> Array:
-        """For each of `sums` in [0, total): the index at which the running sum of the numbers passes it."""
+        """The index at which the running sum of the numbers passes each of `sums`, which are in [0, total)."""
         nodes, sums = np.ones(len(sums), np.int64), sums.copy()
         for _ in range(self.depth):
             children = self._children.take(nodes, 0)
@@ -63,10 +67,14 @@ class SumTree:
 
 
 class PrioritizedReplayBuffer(ReplayBuffer):
-    """Draws transitions in proportion to priority^alpha; new ones have the highest priority so far."""
+    """Draws transitions in proportion to priority^alpha; new ones have the highest priority so far.
+
+    Importance weights undo the uneven draw in the loss, more and more: their exponent rises from `beta` to 1 over the
+    run.
+    """
 
     bytes_per_row: ClassVar[int] = ReplayBuffer.bytes_per_row + 4 * 8
-    """The tree has at most four numbers for each transition."""
+    """Bytes of a transition beside its observation and its action: the tree has at most four numbers for each."""
 
     def __init__(
         self,
@@ -78,16 +86,17 @@ class PrioritizedReplayBuffer(ReplayBuffer):
         n_step: int = 1,
         gamma: float = 0.99,
         folder: Path | None = None,
-        images: ImagePlace | None = None,
+        images: Placement | None = None,
         alpha: float = 0.6,
+        beta: float = 0.4,
     ) -> None:
         sizes = (size, num_envs, observation_space, action_space)
         super().__init__(*sizes, n_step=n_step, gamma=gamma, folder=folder, images=images)
-        self._alpha = alpha
+        self._alpha, self._beta = alpha, beta
         self._tree = SumTree(self._rows)
         self._highest = 1.0
-        self._unknown = 0
-        """Newest vector steps that the tree does not know yet."""
+        self._pending = 0
+        """The number of newest vector steps that are not in the tree yet."""
 
     @property
     def nbytes(self) -> int:
@@ -95,42 +104,43 @@ class PrioritizedReplayBuffer(ReplayBuffer):
 
     def add(self, step: Transition) -> None:
         super().add(step)
-        self._unknown = min(self._unknown + 1, self._capacity)
+        self._pending = min(self._pending + 1, self._capacity)
 
-    def sample(self, count: int, rng: np.random.Generator, beta: float = 1.0) -> ReplayBatch:
-        """`count` transitions, one from each of as many equal parts of the priorities' sum, with their weights.
+    def sample(self, count: int, rng: np.random.Generator, progress: float = 1.0) -> ReplayBatch:
+        """Draws `count` transitions, one from each of as many equal parts of the priorities' sum.
 
-        A weight is (stored transitions x probability)^-beta: at a beta of 1 it undoes the uneven draw. The largest
-        of the batch is 1.
+        Their importance weights are (stored transitions x probability)^-beta, divided by the largest of the batch;
+        beta has its final value, 1, at a `progress` of 1.
         """
-        self._let_in_new_steps()
+        self._insert_pending()
         parts = (np.arange(count) + rng.random(count)) / count
         rows = self._tree.find(parts * self._tree.total)
         probabilities = self._tree[rows] / self._tree.total
         smallest = ranks.gathered(probabilities.min()).min()
+        beta = annealed("linear", self._beta, 1.0, progress)
         weights = (probabilities / smallest) ** -beta  # the number of transitions cancels out
         return self._batch(rows)._replace(weights=weights.astype(np.float32))
 
-    def set_priorities(self, rows: Array, priorities: Array) -> None:
-        """What the transitions in these rows will be drawn by: numbers > 0, the sizes of their TD errors."""
+    def update_priorities(self, rows: Array, errors: Array) -> None:
+        priorities = np.abs(errors) + PRIORITY_EPS
         self._highest = max(self._highest, float(priorities.max()))
         self._tree[rows] = priorities**self._alpha
 
     def state_dict(self) -> dict[str, Any]:
-        tree = {"tree": self._tree.nodes.copy(), "highest": self._highest, "unknown": self._unknown}
+        tree = {"tree": self._tree.nodes.copy(), "highest": self._highest, "pending": self._pending}
         return {**super().state_dict(), **tree}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self._tree.nodes[:] = state["tree"]
-        self._highest, self._unknown = state["highest"], state["unknown"]
+        self._highest, self._pending = state["highest"], state["pending"]
 
-    def _let_in_new_steps(self) -> None:
-        """All at once, since it takes the tree as many operations as for one."""
-        if self._unknown:
-            new = np.arange(-self._unknown * self.num_envs, 0)
+    def _insert_pending(self) -> None:
+        """Puts all new steps into the tree together, which takes as many operations as one step would."""
+        if self._pending:
+            new = np.arange(-self._pending * self.num_envs, 0)
             rows = (self._head * self.num_envs + new) % self._rows
             outside = (self._head * self.num_envs + np.arange(self._rows - self._capacity * self.num_envs)) % self._rows
             self._tree[outside] = 0.0
             self._tree[rows] = np.where(self._valid[rows], self._highest**self._alpha, 0.0)
-            self._unknown = 0
+            self._pending = 0

@@ -1,4 +1,4 @@
-"""The rollout buffer: what an on-policy agent learns from once, and then overwrites."""
+"""The rollout buffer: the steps that an on-policy agent learns from once, and then overwrites."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rlkit.spaces import Array, Obs
 
 
 class RolloutBuffer:
-    """`num_steps` vector steps in storage that is allocated once, at the first `add`.
+    """Room for `num_steps` vector steps, which is allocated once, at the first `add`.
 
     Arrays are (num_steps, num_envs, …); `obs` has one step more, the observation after the last action.
     """
@@ -26,7 +26,7 @@ class RolloutBuffer:
         self.num_steps = num_steps
         self.num_envs = num_envs
         self.final_obs: dict[tuple[int, int], Obs] = {}
-        """By (step, environment): the last observation of an episode that was cut short, where `obs` has a reset."""
+        """Final observations of episodes that were cut short, by (step, environment): `obs` has the next episode's."""
         self._length = 0
         self._allocated = False
 
@@ -34,14 +34,14 @@ class RolloutBuffer:
         return self._length
 
     def add(self, step: Transition) -> None:
-        """Stores one vector step; after `num_steps` of them, `clear` comes first."""
+        """Stores one vector step; a buffer that holds `num_steps` of them has to be cleared first."""
         if not self._allocated:
             self._allocate(step)
         t = self._length
-        for stored, first, following in zip(self.obs, step.obs, step.next_obs, strict=True):
+        for stored, first, next_ in zip(self.obs, step.obs, step.next_obs, strict=True):
             if t == 0:
                 stored[0] = first
-            stored[t + 1] = following
+            stored[t + 1] = next_
         self.actions[t] = step.action
         self.rewards[t] = step.reward
         self.terminated[t] = step.terminated
@@ -54,7 +54,7 @@ class RolloutBuffer:
         self._length += 1
 
     def clear(self) -> None:
-        """Forgets the rollout; its memory is used again."""
+        """Forgets the rollout, and keeps its memory for the next one."""
         self._length = 0
         self.final_obs.clear()
 
@@ -63,7 +63,7 @@ class RolloutBuffer:
         return tuple(leaf.reshape(-1, *leaf.shape[2:]) for leaf in self.obs)
 
     def obs_of(self, rows: Array) -> Obs:
-        """The observations that the transitions of these rows, counted step by step, began with."""
+        """The observations that transitions began with; row t * num_envs + e is step t of environment e."""
         return tuple(leaf[rows] for leaf in self.flat_obs())
 
     def final_batch(self) -> tuple[Array, Array, Obs]:

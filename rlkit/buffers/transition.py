@@ -19,17 +19,17 @@ class Transition(NamedTuple):
     truncated: Array
     """The episode was cut short: the value of its last observation still counts."""
     next_obs: Obs
-    """What the next action is chosen from: the new episode's first observation where one has just begun."""
+    """The observations that the next actions are chosen from: a new episode's first one where one has just begun."""
     final_obs: dict[int, Obs]
-    """By environment index, an ended episode's own last observation, where `next_obs` is of the new one."""
+    """The final observation of each ended episode by environment index, where `next_obs` is of the new one."""
     valid: Array
     """False where the environment only reset itself: such a row is no experience."""
     action_mask: Array | None
     next_action_mask: Array | None = None
-    """Which actions `next_obs` allows."""
+    """True for each action that `next_obs` allows: (num_envs, actions); None: all are allowed."""
 
     def reached(self) -> Obs:
-        """The observation that each action led to: an ended episode's own last one, not the next one's first."""
+        """The observations that the actions led to: an ended episode's own last one, not the next one's first."""
         if not self.final_obs:
             return self.next_obs
         batch = tuple(leaf.copy() for leaf in self.next_obs)
@@ -39,20 +39,20 @@ class Transition(NamedTuple):
         return batch
 
     def kept(self) -> Transition:
-        """The step with copies of what vector environments may overwrite; the collector's observations are copies."""
+        """A copy that can be kept: vector environments may overwrite these arrays; observations are copies already."""
         return self._replace(
             reward=self.reward.copy(), terminated=self.terminated.copy(), truncated=self.truncated.copy()
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it, as copies: dicts, lists, arrays and None."""
+        """All fields, as copies: dicts, lists, arrays and None."""
         final_obs = {str(env): list(last) for env, last in self.final_obs.items()}
         parts = {"obs": list(self.obs), "next_obs": list(self.next_obs), "final_obs": final_obs}
         return deepcopy({**self._asdict(), **parts})
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> Transition:
-        """The step that gave this state."""
+        """Makes the step again from its `state_dict`."""
         state = deepcopy(state)
         final_obs = {int(env): tuple(last) for env, last in state["final_obs"].items()}
         parts = {"obs": tuple(state["obs"]), "next_obs": tuple(state["next_obs"]), "final_obs": final_obs}
