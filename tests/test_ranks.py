@@ -53,16 +53,42 @@ def rows(run_dir: Path) -> list[dict[str, str]]:
 # Training
 
 
+SAME = 1e-3
+"""How far apart rounding may bring two runs, as a share of `unit_of`.
+
+One process and two ranks compute the same float32 sums in another order, which changes a sum of n terms by n * 2**-24
+of their size at most: a gradient, through two layers of 64 units and over at most 128 rows, by 2e-5 of its terms. Fifty
+times that is left for terms that cancel. Nothing multiplies it, because these runs avoid what would: environments
+that amplify actions, so many discrete actions that rounding decides one, steps along gradients that are only rounding.
+A rank that learned from its own half would be off by its sampling error: for 500 rows, 4e-2.
+"""
+
+
+def unit_of(key: str, expected: dict[str, Any], learning_rate: float) -> Any:
+    """The size of what a number's difference is compared with; 0 for counts, which are equal.
+
+    A parameter's is the length of its way, whose steps are about as long as the learning rate; that of statistics is
+    the deviation or the variance of what they describe.
+    """
+    if key.endswith("statistics.mean"):
+        return np.sqrt(expected[key.removesuffix("mean") + "var"])
+    if key.endswith("statistics.var"):
+        return expected[key]
+    if key.endswith("statistics.count") or key == "gradient steps":
+        return 0
+    return learning_rate * expected["gradient steps"]
+
+
 @pytest.mark.parametrize("name", EQUAL)
 def test_two_ranks_with_half_of_the_environments_each_follow_one_process(
     name: str, folder: Path, tmp_path: Path
 ) -> None:
     alone = run(name, tmp_path)
-    for key, array in numbers(alone).items():
-        together = learned(folder, name, 0)[key]
-        # Pendulum amplifies how actions are rounded: what is measured of its observations differs more than parameters.
-        atol = 1e-4 if "statistics" in key else 1e-5
-        np.testing.assert_allclose(together, array, rtol=1e-5, atol=atol, err_msg=key)
+    agent: Any = alone.agent
+    expected, together = numbers(alone), learned(folder, name, 0)
+    for key, number in expected.items():
+        unit = unit_of(key, expected, agent.config.learning_rate)
+        assert np.all(np.abs(together[key] - number) <= SAME * unit), (key, number, together[key])
     summary = json.loads((folder / name / "summary.json").read_text())
     assert {key: summary[key] for key in ("total_timesteps", "episodes", "status")} == {
         key: alone.summary[key] for key in ("total_timesteps", "episodes", "status")
@@ -70,12 +96,13 @@ def test_two_ranks_with_half_of_the_environments_each_follow_one_process(
     for theirs, ours in zip(rows(folder / name), rows(alone.run_dir), strict=True):
         # A critic is judged by each rank on its own episodes; all the rest is of all of them.
         for key in ours.keys() - {"time/steps_per_second", "train/explained_variance"}:
-            assert float(theirs[key] or 0) == pytest.approx(float(ours[key] or 0), rel=1e-3, abs=1e-4), key
+            # Losses are means of terms of up to ten, of either sign: 128 * 2**-24 of that is rounding.
+            assert float(theirs[key] or 0) == pytest.approx(float(ours[key] or 0), rel=SAME, abs=1e-4), key
 
 
 def test_decisions_by_the_kl_divergence_were_made(folder: Path) -> None:
     """Otherwise their being equal proves nothing."""
-    assert 0 < learned(folder, "ppo", 0)["gradient steps"] < 25 * 5
+    assert 0 < learned(folder, "ppo", 0)["gradient steps"] < 12 * 5
     assert len({row["train/kl_coef"] for row in rows(folder / "ppo, adaptive")}) > 3
 
 
