@@ -117,7 +117,7 @@ BIAS = DQNConfig(
 
 
 def maximisation_bias(fields: Mapping[str, Any], seed: int, timesteps: int) -> dict[str, float]:
-    """Measures the overestimation of Q(A, left) in each quarter of training, and how often left is the greedy choice."""
+    """Measures the bias of Q(A, left) in each quarter of training, and the share of steps in which left is greedy."""
     env_seed, agent_seed = (int(part) for part in np.random.SeedSequence(seed).generate_state(2) >> 1)
     envs, _ = make_vector_env(EnvFactory("rlkit-benchmarks/MaximisationBias-v0"), 8, "sync")
     config = replace(BIAS, **fields)

@@ -38,7 +38,7 @@ class SyncVectorEnv(gym.vector.SyncVectorEnv[Any, Any]):
         super().__init__(env_fns, autoreset_mode=AutoresetMode.SAME_STEP)
 
     def step(self, actions: Any) -> Transitions:
-        """Steps every environment and resets those whose episode ended, whose infos have `final_obs` and `final_info`."""
+        """Steps every environment and resets those whose episode ended, with `final_obs` and `final_info` in infos."""
         all_obs, rewards, terminations, truncations = [], [], [], []
         infos: dict[str, Any] = {}
         for i, (env, action) in enumerate(zip(self.envs, iterate(self.action_space, actions), strict=True)):
@@ -82,7 +82,7 @@ class AsyncVectorEnv(gym.vector.AsyncVectorEnv[Any, Any]):
             return super().reset(seed=seed, options=options)
 
     def step(self, actions: Any) -> Transitions:
-        """Steps every environment and resets those whose episode ended, whose infos have `final_obs` and `final_info`."""
+        """Steps every environment and resets those whose episode ended, with `final_obs` and `final_info` in infos."""
         with self._dead_workers_reported():
             return super().step(actions)
 
