@@ -1,8 +1,8 @@
-"""CPU seconds of whole commands that do not train, such as `--help` and mistakes.
+"""How long commands take that do not train: CPU seconds of whole processes.
 
     python benchmarks/startup.py [--repetitions 5]
 
-All commands run in turn on one core, and so do imports of PyTorch and of Stable-Baselines3, for comparison. Writes
+All commands in turn, on one core; beside them what importing PyTorch and Stable-Baselines3 takes. Writes
 results/startup.json and .md.
 """
 
@@ -18,8 +18,7 @@ from statistics import median
 
 from throughput import HERE, ONE_THREAD, machine
 
-GOAL = 1.0
-"""CPU seconds that each of rlkit's commands may take."""
+GOAL = 1.0  # CPU seconds, of rlkit's
 COMMANDS = {
     "`rlkit --help`": ["-m", "rlkit", "--help"],
     "`rlkit agent=pppo`, a mistyped value": ["-m", "rlkit", "agent=pppo"],
@@ -30,7 +29,7 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Runs the benchmark and writes its results."""
+    """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=5, help="of each command (default 5)")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder to write to")
@@ -40,7 +39,7 @@ def main() -> None:
     for repetition in range(given.repetitions + 1):
         for name, arguments in COMMANDS.items():
             seconds = cpu_seconds(arguments)
-            if repetition:  # the first repetition is left out, because it reads files that are in memory later
+            if repetition:  # the first one reads files that later ones find in memory
                 found[name].append(round(seconds, 3))
     report = {
         "command": f"python benchmarks/startup.py --repetitions {given.repetitions}",
@@ -55,19 +54,19 @@ def main() -> None:
 
 
 def cpu_seconds(arguments: list[str]) -> float:
-    """Runs Python with the arguments, ignoring its output, and returns the CPU seconds of the process."""
+    """Of one process, whatever it says."""
     process = subprocess.Popen(
         [sys.executable, *arguments], env=os.environ | ONE_THREAD, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode not in (0, 2):  # 2 is the exit code of a user's mistake
+    if process.returncode not in (0, 2):  # a mistake's
         sys.exit(f"{' '.join(arguments)} ended with {process.returncode}")
     return usage.ru_utime + usage.ru_stime
 
 
 def table(found: dict[str, list[float]], about: str) -> str:
-    """Returns the results as a table in Markdown."""
+    """The results as Markdown."""
     lines = [f"{about}: CPU seconds, medians (lowest – highest); the goal for rlkit's is {GOAL:g}.", ""]
     lines += ["| | CPU seconds |", "|---|---|"]
     lines += [f"| {name} | {median(v):.2f} ({min(v):.2f} – {max(v):.2f}) |" for name, v in found.items()]

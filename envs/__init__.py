@@ -1,4 +1,4 @@
-"""Functions that make environments, and rlkit's own environments, which importing this package registers."""
+"""Environments: the one way to make them, and our own, which importing this registers."""
 
 from __future__ import annotations
 

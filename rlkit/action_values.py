@@ -105,11 +105,11 @@ def make_approximator(
     device: str,
     compute: str,
 ) -> Approximator:
-    """A table, for discrete observations that are not too many, else a network.
+    """A table, for discrete observations that are not too many, else a network; a network too if it is the user's own.
 
     `initial_value` is the table's, the rest the network's. Raises RlkitError where `device` or `compute` cannot be.
     """
-    rows = table_rows(observation_space)
+    rows = None if network.module is not None else table_rows(observation_space)
     if rows is None or 8 * rows * num_actions > MOST_BYTES:
         return OnlineQNetwork(observation_space, num_actions, network, seed, device, compute)
     if device == "cuda" or compute not in ("auto", "numpy"):

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlkit.dotted_paths import import_from_file
 from rlkit.errors import RlkitError, check_choice, unknown
 from rlkit.runs.files import make_folder, write_text
 from rlkit.runs.tensor_files import MODEL_FILE, check_fit, damaged, find, read_tensors, write_tensors
@@ -63,6 +64,8 @@ def load(path: str | Path, *, device: str = "auto") -> Agent:
             raise RlkitError(f"{folder}: {MODEL_FILE} is of another agent than the one that {AGENT_FILE} describes")
         config = configs[description["agent"]](**description["config"])
         network = NetworkConfig(**description["network"])
+        if network.module is not None:
+            import_from_file("network.module", network.module, folder / AGENT_FILE)
         observation_space, action_space = (from_json(description[key]) for key in ("observation_space", "action_space"))
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(folder / AGENT_FILE, error) from error

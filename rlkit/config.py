@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlkit.errors import RlkitError, check_choice, check_range
+from rlkit.dotted_paths import check_form, dotted_path
+from rlkit.errors import RlkitError, check_choice, check_range, unknown
 from rlkit.system import ranks
 
 VECTORIZATIONS = ("auto", "sync", "async", "native", "envpool")
@@ -18,7 +19,11 @@ DEVICES = ("auto", "cpu", "cuda")
 COMPUTES = ("auto", "torch", "compile", "numpy", "native")
 PREPROCESSINGS = ("auto", "none", "atari")
 ENCODERS = ("auto", "mlp", "cnn")
-ACTIVATIONS = ("tanh", "relu")
+ACTIVATIONS = (
+    *("celu", "elu", "gelu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "logsigmoid", "mish"),
+    *("prelu", "relu", "relu6", "selu", "sigmoid", "silu", "softplus", "softshrink", "softsign", "tanh", "tanhshrink"),
+)
+"""Torch's activations that map each number by itself and need no arguments; a test compares them with torch's own."""
 INITIALIZATIONS = ("orthogonal", "he_normal")
 AMPS = ("auto", "off", "bfloat16")
 DISTRIBUTIONS = ("none", "ray")
@@ -48,11 +53,19 @@ class NetworkConfig:
     null: none. It is saved with the agent."""
     freeze_backbone: bool = True
     """Leave the backbone as it is; images are then encoded before the network that learns. false: tune it with it."""
+    module: Any = None
+    """A network of your own in place of the encoder: `package.module:Class`, a `torch.nn.Module` that is made as
+    `Class(observation_space, **module_args)` and maps observations to features, (batch, num_features); null: none."""
+    module_args: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments for the constructor of `module`: numbers, strings, lists and dicts."""
     hidden_sizes: list[int] | None = None
-    """Units of each hidden layer of the policy and of the value network, which share nothing but what encodes images;
-    null: [64, 64], or no hidden layer behind a CNN that is no backbone."""
+    """Units of each hidden layer of the policy and of the value network, which share nothing but what encodes
+    observations; null: [64, 64], or no hidden layer behind a CNN of ours. []: outputs directly from the features."""
+    critic_hidden_sizes: list[int] | None = None
+    """Units of each hidden layer of the value network, for agents with a policy; null: as hidden_sizes."""
     activation: str = "tanh"
-    """`tanh` or `relu`."""
+    """Between hidden layers: `tanh`, `relu`, or another of torch's by name, such as `gelu`, `silu`, `elu` or
+    `leaky_relu`, which only torch computes."""
     initialization: str = "orthogonal"
     """Of the weights; biases start at zero. `orthogonal`: with gain √2, and 0.01 for a policy's outputs, whose first
     actions are then nearly uniform; `he_normal`: N(0, 2 / inputs), outputs included (Keras's `he_normal`)."""
@@ -67,7 +80,38 @@ class NetworkConfig:
     """Box actions: the standard deviation is an output of the policy network instead of one free parameter."""
     amp: str = "auto"
     """Mixed precision of CNNs; what follows them is computed in float32. `bfloat16`, `off`, or `auto`: bfloat16 on a
-    GPU that has it, else off. On a CPU it is faster where the processor multiplies bfloat16 (AVX-512 BF16, AMX)."""
+    GPU that has it, else off. On a CPU it is faster where the processor multiplies bfloat16 (AVX-512 BF16, AMX).
+    A `module` of your own is mixed with `bfloat16` only."""
+
+    def __post_init__(self) -> None:
+        """Names a class given as `module` by its path; raises RlkitError where it has none."""
+        if isinstance(self.module, type):
+            self.module = dotted_path("network.module", self.module)
+
+    def validate(self) -> None:
+        """Raises RlkitError on the first field whose value cannot work."""
+        check_choice("network.encoder", self.encoder, ENCODERS)
+        check_choice("network.initialization", self.initialization, INITIALIZATIONS)
+        check_choice("network.amp", self.amp, AMPS)
+        if activation_key(self.activation) not in map(activation_key, ACTIVATIONS):
+            raise unknown("network.activation", self.activation, ACTIVATIONS)
+        for name in ("hidden_sizes", "critic_hidden_sizes"):
+            for size in getattr(self, name) or []:
+                check_range(f"network.{name}", size, 1)
+        check_range("network.log_std_init", self.log_std_init, -20, 2)
+        self._check_module()
+
+    def _check_module(self) -> None:
+        if self.module is None:
+            if self.module_args:
+                raise RlkitError(f"network.module_args={self.module_args} is of use with network.module only")
+            return
+        check_form("network.module", self.module)
+        for name, default in (("backbone", None), ("encoder", "auto")):
+            if (value := getattr(self, name)) != default:
+                raise RlkitError(
+                    f"network.{name}={value} and network.module={self.module} both encode observations: leave out one"
+                )
 
 
 @dataclass
@@ -143,13 +187,7 @@ class TrainConfig:
         check_choice("device", self.device, DEVICES)
         check_choice("compute", self.compute, COMPUTES)
         check_choice("env.preprocessing", self.env.preprocessing, PREPROCESSINGS)
-        check_choice("network.encoder", self.network.encoder, ENCODERS)
-        check_choice("network.activation", self.network.activation, ACTIVATIONS)
-        check_choice("network.initialization", self.network.initialization, INITIALIZATIONS)
-        check_choice("network.amp", self.network.amp, AMPS)
-        for size in self.network.hidden_sizes or []:
-            check_range("network.hidden_sizes", size, 1)
-        check_range("network.log_std_init", self.network.log_std_init, -20, 2)
+        self.network.validate()
         check_choice("distributed", self.distributed, DISTRIBUTIONS)
         if self.distributed == "ray":
             self._check_ray()
@@ -168,6 +206,11 @@ class TrainConfig:
             raise RlkitError(f"distributed=ray starts its workers itself; expected one process, not torchrun's {size}")
         if self.ray_address is not None:
             check_ray_address("ray_address", self.ray_address)
+
+
+def activation_key(name: str) -> str:
+    """The name of an activation without what does not tell it from others: `LeakyReLU` is `leaky_relu`."""
+    return name.lower().replace("_", "")
 
 
 def check_ray_address(name: str, address: str) -> None:

@@ -14,10 +14,11 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from gymnasium import spaces
 from torch import Tensor, nn
 
 from rlkit.networks.actor_critic import ActorCritic
-from rlkit.networks.features import image_shape
+from rlkit.networks.own import probe
 from rlkit.networks.q_network import QNetwork
 
 if TYPE_CHECKING:
@@ -218,12 +219,12 @@ def products_per_row(network: ActorCritic | QNetwork, function: Callable[..., An
         backward += flops * (1 + inputs[0].requires_grad)
 
     layers = [module for module in network.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-    shapes: list[tuple[int, ...]] = [(network.features.vector_size,)] if network.features.has_vector else []
-    shapes += [image_shape(network.features.leaves[i]) for i in network.features.images]
+    features = network.features(probe(spaces.Tuple(network.features.leaves), rows=1))
+    device = layers[0].weight.device
     with ExitStack() as stack:
         for layer in layers:
             stack.callback(layer.register_forward_hook(count).remove)
-        function(tuple(torch.zeros(1, *shape, device=layers[0].weight.device) for shape in shapes))
+        function(tuple(torch.as_tensor(part, device=device) for part in features))
     return Products(forward, backward)
 
 

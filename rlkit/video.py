@@ -1,4 +1,4 @@
-"""Recording of episodes as mp4 files, which needs no display."""
+"""Episodes as mp4 files, without a display."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Env = gym.Env[Any, Any]
 
 
 def make_recordable(factory: EnvFactory) -> Env:
-    """Makes the factory's environment with rendering to arrays; raises RlkitError if it has no such render mode."""
+    """The factory's environment, rendering to arrays; raises RlkitError when it cannot."""
     env = factory()
     modes = env.metadata.get("render_modes") or []
     env.close()
@@ -37,10 +37,9 @@ def make_recordable(factory: EnvFactory) -> Env:
 def record(
     agent: Predictor, env: Env, folder: Path, episodes: int, *, seed: int = 0, deterministic: bool = True
 ) -> list[Path]:
-    """Plays episodes with the seeds of `evaluate_policy` and writes each as `folder`/episode-<i>.mp4.
+    """Plays the episodes that `evaluate_policy` plays, and writes each as `folder`/episode-<i>.mp4.
 
-    `env` must have the render mode `rgb_array`. Returns the files' paths. Raises RlkitError when the environment fails
-    or a file cannot be written.
+    `env` has the render mode `rgb_array`. Raises RlkitError when it fails or a file cannot be written.
     """
     make_folder(folder)
     paths = [folder / f"episode-{i}.mp4" for i in range(episodes)]
@@ -51,10 +50,7 @@ def record(
 
 
 class _Filmed(gym.Wrapper[Any, Any, Any, Any]):
-    """A wrapper that hands every frame to `write_frame` at once.
-
-    Gymnasium's RecordVideo keeps all frames in memory instead, which takes 360 MB for one episode of CartPole.
-    """
+    """Hands every frame on: Gymnasium's RecordVideo holds them all in memory, 360 MB for one episode of CartPole."""
 
     def __init__(self, env: Env, write_frame: Callable[[Any], None]) -> None:
         super().__init__(env)
@@ -73,10 +69,7 @@ class _Filmed(gym.Wrapper[Any, Any, Any, Any]):
 
 @contextmanager
 def _video(path: Path, fps: float) -> Iterator[Callable[[Any], None]]:
-    """Yields a function that takes the frames of one video, (height, width, 3) bytes.
-
-    If the block raises an exception, no file is left.
-    """
+    """Yields a function that takes the frames (height, width, 3) of one video; none is left when the block raises."""
     import imageio_ffmpeg
 
     encoder: Generator[None, Any, None] | None = None
@@ -95,7 +88,7 @@ def _video(path: Path, fps: float) -> Iterator[Callable[[Any], None]]:
                 (width, height),
                 fps=fps,
                 macro_block_size=1,
-                # Many players only show H.264 with an even width and height.
+                # Players want H.264 with an even width and height.
                 output_params=["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2"],
             )
             encoder.send(None)

@@ -52,7 +52,7 @@ def make_network(action_space: spaces.Space[Any], obs_size: int = 5, **config: A
 def make_batch(network: ActorCritic, rows: int, seed: int, mask: bool = False) -> PolicyBatch:
     """Transitions of a policy a little different from the network's, so that ratios are not one."""
     rng = np.random.default_rng(seed)
-    features = rng.normal(size=(rows, network.features.vector_size)).astype(np.float32)
+    features = rng.normal(size=(rows, network.cnns.num_outputs)).astype(np.float32)
     with torch.no_grad():
         params, values = (out.numpy() for out in network((torch.from_numpy(features),)))
     old = (params + 0.3 * rng.normal(size=params.shape)).astype(np.float32)

@@ -22,6 +22,8 @@ from rlkit.engine.losses import dqn_loss
 from rlkit.engine.make import make_actor_critic, make_engine, make_q_engine, make_q_network
 from rlkit.engine.native.policy_gradient import ppo_gradient
 from rlkit.engine.q_engine import TDBatch, dqn_gradient
+from rlkit.errors import RlkitError
+from rlkit.networks.own import probe
 from rlkit.system import gpu
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -185,3 +187,19 @@ def test_action_values_move_on_a_gpu_as_on_the_cpu(
         found.append((*before, *errors, engine.q_values(images(8)), engine.target_outputs(images(8))))
     for ours, theirs in zip(*found, strict=True):
         np.testing.assert_allclose(theirs, ours, atol=tolerance)
+
+
+@needs_gpu
+def test_a_network_of_the_users_own_goes_to_the_gpu() -> None:
+    observation_space, actions = spaces.Box(0, 255, (3, 36, 36), np.uint8), spaces.Discrete(2)
+    seed, config = np.random.SeedSequence(0), NetworkConfig(module="user_networks:Convolutional")
+    network, device = make_actor_critic(observation_space, actions, config, seed, "auto")
+    assert device == "cuda"
+    rows = probe(observation_space, 8)
+    params = network.policy(tuple(torch.as_tensor(part, device="cuda") for part in network.features(rows)))
+    on_cpu = make_actor_critic(observation_space, actions, config, seed, "cpu")[0]
+    expected = on_cpu.policy(tuple(torch.as_tensor(part) for part in on_cpu.features(rows)))
+    torch.testing.assert_close(params.cpu(), expected, rtol=1e-3, atol=1e-5)
+    left = NetworkConfig(module="user_networks:LeftBehind")
+    with pytest.raises(RlkitError, match="a tensor is moved with its module by register_buffer"):
+        make_actor_critic(spaces.Box(-1, 1, (3,)), actions, left, seed, "cuda")

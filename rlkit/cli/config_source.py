@@ -72,7 +72,8 @@ def _lookup(config_path: str) -> tuple[Any, str | None] | None:
     group, _, name = config_path.partition("/")
     if config_path == "schema":
         schema = OmegaConf.structured(TrainConfig)
-        OmegaConf.set_struct(schema.env_kwargs, False)  # takes any key
+        for arguments in (schema.env_kwargs, schema.network.module_args):
+            OmegaConf.set_struct(arguments, False)  # takes any key
         return schema, None
     if group == "agent" and name in VARIANTS:
         variant = VARIANTS[name]

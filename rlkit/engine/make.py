@@ -57,8 +57,8 @@ def make_q_network(
 def place(network: ActorCritic | QNetwork, device: str) -> str:
     """Moves the network to its device, and says what `device=auto` became; raises RlkitError if there is no GPU."""
     if device == "auto":
-        images = len(network.cnns) or len(network.features.encoders)
-        device = "cuda" if images and torch.cuda.is_available() else "cpu"
+        convolutional = network.cnns.convolutional or len(network.features.encoders)
+        device = "cuda" if convolutional and torch.cuda.is_available() else "cpu"
     elif device == "cuda" and not torch.cuda.is_available():
         raise RlkitError("device=cuda, but torch finds no CUDA device here; device=auto or device=cpu would work")
     network.to(ranks.gpu() if device == "cuda" else device)

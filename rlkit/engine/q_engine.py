@@ -14,7 +14,7 @@ from torch import Tensor
 from rlkit.engine.base import Metrics
 from rlkit.engine.descent import NumpyDescent, TorchDescent
 from rlkit.engine.flat import flatten_parameters
-from rlkit.engine.native.actor_critic import NUMPY
+from rlkit.engine.native.actor_critic import NUMPY, only_torch_activation
 from rlkit.engine.native.primitives import Primitives, Tower
 from rlkit.engine.threads import threads_for
 from rlkit.networks.noisy import noise_from
@@ -225,8 +225,8 @@ def _d_outputs(d_q_values: Array, dueling: str) -> Array:
 
 def q_unsupported(network: QNetwork) -> str | None:
     """Why NumPy cannot compute a Q-network, or None where it can."""
-    if len(network.cnns):
-        return "the network encodes images"
+    if reason := network.cnns.only_torch or only_torch_activation(network.body):
+        return reason
     if network.noisy:
         return "the network is noisy"
     if network.atoms is not None:

@@ -1,4 +1,4 @@
-"""The actor-critic network: an MLP for the policy, one for the value, and a CNN before both for images."""
+"""The actor-critic network: an MLP for the policy, one for the value, and an encoder before both, for images a CNN."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class ActorCritic(nn.Module):
         inputs, hidden = self.cnns.num_outputs, hidden_sizes(config, self.cnns)
         # The policy's small last gain makes its first actions nearly uniform: see docs/ppo-details.md.
         self.actor = mlp([inputs, *hidden, self.head.num_outputs], config, 0.01, generator)
-        self.critic = mlp([inputs, *hidden, 1], config, 1.0, generator)
+        critic_hidden = hidden if config.critic_hidden_sizes is None else config.critic_hidden_sizes
+        self.critic = mlp([inputs, *critic_hidden, 1], config, 1.0, generator)
         self.critic_trains_cnns = True
         """Whether the values' gradient reaches the CNNs, which the policy shares."""
         self.log_std: nn.Parameter | None = None

@@ -1,4 +1,4 @@
-"""What every network starts with: an encoder for each image of an observation, put beside the vector."""
+"""First parts of every network: an encoder for each image of an observation, put beside the vector, or one's own."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rlkit.errors import RlkitError
 from rlkit.networks.backbone import BackboneEncoder, make_backbone
 from rlkit.networks.features import ObsFeatures, backbone_encoder, image_shape
 from rlkit.networks.mlp import cnn
+from rlkit.networks.own import LeafFeatures, OwnEncoder, make_own
 
 if TYPE_CHECKING:
     from rlkit.perception.backbone import Backbone
@@ -24,11 +25,15 @@ FEW_IMAGES = 16
 
 def make_encoders(
     space: spaces.Space[Any], config: NetworkConfig, generator: torch.Generator
-) -> tuple[ObsFeatures, ImageEncoders]:
-    """What makes features of observations: before the network that learns, and its first part.
+) -> tuple[ObsFeatures | LeafFeatures, ImageEncoders | OwnEncoder]:
+    """Make features of observations in two parts: one before the network that learns, and its first layers.
 
-    A frozen backbone is in the former, a tuned one in the latter. Raises RlkitError where it does not fit.
+    A frozen backbone is in the former, a tuned one or a module of the user's own in the latter. Raises RlkitError where
+    it does not fit.
     """
+    config.validate()
+    if config.module is not None:
+        return make_own(space, config, generator)
     backbone = make_backbone(config)
     frozen = backbone if config.freeze_backbone else None
     features = ObsFeatures(space, encoder=config.encoder, normalize=config.normalize_obs, backbone=frozen)
@@ -62,6 +67,16 @@ class ImageEncoders(nn.ModuleList):
         self._scales = [255.0 if space.dtype == "uint8" else 1.0 for space in images]
         self._amp, self._mixed = config.amp, False
 
+    @property
+    def convolutional(self) -> bool:
+        """True where it has convolutions, for which a GPU pays."""
+        return len(self) > 0
+
+    @property
+    def only_torch(self) -> str | None:
+        """The reason why no engine but torch can compute it; None where there is nothing to compute."""
+        return "the network encodes images" if len(self) else None
+
     def on(self, device: str) -> None:
         """What `network.amp` means on the device, `cpu` or `cuda`, that the parameters are on."""
         has_bfloat16 = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -82,8 +97,8 @@ class ImageEncoders(nn.ModuleList):
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
-def hidden_sizes(config: NetworkConfig, encoders: ImageEncoders) -> list[int]:
+def hidden_sizes(config: NetworkConfig, encoders: ImageEncoders | OwnEncoder) -> list[int]:
     """The units of each hidden layer behind the encoders."""
     if config.hidden_sizes is not None:
         return list(config.hidden_sizes)
-    return [] if len(encoders) and config.backbone is None else [64, 64]
+    return [] if len(encoders) and config.backbone is None and config.module is None else [64, 64]

@@ -10,9 +10,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from rlkit.config import NetworkConfig
+from rlkit.config import NetworkConfig, activation_key
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 HIDDEN_GAIN = math.sqrt(2)
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
@@ -34,8 +33,15 @@ def mlp(
         gain = output_gain if last else HIDDEN_GAIN
         layers.append(initialized(linear(inputs, outputs), config.initialization, gain, generator))
         if not last:
-            layers.append(ACTIVATIONS[config.activation]())
+            layers.append(activation(config.activation))
     return nn.Sequential(*layers)
+
+
+def activation(name: str) -> nn.Module:
+    """Torch's activation of that name, whether written as `leaky_relu` or as `LeakyReLU`."""
+    classes = {activation_key(key): value for key, value in vars(nn).items() if isinstance(value, type)}
+    made: nn.Module = classes[activation_key(name)]()
+    return made
 
 
 def cnn(

@@ -13,6 +13,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rlkit.config import NetworkConfig
+from rlkit.errors import RlkitError
 from rlkit.networks.encoders import hidden_sizes, make_encoders
 from rlkit.networks.mlp import mlp
 from rlkit.networks.noisy import NoisyLinear
@@ -42,6 +43,11 @@ class QNetwork(nn.Module):
         atoms: Array | None = None,
     ) -> None:
         super().__init__()
+        if config.critic_hidden_sizes is not None:
+            raise RlkitError(
+                f"network.critic_hidden_sizes={config.critic_hidden_sizes} is for agents with a policy and a critic; "
+                "action values have one network: network.hidden_sizes"
+            )
         self.dueling, self.noisy = dueling, noisy_std is not None
         self.register_buffer("atoms", None if atoms is None else torch.as_tensor(atoms), persistent=False)
         self.features, self.cnns = make_encoders(observation_space, config, generator)

@@ -1,8 +1,7 @@
-"""Checkpoints of companion runs, in safetensors and JSON, so that loading one executes nothing.
+"""Checkpoints of companion runs: safetensors and JSON, nothing in them is executed.
 
 `last` and `best` hold the model: `model.safetensors`, and `model.json`, which says how to build it. `last` also has
-`training.safetensors` with the whole state of the training, from which a run is resumed. That is one file, so that an
-interrupted write cannot leave parts of two different states.
+`training.safetensors`, with all that it takes to go on: one file, so that what is in it belongs together.
 """
 
 from __future__ import annotations
@@ -31,34 +30,31 @@ TRAINING_FILE = "training.safetensors"
 
 @dataclass
 class Description:
-    """The values from which a model and its input stage are built again."""
+    """What it takes to rebuild a model, and to feed it."""
 
     recipe: str
     model: str
     fields: dict[str, Any]
-    """Arguments of the model's constructor, including those that the data set determined, such as `num_outputs`."""
+    """The model's constructor's, those that the data set knew included."""
     inputs: dict[str, Any]
-    """Arguments of `Inputs`, the stage that prepares what the model takes."""
+    """Those of `Inputs`."""
     classes: tuple[str, ...]
-    """Names of the labels; empty where the model predicts values."""
+    """Names of the labels, if any."""
     vocabulary: tuple[str, ...] = ()
-    """Words in the order of their numbers; empty unless the model reads texts."""
+    """Of texts: the word of each number."""
 
 
 def save_model(
     folder: Path, description: Description, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> None:
-    """Writes a model's two files, each of them whole or not at all; `tensors` is the state of its task.
-
-    Raises RlkitError when they cannot be written.
-    """
+    """Writes a model's files, each whole or not at all; `tensors` are the task's. Raises RlkitError if it cannot."""
     make_folder(folder)
     write_json(folder / DESCRIPTION_FILE, {"format": FORMAT, "rlkit": __version__, **vars(description)})
     write_tensors(folder / MODEL_FILE, tensors, metadata)
 
 
 def save(trainer: Training, description: Description, folder: RunFolder) -> None:
-    """Writes checkpoints/last, and checkpoints/best once validation has chosen a best model."""
+    """Writes checkpoints/last, and checkpoints/best where validation has found one."""
     progress = {"steps": str(trainer.steps), "epoch": str(trainer.epoch)}
     last = folder.checkpoint("last")
     save_model(last, description, trainer.task.state_dict(), progress)
@@ -69,10 +65,7 @@ def save(trainer: Training, description: Description, folder: RunFolder) -> None
 
 
 def resume(trainer: Training, folder: RunFolder) -> None:
-    """Restores the trainer to the state in which the run stopped.
-
-    Raises RlkitError when the checkpoint is missing, damaged, or of another recipe.
-    """
+    """Makes the trainer go on where the run stopped; raises RlkitError for a missing, damaged or other checkpoint."""
     file = folder.checkpoint("last") / TRAINING_FILE
     if not file.is_file():
         raise RlkitError(
@@ -91,9 +84,9 @@ def resume(trainer: Training, folder: RunFolder) -> None:
 
 
 def read_description(path: str | Path) -> tuple[Path, Description]:
-    """Returns the checkpoint folder at `path` and the description in it; of a run folder the best, else the last.
+    """The checkpoint at `path` (a run folder: its best, else its last), and what it says of itself.
 
-    Raises RlkitError when there is no checkpoint, or it is damaged.
+    Raises RlkitError when there is none, or it is damaged.
     """
     folder = find(path)
     file = folder / DESCRIPTION_FILE
@@ -115,15 +108,12 @@ def read_description(path: str | Path) -> tuple[Path, Description]:
 
 
 def build_model(description: Description) -> tuple[nn.Module, Inputs]:
-    """Builds the described model with random weights, and its input stage; raises RlkitError for unknown names."""
+    """The model as it is described, of random weights, and what goes before it; RlkitError for unknown names."""
     return make_model(description.model, **description.fields), Inputs(**description.inputs)
 
 
 def load_model(path: str | Path) -> tuple[nn.Module, Inputs, Description]:
-    """Loads the model at `path`, in evaluation mode, with its input stage and its description.
-
-    Raises RlkitError when there is no checkpoint, when it is damaged, or when this version does not know its model.
-    """
+    """The model saved at `path`, in evaluation mode, and what goes before it; raises RlkitError like the above."""
     folder, description = read_description(path)
     tensors, _ = read_tensors(folder / MODEL_FILE)
     try:

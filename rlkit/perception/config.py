@@ -1,4 +1,4 @@
-"""Typed configuration of companion runs, with documentation and checks. Imports no torch, so that `--help` is quick."""
+"""What a companion run is made of: typed configs, their documentation, and their checks. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,72 +16,71 @@ DEVICES = ("auto", "cpu", "cuda")
 
 @dataclass
 class FitConfig:
-    """Settings of the training loop: batches, optimiser, schedule, validation, checkpoints."""
+    """How a model is trained."""
 
     epochs: int = 10
     """Passes over the training samples."""
     batch_size: int = 128
-    """Samples in each gradient step."""
+    """Samples of each gradient step."""
     eval_batch_size: int = 500
-    """Samples in each batch of validation and test."""
+    """Samples at a time in validation and test."""
     drop_last: bool = False
     """Leave out an epoch's last batch where it is smaller than the others."""
     optimizer: str = "adam"
     """`sgd`, `adam`, `adamw` (weight decay apart from the gradient), or `rmsprop`."""
     learning_rate: float = 1e-3
-    """The learning rate, which `schedule` scales; with `one_cycle`, the highest one."""
+    """Of the first step after the warm-up."""
     learning_rates: dict[str, float] = field(default_factory=dict)
-    """Learning rates of single parts of a model, such as `{discriminator: 4e-4}`; the others have `learning_rate`."""
+    """Of parts that have one of their own, such as `{discriminator: 4e-4}`."""
     momentum: float = 0.0
-    """Momentum of SGD and RMSProp."""
+    """Of SGD and RMSProp."""
     nesterov: bool = False
-    """Use Nesterov's momentum with SGD."""
+    """Nesterov's momentum, with SGD."""
     beta1: float = 0.9
     """Adam's decay of the mean gradient."""
     beta2: float = 0.999
     """Adam's decay of the mean squared gradient, and RMSProp's."""
     schedule: str = "constant"
-    """Schedule of the learning rate: `constant`; `linear` or `cosine` down to 0; `step`, multiplied by
-    `schedule_factor` every `schedule_epochs`; `exponential`, multiplied by it every epoch; `one_cycle`, from a 25th up
-    for 30 % of the run, then down to almost nothing."""
+    """Of the learning rate: `constant`; `linear` or `cosine` down to 0; `step` every `schedule_epochs`; `exponential`
+    every epoch; `one_cycle` up for 30 % of the run from a 25th, and down to almost nothing."""
     schedule_factor: float = 0.1
-    """Factor by which the schedules `step` and `exponential` multiply the learning rate."""
+    """What `step` and `exponential` multiply by."""
     schedule_epochs: int = 30
-    """Epochs between two multiplications of the schedule `step`."""
+    """How often `step` does."""
     warmup_steps: int = 0
-    """Gradient steps at the beginning of the run over which the learning rate grows linearly to its value."""
+    """Gradient steps over which the learning rate grows to its value."""
     weight_decay: float = 0.0
-    """The optimiser's weight decay: weight_decay · w is added to the gradient; with `adamw`, it is applied apart."""
+    """The optimiser's own."""
     l1: float = 0.0
     """Adds l1 Σ|w| to the loss."""
     l2: float = 0.0
     """Adds l2 Σw² to the loss."""
     penalized: str = "."
-    """A regular expression: `l1` and `l2` are for the weights whose names it matches; biases are left out."""
+    """A regular expression: whose weights `l1` and `l2` are for; biases are left out."""
     clip_value: float | None = None
-    """Clip every entry of the gradient to ± this value; null: don't."""
+    """Clips every entry of the gradient to ± this."""
     clip_norm: float | None = None
-    """Clip the norm of each parameter tensor's gradient to this value; null: don't."""
+    """Clips the norm of each parameter's gradient."""
     clip_global_norm: float | None = None
-    """Clip the norm of the gradient of all parameters together to this value; null: don't."""
+    """Clips the norm of the gradient of all parameters together."""
     monitor: str = "loss"
-    """The validation metric by which the best model is chosen and training stops early. `loss` and `mae` are better
-    when they are smaller, all other metrics when they are larger."""
+    """The validation metric that says which model is best, and when to stop: `loss` and `mae` the smaller, others the
+    larger, the better."""
     patience: int | None = None
-    """Stop after this many epochs without an improvement; null: never."""
+    """Stop after so many epochs without an improvement; null: never."""
     min_delta: float = 0.0
-    """The least change of the monitored metric that `patience` counts as an improvement."""
+    """What counts as an improvement, for `patience`."""
     restore_best: bool = True
-    """Return the model that was best in validation instead of the last one; without validation, it is the last one."""
+    """The result is the model that was best in validation, where there is one, instead of the last one."""
     validation_interval: int = 1
     """Epochs between validations."""
     amp: str = "auto"
-    """Mixed precision: `bfloat16`, `float16` (with scaled losses) or `off`; `auto`: bfloat16 on a GPU that supports it,
-    float16 on other GPUs, off on a CPU."""
+    """Mixed precision: `bfloat16`, `float16` (with scaled losses), `off`; `auto`: bfloat16 on a GPU that has it,
+    float16 on others, off on a CPU."""
     log_interval: int | None = None
-    """Gradient steps between rows of metrics.csv, beside the row after each epoch; null: a row per epoch."""
+    """Gradient steps between rows of metrics.csv; null: a row per epoch."""
     checkpoint_interval: int | None = None
-    """Epochs between checkpoints; null: a tenth of the run; 0: only one at the end."""
+    """Epochs between writes of checkpoints; null: a tenth of the run; 0: only at the end."""
 
     def validate(self) -> None:
         """Raises RlkitError on the first field whose value cannot work."""
@@ -109,10 +108,10 @@ class FitConfig:
 
 @dataclass
 class PerceptionConfig:
-    """Settings of one companion run."""
+    """One companion run."""
 
     recipe: str = "none"
-    """Name of the recipe, which the recipe itself sets."""
+    """Set by the recipe: its name."""
     data: Any = None
     """The data set's own fields."""
     model: Any = None
@@ -123,24 +122,23 @@ class PerceptionConfig:
     logger: dict[str, Any] = field(default_factory=dict)
     """Loggers beside the CSV file, by name; `logger=[tensorboard,wandb]` on the command line."""
     data_root: str | None = None
-    """The folder with the data sets, `<data_root>/<name>/…`; null: the folder named by the variable RLKIT_DATA."""
+    """The folder with the data sets, `<data_root>/<name>/…`; null: what the variable RLKIT_DATA says."""
     seed: int = 0
-    """Seed of the initial weights, the order of the samples, dropout and augmentation."""
+    """Seeds the initial weights, the order of the samples, dropout and augmentation."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: CUDA where there is a GPU."""
     scale: str = "auto"
-    """Scaling of images and columns: `unit` keeps pixels from 0 to 1, `signed` maps 0 to 1 onto −1 to 1, `standardize`
-    uses the mean and standard deviation of the training samples, `none` changes nothing; `auto` standardises wherever
-    the data set has these statistics."""
+    """Of images and columns: `unit` leaves [0, 1], `signed` makes it [−1, 1], `standardize` whitens by the training
+    samples' statistics, `none` changes nothing; `auto` standardises where that makes sense."""
     resize: int | None = None
-    """Enlarge or shrink images to this height and width in pixels; null: leave them as they are."""
+    """Enlarge or shrink images to so many pixels."""
     augment: dict[str, float] = field(default_factory=dict)
-    """Random changes to training images, each with its strength: `{crop: 4, flip: 0.5}`; also flip_vertical, rotate,
-    rotate90, erase, color, noise."""
+    """What happens to training images, by name: `{crop: 4, flip: 0.5}`; also flip_vertical, rotate, rotate90, erase,
+    color, noise."""
     init_from: str | None = None
-    """Folder of a companion run: start with the weights of its network, all but the head's; null: random weights."""
+    """A companion run's folder: start with its network, all but the head."""
     freeze: bool = False
-    """Train nothing but the head; needs `init_from`."""
+    """With `init_from`: train nothing but the head."""
 
     def validate(self) -> None:
         """Raises RlkitError on the first field whose value cannot work."""

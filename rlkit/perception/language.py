@@ -1,4 +1,4 @@
-"""The task of a language model: predict the next token, measure perplexity, and generate texts."""
+"""The task of a language model: the next token, how surprising a text is, and texts of its own."""
 
 from __future__ import annotations
 
@@ -21,20 +21,18 @@ from rlkit.perception.task import Task
 from rlkit.runs.files import write_text
 
 CHUNK = 1000
-"""Tokens that the network reads in one call when it reads a whole text."""
+"""Tokens at a time when a whole text is read."""
 PSEUDO_COUNTS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-"""Pseudo-counts that are tried for the smoothing of each n-gram model."""
-SMOOTHING_TOKENS = 20_000
-"""Tokens of the validation text on which the best of the pseudo-counts is chosen."""
+JUDGED = 20_000
+"""Tokens of the validation text by which n-grams choose one of them."""
 
 
 class LanguageModeling(Task):
-    """Predict the next token of a text; the loss is the cross-entropy in nats per token.
+    """The next token of a text: cross-entropy in nats per token.
 
-    At the end, `perplexity` is measured on the whole test text, with the state carried on from its first token to its
-    last. N-gram models, one for each n in `ngrams`, are measured on the same tokens (`perplexity_3gram`). Samples of
-    `generate` tokens from every model are written to samples.txt; the network's are drawn once for each of the
-    `temperatures`, by which its logits are divided.
+    At the end the test text is read in one go, the state being carried on: `perplexity`. Beside it are those of
+    n-grams, for each n of `ngrams`, on the same tokens (`perplexity_3gram`). `generate` tokens are drawn from each into
+    samples.txt, with logits divided by each of the `temperatures`.
     """
 
     def __init__(
@@ -59,11 +57,11 @@ class LanguageModeling(Task):
 
     @property
     def network(self) -> RNNLanguageModel:
-        """The model, typed as a language model."""
+        """The model."""
         return cast(RNNLanguageModel, self.model)
 
     def measure(self, batch: Batch) -> dict[str, Tensor]:
-        """Loss, and the share of tokens that were predicted as likeliest; each window is read from an empty state."""
+        """Loss, and how often the likeliest token is the next; each window is read without what was before it."""
         if batch.targets.shape != batch.inputs.shape:
             raise RlkitError("task=language_modeling needs running text: data=text")
         logits, _ = self.network(batch.inputs)  # (batch, length, vocabulary)
@@ -72,11 +70,11 @@ class LanguageModeling(Task):
 
     @torch.no_grad()
     def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
-        """Returns perplexities on the test text, and writes generated texts to samples.txt."""
+        """Perplexities of the test text, and texts of its own."""
         train, test = (stream_of(cast(TensorSamples, part)) for part in (data.train, data.test))
         known = stream_of(cast(TensorSamples, data.validation)) if data.validation else train[-len(train) // 10 :]
         results = {"perplexity": perplexity(self.read(test))}
-        models = count_ngrams(train.tolist(), known[:SMOOTHING_TOKENS].tolist(), len(data.vocabulary), self.ngrams)
+        models = count_ngrams(train.tolist(), known[:JUDGED].tolist(), len(data.vocabulary), self.ngrams)
         for model in models:
             results[f"perplexity_{model.n}gram"] = perplexity(model.log_probs(test.tolist())[1:])
         if folder is not None and self.generate:
@@ -84,10 +82,7 @@ class LanguageModeling(Task):
         return results
 
     def read(self, stream: Tensor) -> Tensor:
-        """Returns log p(token | all before it) of each token but the first, in float64: (tokens,) -> (tokens − 1,).
-
-        The text is read in chunks, between which the state is carried on, so that memory stays bounded.
-        """
+        """log p(token | all before) of each token of a text but the first: (tokens,) -> (tokens − 1,), in float64."""
         found, states = [], None
         for start in range(0, len(stream) - 1, CHUNK):
             tokens = stream[start : start + CHUNK + 1]
@@ -97,7 +92,7 @@ class LanguageModeling(Task):
         return torch.cat(found)
 
     def samples(self, vocabulary: Sequence[str], ngrams: Sequence[NGram], device: torch.device) -> str:
-        """Returns texts that each model generates after an end-of-text token, under a heading per model."""
+        """What the models write behind the end of a text."""
         start = vocabulary.index(END)
         generator = torch.Generator(device).manual_seed(0)
         parts = []
@@ -114,16 +109,16 @@ class LanguageModeling(Task):
 def count_ngrams(
     train: Sequence[int], known: Sequence[int], vocabulary_size: int, lengths: Sequence[int]
 ) -> list[NGram]:
-    """Fits interpolated n-gram models to the training text, one for each n in `lengths`.
+    """Interpolated n-grams of the training text, one for each n in `lengths`.
 
-    Each gets the pseudo-count of PSEUDO_COUNTS under which the text `known`, which should be held out, is likeliest.
+    Each has the pseudo-count, of a few, that makes `known`, a text it has not counted, least surprising.
     """
     counted = NGram(n=max(lengths, default=1), vocabulary_size=vocabulary_size, interpolate=True).fit(train)
     chosen = []
     for n in lengths:
         candidates: list[tuple[float, NGram]] = []
         for smoothing in PSEUDO_COUNTS:
-            model = copy.copy(counted)  # a shallow copy: all models share the counts
+            model = copy.copy(counted)  # with the same counts
             model.n, model.smoothing = n, smoothing
             candidates.append((math.fsum(model.log_probs(known)), model))
         chosen.append(max(candidates, key=lambda candidate: candidate[0])[1])

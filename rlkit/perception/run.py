@@ -1,4 +1,4 @@
-"""A companion run from its config: builds the parts, trains, and writes the run folder with its summary."""
+"""A companion run from its config: builds the parts, trains, and writes down how it ended."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from rlkit.runs.run_folder import RunFolder
 
 @dataclass
 class Result:
-    """The trained task of a companion run, its summary, and its run folder."""
+    """What a companion run returns."""
 
     task: Task
     summary: dict[str, Any]
@@ -46,9 +46,9 @@ class Result:
 
 
 def train(recipe: str, run_dir: str | Path | None = None, **settings: Any) -> Result:
-    """Trains a companion model like `python -m rlkit.perception recipe=…`; `settings` are keys of the configuration.
+    """Trains like `python -m rlkit.perception recipe=…`; `settings` are keys of the configuration.
 
-    Nested keys are dotted: `**{"fit.epochs": 3}`. Raises RlkitError for any mistake in them.
+    Nested ones are dotted: `**{"fit.epochs": 3}`. Raises RlkitError for any mistake in them.
     """
     from rlkit.perception.config_source import APP
     from rlkit.runs.hydra_app import compose_job, override
@@ -61,11 +61,10 @@ def train(recipe: str, run_dir: str | Path | None = None, **settings: Any) -> Re
 
 
 def run(config: PerceptionConfig, run_dir: Path, *, hydra_files: Mapping[str, str], resume: bool = False) -> Result:
-    """Trains as configured and writes the run folder; Ctrl-C saves a checkpoint before it raises KeyboardInterrupt.
+    """Trains as configured and writes the run folder; Ctrl-C saves before it raises KeyboardInterrupt.
 
-    `hydra_files` are written into the folder's .hydra/, by file name. With `resume`, the run in the folder is
-    continued, and the files replace those that are there. Raises RlkitError for settings that cannot work, before
-    anything is written.
+    `resume` goes on in a run folder, whose `hydra_files` change if there are any. Raises RlkitError for what cannot
+    work, before anything is written.
     """
     config.validate()
     device = _device(config.device)
@@ -105,7 +104,7 @@ def run(config: PerceptionConfig, run_dir: Path, *, hydra_files: Mapping[str, st
         try:
             with _interruptible(training):
                 training.train()
-                saved = True  # by now the task holds the best model, which must not be saved as the last one
+                saved = True  # and the model is the best one by now: not to be saved as the last
                 results = training.finish(run_dir)
             status = "finished"
         except KeyboardInterrupt:
@@ -143,7 +142,7 @@ def run(config: PerceptionConfig, run_dir: Path, *, hydra_files: Mapping[str, st
 
 
 def make_data(config: PerceptionConfig) -> Data:
-    """Loads or draws the configured data set; raises RlkitError when it is missing or damaged."""
+    """The data set; raises RlkitError when it is missing or damaged."""
     load = DATASETS[config.data.name]
     fields = _plain(config.data)
     if "data_root" in inspect.signature(load).parameters:
@@ -152,10 +151,7 @@ def make_data(config: PerceptionConfig) -> Data:
 
 
 def build_model(config: PerceptionConfig, data: Data, inputs: Inputs) -> tuple[nn.Module, dict[str, Any]]:
-    """Builds the network; returns it with its constructor's arguments, configured or known from the data set.
-
-    Raises RlkitError when the network cannot read this kind of data.
-    """
+    """The network, and all its fields: the configured ones, and those that the data set knows."""
     shape = data.input_shape
     if inputs.resize is not None:
         shape = (shape[0], inputs.resize, inputs.resize)
@@ -193,7 +189,7 @@ def _seconds_so_far(run_dir: Path) -> float:
 
 @contextmanager
 def _interruptible(training: Training) -> Iterator[None]:
-    """Makes Ctrl-C and SIGTERM stop the training after its current step; a second Ctrl-C stops it at once."""
+    """Ctrl-C and SIGTERM stop the training after its current step; a second Ctrl-C stops at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

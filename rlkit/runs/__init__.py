@@ -1,1 +1,1 @@
-"""Run folders, files, loggers, progress and the composition of commands, which agents and companion models share."""
+"""What agents and companion models share: run folders, files, loggers, progress, and how a command is composed."""

@@ -1,4 +1,4 @@
-"""Atomic writing: a file is written under a temporary name and then moved to its place, so that it is never partial."""
+"""Files that are either whole or not there: written beside their place, then moved onto it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,12 @@ from rlkit.errors import RlkitError
 
 @contextmanager
 def atomic(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Yields a temporary path beside `path`, which replaces `path` at the end or is removed after an exception.
+    """Yields a temporary path in the folder of `path`; moves it onto `path`, or removes it when the block raises.
 
-    A reader of `path` sees either the old file or the new one, even if this process is killed. With `durable`, this
-    waits until the file is on the disk, so that it also outlasts a power cut. Raises RlkitError when the folder cannot
-    be written to.
+    Whoever reads `path` sees the old file or the new one, also when this process is killed; `durable` waits until it
+    is on the disk, and so outlasts a power cut. Raises RlkitError when the folder cannot be written to.
     """
-    # The process id keeps two writers apart. The suffix stays, because encoders of images and videos choose their
-    # format by it.
+    # The process id keeps two writers apart; the suffix stays, because encoders choose the format by it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield temporary
@@ -40,7 +38,7 @@ def atomic(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 
 def make_folder(path: Path) -> Path:
-    """Makes the folder and its parents if they are missing; raises RlkitError when that is not possible."""
+    """Makes the folder and those above it unless they are there; raises RlkitError when that is not possible."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -49,13 +47,13 @@ def make_folder(path: Path) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `text` to `path`, atomically and durably; raises RlkitError when that is not possible."""
+    """Replaces the file `path` by `text`; raises RlkitError when that is not possible."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Writes `data`, which may hold NumPy numbers, to `path` as JSON; raises RlkitError like `write_text`."""
+    """Replaces the file `path` by `data` as JSON, NumPy numbers included; raises RlkitError like `write_text`."""
     write_text(path, json.dumps(data, indent=2, default=lambda number: number.item()) + "\n")
 
 
@@ -64,7 +62,7 @@ def _reason(error: OSError) -> str:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Writes the folder itself to the disk, so that a new file's name in it outlasts a power cut."""
+    """Makes the new name in the folder outlast a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,6 +1,6 @@
-"""Composes `key=value` overrides to a checked config dataclass by Hydra, whose errors become one-line RlkitErrors.
+"""From `key=value` overrides to a checked config dataclass, by Hydra; its errors become one-line RlkitErrors.
 
-`python -m rlkit` and `python -m rlkit.perception` have this in common; an `App` holds all in which they differ.
+What `python -m rlkit` and `python -m rlkit.perception` have in common; an `App` says where they differ.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from rlkit.dotted_paths import dotted_path
 from rlkit.errors import RlkitError, unknown
 from rlkit.runs.loggers import LOGGERS
 
@@ -33,33 +34,32 @@ class App(NamedTuple):
     """A command whose configuration Hydra composes."""
 
     name: str
-    """Name of the application in Hydra."""
+    """What Hydra calls the application."""
     conf: str
-    """Package of the YAML files, of which `config.yaml` is the primary one."""
+    """The package of its YAML files; `config.yaml` is the primary one."""
     config: type[Any]
-    """Dataclass of the composed configuration, which has a field `logger` and a method `validate`."""
+    """What a configuration becomes: a dataclass with a field `logger` and a method `validate`."""
     groups: tuple[str, ...]
-    """Names of the config groups, which are the keys that choose a config by its name."""
+    """The folders of configs: their names as keys choose a config by name. Hydra's own have subfolders too."""
     explanations: Mapping[str, str] = {}
-    """Messages that replace an error of Hydra's, by a text that occurs in the error."""
+    """What to say instead of an error of Hydra's in which the key occurs."""
 
 
 class Job(NamedTuple):
-    """A run that is ready to be started: its configuration and its folder."""
+    """All that a run is started with."""
 
     config: Any
     run_dir: Path
     hydra_files: dict[str, str]
-    """Contents of the files in the run folder's .hydra/, by file name."""
+    """What goes into the run folder's .hydra/, by file name."""
 
 
 def run(
     app: App, overrides: Sequence[str], start: Callable[[Job], None], fail: Callable[[RlkitError], NoReturn]
 ) -> None:
-    """Starts the run that the command line describes, or with `-m` all runs of its sweep.
+    """Starts the run that the command line describes, or with `-m` those that it sweeps over.
 
-    A mistake is raised as an RlkitError, except in a single run that Hydra's own launcher has started: that one is
-    ended by `fail`, which reports the error and exits.
+    `fail` ends a run of Hydra's own launcher; elsewhere a mistake is raised as an RlkitError.
     """
     arguments = list(overrides)
     parsed, rest = get_args_parser().parse_known_args(arguments)
@@ -67,38 +67,35 @@ def run(
         raise RlkitError(f"cannot read '{rest[0]}': expected key=value, and options such as -m before or after these")
     for_hydra = [argument for argument in arguments if argument.lstrip("+~").startswith("hydra")]
     if parsed.overrides == arguments and all(argument.startswith("hydra.run.dir=") for argument in for_hydra):
-        start(compose_job(app, arguments))  # Hydra's launcher would compose the configuration three times over
+        start(compose_job(app, arguments))  # one run like most, which Hydra's launcher would compose three times over
         return
     check_choices(app, parsed.overrides)
 
     def task(composed: DictConfig) -> None:
-        """Runs one of Hydra's jobs in the folder that Hydra has made for it."""
+        """One of Hydra's jobs: a run in the folder that Hydra has made for it."""
         hydra_config: Any = HydraConfig.instance().cfg
         run_dir = Path(hydra_config.hydra.runtime.output_dir)
         try:
             start(make_job(app, composed, hydra_config, run_dir))
         except RlkitError as error:
             if hydra_config.hydra.mode == RunMode.MULTIRUN:
-                raise  # Hydra goes on with the other jobs, and raises this error at the end
+                raise  # Hydra goes on with the other jobs, and raises it at the end
             fail(error)
         finally:
             _remove_empty(run_dir)
 
-    # With HYDRA_FULL_ERROR, Hydra raises errors instead of printing them itself, so that they can be made readable.
+    # With HYDRA_FULL_ERROR, Hydra raises errors instead of printing them in its own words.
     with env_override({"HYDRA_FULL_ERROR": "1"}), readable_errors(app):
         hydra.main(version_base="1.3", config_path=f"pkg://{app.conf}", config_name="config")(task)()
 
 
 def compose_job(app: App, overrides: Sequence[str]) -> Job:
-    """Makes the job of a single run from its overrides; raises RlkitError for any mistake in them."""
+    """The run that the command line starts; raises RlkitError for any mistake in the overrides."""
     return make_job(app, *compose(app, overrides))
 
 
 def compose(app: App, overrides: Sequence[str]) -> tuple[DictConfig, DictConfig, Path]:
-    """Returns the configuration that the overrides describe, Hydra's own configuration, and the run folder.
-
-    Raises RlkitError for a mistake in the overrides.
-    """
+    """The configuration that the command line describes, Hydra's own, and the run folder; RlkitError for a mistake."""
     check_choices(app, overrides)
     outer = GlobalHydra.instance().hydra  # set where this is called inside another Hydra application
     GlobalHydra.instance().clear()
@@ -116,7 +113,7 @@ def compose(app: App, overrides: Sequence[str]) -> tuple[DictConfig, DictConfig,
 
 
 def make_job(app: App, composed: DictConfig, hydra_config: DictConfig, run_dir: Path) -> Job:
-    """Makes the job of the run that a composed configuration describes; raises RlkitError for values that cannot work.
+    """The run that a composed configuration describes; raises RlkitError where its values cannot work.
 
     `hydra_config` holds Hydra's own configuration under the key `hydra`.
     """
@@ -135,7 +132,7 @@ def make_job(app: App, composed: DictConfig, hydra_config: DictConfig, run_dir: 
 
 
 def refuse_undeclared(config: Any, prefix: str = "") -> None:
-    """Raises RlkitError for a key that Hydra's `+key=value` added although no dataclass has such a field."""
+    """Raises RlkitError for what Hydra's `+key=value` put where the dataclasses have no field."""
     declared = [prefix + field.name for field in dataclasses.fields(config)]
     for name, value in vars(config).items():
         if prefix + name not in declared:
@@ -159,7 +156,7 @@ def _unused_logger(name: str) -> RlkitError:
 
 @contextmanager
 def readable_errors(app: App) -> Iterator[None]:
-    """Turns errors of Hydra and OmegaConf into RlkitErrors of one line."""
+    """Turns the errors of Hydra and OmegaConf into RlkitErrors."""
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
@@ -167,7 +164,7 @@ def readable_errors(app: App) -> Iterator[None]:
 
 
 def check_choices(app: App, overrides: Sequence[str]) -> None:
-    """Raises RlkitError for a group's choice that is no name, because Hydra's own error does not name the override."""
+    """Raises RlkitError where a group's choice is not a name: what Hydra says about it does not name the override."""
     with readable_errors(app):
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     for override in parsed:
@@ -183,7 +180,7 @@ def check_choices(app: App, overrides: Sequence[str]) -> None:
 def _readable(app: App, error: Exception) -> RlkitError:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        # Hydra leaves out the options if a list was given, as in logger=[…].
+        # Hydra leaves out the options where a list was given: logger=[…]
         return unknown(group, name, error.options or (LOGGERS if group == "logger" else ()))
     if isinstance(error, OverrideParseException):
         return RlkitError(f"cannot read '{error.override}': expected key=value, with quotes around special characters")
@@ -215,7 +212,7 @@ def _dotted_keys(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
 
 def _remove_empty(run_dir: Path) -> None:
     """Removes the run folder if nothing was written to it, and then its empty parents below the working directory."""
-    with contextlib.suppress(OSError):  # raised for the first folder that is not empty, where the removal ends
+    with contextlib.suppress(OSError):  # not empty
         run_dir.rmdir()
         for parent in run_dir.parents:
             if Path.cwd() in parent.parents:
@@ -223,20 +220,23 @@ def _remove_empty(run_dir: Path) -> None:
 
 
 def override(key: str, value: Any) -> str:
-    """Returns `key=value` as it is written on the command line; raises RlkitError for a value that cannot be."""
+    """`key=value` as it is written on the command line; raises RlkitError for a value that cannot be."""
     return f"{key}={_literal(key, value)}"
 
 
 def _literal(key: str, value: Any) -> str:
-    """Returns `value` as it is written on the command line; raises RlkitError, which names `key`, if it cannot be."""
+    """`value` as it is written on the command line; raises RlkitError for what cannot be."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, Real):  # includes NumPy's numbers
+    if isinstance(value, Real):  # NumPy's numbers too
         return str(value)
     if isinstance(value, str | Path):
         return QuotedString(str(value), Quote.single).with_quotes()
+    if isinstance(value, type):
+        return _literal(key, dotted_path(key, value))
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{name}:{_literal(key, item)}" for name, item in value.items()) + "}"
+        paths = {name: dotted_path(f"{key}.{name}", item) for name, item in value.items() if isinstance(item, type)}
+        return "{" + ",".join(f"{name}:{_literal(key, item)}" for name, item in {**value, **paths}.items()) + "}"
     if isinstance(value, Sequence):
         return "[" + ",".join(_literal(key, item) for item in value) + "]"
-    raise RlkitError(f"{key}={value!r}: expected None, a bool, a number, a string, or a list or dict of these")
+    raise RlkitError(f"{key}={value!r}: expected None, a bool, a number, a string, a class, or a list or dict of these")

@@ -7,6 +7,7 @@ reference; a test compares the gradients.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -162,12 +163,20 @@ class NumpyEngine:
 
 def unsupported(network: ActorCritic) -> str | None:
     """Why this engine cannot compute a network, or None where it can."""
-    if len(network.cnns):
-        return "the network encodes images"
+    if reason := network.cnns.only_torch or only_torch_activation(network.actor, network.critic):
+        return reason
     if isinstance(network.head, Gaussian) and network.head.state_dependent_std:
         return "the standard deviation depends on the state"
     if next(network.parameters()).is_cuda:
         return "the network is on a GPU"
+    return None
+
+
+def only_torch_activation(*towers: nn.Sequential) -> str | None:
+    """The reason why no engine but torch can compute the activation of MLPs; None where others can."""
+    for layer in itertools.chain(*towers):
+        if not isinstance(layer, nn.Linear | nn.Tanh | nn.ReLU):
+            return f"the activation is {type(layer).__name__}, and not tanh or relu"
     return None
 
 

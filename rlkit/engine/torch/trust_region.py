@@ -29,8 +29,13 @@ def conjugate_gradient(product: Callable[[Tensor], Tensor], b: Tensor, iteration
 
 
 def flat_gradient(output: Tensor, parameters: Sequence[Tensor], *, differentiable: bool = False) -> Tensor:
-    """The derivatives of a number by all parameters, one after the other; keeps the graph for further calls."""
-    gradients = torch.autograd.grad(output, list(parameters), retain_graph=True, create_graph=differentiable)
+    """The derivatives of a number by all parameters, one after the other; keeps the graph for further calls.
+
+    They are zero by parameters that the number does not depend on, as a network of the user's own may have.
+    """
+    gradients = torch.autograd.grad(
+        output, list(parameters), retain_graph=True, create_graph=differentiable, materialize_grads=True
+    )
     return torch.cat([gradient.reshape(-1) for gradient in gradients])
 
 

@@ -1,4 +1,4 @@
-"""Activations by name and initial weights, which several models share."""
+"""What several models share: activations by name, and initial weights."""
 
 from __future__ import annotations
 
@@ -20,22 +20,19 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 def activation(name: str) -> nn.Module:
-    """Makes the activation called `name`; raises RlkitError for an unknown name."""
+    """The activation called `name`; RlkitError for one that does not exist."""
     if name not in ACTIVATIONS:
         raise unknown("activation", name, ACTIVATIONS)
     return ACTIVATIONS[name]()
 
 
 def weighted(network: nn.Module) -> list[nn.Linear | nn.Conv2d]:
-    """Returns the linear and convolutional layers of a network, in order."""
+    """The linear and convolutional layers of a network, in order."""
     return [layer for layer in network.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
 
 
 def init_he(network: nn.Module) -> None:
-    """Draws normal weights of variance 2 / fan-in, with biases 0 (He et al. 2015).
-
-    That keeps the variance of activations through layers with ReLU.
-    """
+    """Normal weights of variance 2 / fan-in, biases 0 (He et al. 2015): keeps the variance through layers with ReLU."""
     for layer in weighted(network):
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         if layer.bias is not None:
@@ -43,10 +40,7 @@ def init_he(network: nn.Module) -> None:
 
 
 def init_xavier(network: nn.Module) -> None:
-    """Draws uniform weights of variance 2 / (fan-in + fan-out), with biases 0 (Glorot & Bengio 2010).
-
-    That suits layers with sigmoid and tanh.
-    """
+    """Uniform weights of variance 2 / (fan-in + fan-out), biases 0 (Glorot & Bengio 2010): for sigmoid and tanh."""
     for layer in weighted(network):
         nn.init.xavier_uniform_(layer.weight)
         if layer.bias is not None:
@@ -54,7 +48,7 @@ def init_xavier(network: nn.Module) -> None:
 
 
 def init_normal(network: nn.Module, std: float) -> None:
-    """Draws normal weights of standard deviation `std`, with biases 0."""
+    """Normal weights of standard deviation `std`, biases 0."""
     for layer in weighted(network):
         nn.init.normal_(layer.weight, std=std)
         if layer.bias is not None:
