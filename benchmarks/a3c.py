@@ -1,12 +1,12 @@
-"""A3C's steps per second by the number of workers, beside Stable-Baselines3's A2C; and what having no lock loses.
+"""A3C's steps per second by the number of workers, beside Stable-Baselines3's A2C, and the updates lost without a lock.
 
     python benchmarks/a3c.py [--repetitions 3] [--seconds 8]
 
-CartPole-v1 as it is, and with a step that takes a millisecond longer (`benchmarks/slow_env.py`), each with 1, 2, 4
-and 8 workers; SB3's A2C with 8 environments; and how many updates are lost when processes do nothing but update. Every
-run is a fresh process with one thread per worker; repetitions are interleaved. A run's rate is summary.json's, from the
-workers' common beginning to their end. Writes results/a3c.json after each run, goes on where it stopped, and then
-results/a3c.md.
+The environments are CartPole-v1 as it is, and with a step that takes a millisecond longer (`benchmarks/slow_env.py`),
+each with 1, 2, 4 and 8 workers. SB3's A2C has 8 environments. The share of lost updates is measured with processes that
+do nothing but update. Every run is a fresh process with one thread per worker; repetitions are interleaved. A run's
+rate is summary.json's, from the common start of its workers to their end. Writes results/a3c.json after each run, so
+that the command can be stopped and continued, and in the end results/a3c.md.
 """
 
 from __future__ import annotations
@@ -27,13 +27,16 @@ from throughput import HERE, ONE_THREAD, machine
 WORKERS = (1, 2, 4, 8)
 ENVS = {"CartPole-v1": "CartPole-v1", "CartPole-v1, 1 ms per step": "slow_env:SlowCartPole-v1"}
 RATE = {"CartPole-v1": 15_000, "CartPole-v1, 1 ms per step": 900}
-"""Steps per second and worker to reckon with, so that runs take about as long."""
+"""Rough steps per second of one worker, by which the lengths of runs are chosen so that all take about as long."""
 ENVS_PER_WORKER = (1, 4)
-PUSHES, SIZE = 50_000, 9_155  # parameters of two networks of 64 and 64 units for CartPole
+PUSHES = 50_000
+"""Updates of each process in the measurement of lost updates."""
+SIZE = 9_155
+"""Number of parameters of two networks with layers of 64 and 64 units for CartPole."""
 
 
 def main() -> None:
-    """Runs what has not been run, and writes the table."""
+    """Runs all measurements that are missing, and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=3, help="of every run (default 3)")
     parser.add_argument("--seconds", type=float, default=8, help="that a run takes, about (default 8)")
@@ -55,7 +58,7 @@ def main() -> None:
 
 
 def jobs(seconds: float) -> dict[str, Any]:
-    """What there is to measure, by name."""
+    """Returns the measurements by name."""
     found: dict[str, Any] = {}
     for env in ENVS:
         for num_envs in ENVS_PER_WORKER if env == "CartPole-v1" else (1,):
@@ -68,7 +71,7 @@ def jobs(seconds: float) -> dict[str, Any]:
 
 
 def a3c(env: str, num_envs: int, workers: int, seconds: float) -> dict[str, Any]:
-    """Steps per second of a run by the command line, CSV log and evaluations included."""
+    """Measures the steps per second of a run by the command line, including its CSV log and evaluations."""
     parallel = workers if env != "CartPole-v1" else min(workers, os.cpu_count() or 1)
     timesteps = int(seconds * RATE[env] * parallel * (0.4 if num_envs == 1 and env == "CartPole-v1" else 1))
     with tempfile.TemporaryDirectory() as folder:
@@ -80,7 +83,7 @@ def a3c(env: str, num_envs: int, workers: int, seconds: float) -> dict[str, Any]
 
 
 def sb3(timesteps: int) -> dict[str, Any]:
-    """Steps per second of SB3's A2C with 8 environments, its defaults, and a CSV log."""
+    """Measures the steps per second of SB3's A2C with 8 environments, its defaults, and a CSV log."""
     code = f"""
 import tempfile, time, torch
 from stable_baselines3 import A2C
@@ -98,7 +101,7 @@ print(model.num_timesteps / (time.perf_counter() - start))
 
 
 def hogwild() -> dict[str, Any]:
-    """The share of updates that is lost when two processes do nothing but move the same parameters."""
+    """Measures the share of updates that is lost when two processes do nothing but update one set of parameters."""
     import numpy as np
 
     from rlkit.system.processes import SPAWN, SharedArray, run_child
@@ -120,7 +123,7 @@ def hogwild() -> dict[str, Any]:
 
 
 def push(parameters: Any, pipe: Any) -> None:
-    """Adds one to every parameter, time and again, as an optimiser does: from a buffer of its own, in place."""
+    """Adds a buffer of ones to the shared parameters PUSHES times, in place, as an optimiser adds its steps."""
     import numpy as np
 
     shared, buffer = parameters.array, np.ones(SIZE, np.float32)
@@ -131,7 +134,7 @@ def push(parameters: Any, pipe: Any) -> None:
 
 
 def python(*arguments: str) -> str:
-    """What Python prints; ends this program if it fails."""
+    """Runs Python and returns its output; ends this program if it fails."""
     path = os.pathsep.join([str(HERE), str(HERE.parent)])
     command = [sys.executable, *arguments]
     done = subprocess.run(
@@ -143,7 +146,7 @@ def python(*arguments: str) -> str:
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """The medians as a table."""
+    """Returns the medians as a table in Markdown."""
     values: dict[str, list[float]] = {}
     for run in report["runs"]:
         values.setdefault(run["what"], []).append(run.get("steps_per_s", run.get("lost")))

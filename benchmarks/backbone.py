@@ -1,11 +1,11 @@
-"""Whether PPO learns faster through an autoencoder of its environment's frames than through a CNN of its own.
+"""PPO through an autoencoder of its environment's frames, compared with PPO through a CNN of its own.
 
     python benchmarks/backbone.py [--seeds 3] [--way WAY] [--timesteps 40000]
     python benchmarks/backbone.py --table
 
-Trains an autoencoder on 3,000 frames of random play in pixel_reach.py, a board of 6 x 6 cells; then PPO, with the same
-hyperparameters, by each of the ways in WAYS. A run is a row of results/backbone/rows.csv as soon as it has finished,
-so the command can be stopped, and goes on where it stopped. --table writes results/backbone.md.
+Trains an autoencoder on 3,000 frames of random play in pixel_reach.py, a board of 6 x 6 cells, and then PPO with equal
+hyperparameters in each of the ways in WAYS. A run is a row of results/backbone/rows.csv as soon as it has finished, so
+that the command can be stopped and continued. --table writes results/backbone.md.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ COLUMNS = ("way", "seed", "timesteps", "eval_return", "train_return", "cpu_s", "
 
 
 def main() -> None:
-    """Trains what is missing, or writes the table."""
+    """Trains all runs that are missing, or writes the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, …: how many")
     parser.add_argument("--way", choices=WAYS, help="only this one")
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def autoencoder(run_dir: Path, **fields: Any) -> Path:
-    """The run folder of a companion model of the frames, which is trained where there is none."""
+    """Returns the run folder of a companion model of the frames, which is trained unless it is there."""
     summary = run_dir / "summary.json"
     if not summary.exists() or json.loads(summary.read_text())["status"] != "finished":
         shutil.rmtree(run_dir, ignore_errors=True)
@@ -87,7 +87,7 @@ def autoencoder(run_dir: Path, **fields: Any) -> Path:
 
 
 def train(way: str, seed: int, timesteps: int, folders: dict[str, Path], run_dir: Path) -> dict[str, Any]:
-    """One run of PPO as a row."""
+    """Trains PPO once and returns the run as a row."""
     run, fields = WAYS[way]
     settings = {**PPO, **fields, "total_timesteps": timesteps, "eval_interval": 0, "final_eval_episodes": EPISODES}
     if run:
@@ -112,7 +112,7 @@ def train(way: str, seed: int, timesteps: int, folders: dict[str, Path], run_dir
 
 
 def read(file: Path) -> list[dict[str, str]]:
-    """All rows so far."""
+    """Returns all rows that have been written so far."""
     if not file.exists():
         return []
     with file.open(newline="") as rows:
@@ -120,7 +120,7 @@ def read(file: Path) -> list[dict[str, str]]:
 
 
 def table(rows: list[dict[str, str]]) -> str:
-    """Means over seeds, in Markdown."""
+    """Returns means over seeds as a table in Markdown."""
     lines = [
         "PPO on `pixel_reach.py`, where the best policy's return is 0.92 and standing still -0.6: mean over seeds,",
         "with a bootstrap 95 % interval, of the final policy's most likely actions over 200 episodes, and of all",

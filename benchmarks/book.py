@@ -4,9 +4,9 @@
     python benchmarks/book.py --plot
 
 Trains each missing seed by the ordinary command, `python -m rlkit experiment=… seed=…`, and evaluates the final policy
-over 100 episodes. Each finished run is a row of results/book/<name>.csv at once: how it ended, and the mean return of
-each fiftieth of its training episodes, under the number of that part's last episode. --plot turns the rows into
-results/book.md and results/book.svg.
+over 100 episodes. Each finished run is at once a row of results/book/<name>.csv, with its results and its learning
+curve: the mean return of each fiftieth of its training episodes, in a column named by that part's last episode. --plot
+turns the rows into results/book.md and results/book.svg.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from learning import COLUMNS, finished_seeds, interval, read_rows, run_rlkit, wr
 
 HERE = Path(__file__).resolve().parent
 PARTS = 50
-"""Points of a learning curve."""
+"""Number of points of a learning curve."""
 SOLVED = 475
 """Gymnasium's reward threshold of CartPole-v1."""
 
 
 class Experiment(NamedTuple):
-    """A preset, and what is overridden of it."""
+    """One of the book's experiments: a preset, with an override."""
 
     name: str
     preset: str
@@ -38,20 +38,20 @@ class Experiment(NamedTuple):
     title: str
     override: str = ""
     label: str | None = None
-    """Where a panel of the plot has more than one curve."""
+    """Label of the curve, in a panel of the plot that has more than one."""
 
     def csv_file(self, results: Path) -> Path:
-        """Its rows."""
+        """Returns the file with the experiment's rows."""
         return results / "book" / f"{self.name}.csv"
 
     @property
     def grid(self) -> list[int]:
-        """The last episode of each part of the learning curve."""
+        """Last episode of each part of the learning curve."""
         return [self.episodes * part // PARTS for part in range(1, PARTS + 1)]
 
     @property
     def arguments(self) -> list[str]:
-        """For rlkit, all but the seed."""
+        """Arguments of rlkit's command, all but the seed."""
         return [argument for argument in (f"experiment={self.preset}", self.override) if argument]
 
 
@@ -63,13 +63,13 @@ EXPERIMENTS = [
         label="a gradient step per episode",
     ),
     Experiment("book_ppo2", "book_ppo2", 500, "PPO2"),
-    # The book's 10,000 episodes would take ten seeds more than an hour.
+    # Ten seeds of the book's 10,000 episodes would take more than an hour.
     Experiment("book_dqn", "book_dqn", 2000, "DQN", override="total_episodes=2000"),
 ]
 
 
 def main() -> None:
-    """Trains what is missing, or writes the table and the plot."""
+    """Trains all runs that are missing, or writes the table and the plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--name", choices=[experiment.name for experiment in EXPERIMENTS], help="only this one")
     parser.add_argument("--seeds", type=int, default=10, help="seeds 0, 1, …: how many (default 10)")
@@ -93,7 +93,7 @@ def main() -> None:
 
 
 def train(experiment: Experiment, seed: int, overrides: list[str], results: Path) -> bool:
-    """One run, written into its CSV file when it has finished; False if it failed."""
+    """Trains once and writes the run into its CSV file; returns False if it failed."""
     arguments = [*experiment.arguments, f"seed={seed}", "final_eval_episodes=100", *overrides]
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder) / "run"
@@ -108,10 +108,10 @@ def train(experiment: Experiment, seed: int, overrides: list[str], results: Path
 
 
 def resampled(rows: list[dict[str, str]], grid: list[int]) -> list[float]:
-    """The mean return of the episodes up to each number of `grid`, from the number before it on.
+    """Returns the mean return of each part of the training episodes; `grid` has the last episode of each part.
 
-    Each row of metrics.csv has the mean return of the episodes since the row before. Their sum so far is exact at the
-    rows, and taken to grow evenly between them. Parts that the run did not reach are NaN.
+    Each row of metrics.csv has the mean return of the episodes since the row before. Their sum is exact at the rows,
+    and is interpolated linearly between them. Parts that the run did not reach are NaN.
     """
     episodes, sums = [0.0], [0.0]
     for row in rows:
@@ -125,13 +125,13 @@ def resampled(rows: list[dict[str, str]], grid: list[int]) -> list[float]:
 
 
 def curves(experiment: Experiment, results: Path) -> Any:
-    """The learning curves of all seeds: (seeds, points)."""
+    """Returns the learning curves of all seeds: (seeds, points)."""
     rows = read_rows(experiment.csv_file(results))
     return np.array([[float(row[str(episode)]) for episode in experiment.grid] for row in rows])
 
 
 def table(results: Path) -> str:
-    """All that has been trained, in Markdown."""
+    """Returns the results of all runs so far as a table in Markdown."""
     lines = [
         "Return of the final policy over 100 episodes of CartPole-v1, without exploration: mean over seeds, with a",
         "bootstrap 95 % interval over seeds, and the lowest and highest seed. Solved: seeds whose return is at least",
@@ -157,7 +157,7 @@ def table(results: Path) -> str:
 
 
 def plot(results: Path) -> None:
-    """The learning curves of all that has been trained: the mean over seeds, its interval, and each seed."""
+    """Draws the learning curves of all runs so far: the mean over seeds, its interval, and each seed."""
     import matplotlib as mpl
     from matplotlib import pyplot as plt
 
@@ -169,7 +169,7 @@ def plot(results: Path) -> None:
         if not read_rows(experiment.csv_file(results)):
             continue
         panel, returns = panels[titles.index(experiment.title)], curves(experiment, results)
-        reached = np.isfinite(returns).all(0)  # by every seed: all of it, unless the budget was cut
+        reached = np.isfinite(returns).all(0)  # by every seed; these are all points, unless the budget was cut
         grid, returns = np.array(experiment.grid)[reached], returns[:, reached]
         (line,) = panel.plot(grid, returns.mean(0), linewidth=2, label=experiment.label)
         panel.plot(grid, returns.T, color=line.get_color(), linewidth=0.5, alpha=0.25)

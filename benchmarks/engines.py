@@ -1,12 +1,12 @@
-"""The engines beside each other: microseconds per gradient step and per action, and what is left of it in whole runs.
+"""The engines compared: microseconds per gradient step and per action, and the speed of whole runs.
 
     python benchmarks/engines.py [--repetitions 5] [--scale 1.0] [--engines torch compile numpy native]
 
-First table: one process and one thread, in which the engines take turns; a gradient step takes a minibatch from a
-rollout and leaves the parameters moved, metrics included; acting is from features to the distribution's parameters, or
-action values, of eight observations (of one for DQN). Second table: `python -m rlkit` with the tuned values, a fresh
-process for each run, in turn; the training loop with everything in it, evaluations and checkpoints too. All times are
-CPU times. Writes results/engines.json and .md.
+For the first table, the engines take turns in one process with one thread. A gradient step takes a minibatch from a
+rollout and updates the parameters, including its metrics. Acting goes from the features of eight observations (one for
+DQN) to the distribution's parameters or the action values. The second table is about `python -m rlkit` with the tuned
+values, in a fresh process for each run, in turn: it times the training loop with everything in it, including
+evaluations and checkpoints. All times are CPU times. Writes results/engines.json and .md.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ HERE = Path(__file__).resolve().parent
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 ENGINES = ("torch", "compile", "numpy", "native")
 ANALYTIC = ENGINES[2:]
-"""Those of the second table, if they are there."""
+"""Engines that the second table compares with torch, if they are available."""
 RUNS = {"ppo": 50_000, "a2c": 50_000, "dqn": 10_000}
 """Agents and timesteps of the second table, on CartPole-v1."""
 
 
 class Work(NamedTuple):
-    """One line of the first table: what is computed, and by each engine the calls that are timed."""
+    """One line of the first table, with the calls that are timed for each engine."""
 
     title: str
     step: dict[str, Callable[[], Any]]
@@ -44,7 +44,7 @@ class Work(NamedTuple):
 
 
 def main() -> None:
-    """Runs the benchmark."""
+    """Runs the benchmark and writes its results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=5, help="of each measurement (default 5)")
     parser.add_argument("--scale", type=float, default=1.0, help="of the runs' timesteps (default 1.0)")
@@ -56,7 +56,7 @@ def main() -> None:
     if given.one_run:
         print(json.dumps(timed_run(*given.one_run)))
         return
-    os.environ |= ONE_THREAD  # before NumPy and torch are imported
+    os.environ |= ONE_THREAD  # takes effect because NumPy and torch are imported later
     engines = available(given.engines)
     steps = timed_steps(engines, given.repetitions)
     runs = timed_runs(engines, given.agents, given.repetitions, given.scale)
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def available(asked: list[str]) -> tuple[str, ...]:
-    """Those of the engines that are there."""
+    """Returns the engines among `asked` that are available here."""
     from rlkit.engine.native import c_primitives as native
 
     if native.missing:
@@ -84,9 +84,10 @@ def available(asked: list[str]) -> tuple[str, ...]:
 
 
 def works(engines: tuple[str, ...]) -> list[Work]:
-    """PPO and A2C on CartPole with two layers of 64, DQN with two of 256: RL Zoo's.
+    """Returns the lines of the first table: PPO and A2C on CartPole with two layers of 64, DQN with two of 256.
 
-    DQN a second time with a layer as it soon is in training.
+    These are RL Zoo's sizes. DQN is timed once more with a layer in which many units are off, as they soon are in
+    training.
     """
     import numpy as np
     import torch
@@ -131,7 +132,7 @@ def works(engines: tuple[str, ...]) -> list[Work]:
         for name in engines:
             network, _ = make_q_network(observations, 2, config, seed, "cpu", "none")
             with torch.no_grad():
-                network.get_parameter("body.2.bias")[:off] -= 100  # these units of the second layer are off in all rows
+                network.get_parameter("body.2.bias")[:off] -= 100  # these units of layer 2 are off in all rows
             engine, _ = make_q_engine(
                 network, name, dqn_loss, dqn_gradient, max_grad_norm=10.0, optimizer="adam", eps=1e-8
             )
@@ -151,7 +152,7 @@ def works(engines: tuple[str, ...]) -> list[Work]:
 
 
 def timed_steps(engines: tuple[str, ...], repetitions: int) -> dict[str, Any]:
-    """By work and engine, CPU microseconds per gradient step and per act: one number per repetition."""
+    """Measures CPU microseconds per gradient step and per action, by work and engine: one number per repetition."""
     import torch
 
     torch.set_num_threads(1)
@@ -169,7 +170,7 @@ def timed_steps(engines: tuple[str, ...], repetitions: int) -> dict[str, Any]:
 
 
 def microseconds(call: Callable[[], Any], seconds: float = 0.2) -> float:
-    """CPU time of one call, from as many as fit into so many seconds."""
+    """Measures the CPU time of one call, in microseconds, as a mean over all calls within `seconds`."""
     count, start = 0, time.process_time()
     while time.process_time() - start < seconds:
         for _ in range(10):
@@ -179,7 +180,7 @@ def microseconds(call: Callable[[], Any], seconds: float = 0.2) -> float:
 
 
 def timed_runs(engines: tuple[str, ...], agents: list[str], repetitions: int, scale: float) -> dict[str, Any]:
-    """By agent and engine, timesteps per CPU second of training, and final returns: one number per repetition."""
+    """Measures timesteps per CPU second of training, and final returns, by agent and engine: one per repetition."""
     names = [name for name in engines if name in ANALYTIC]
     found: dict[str, Any] = {
         agent: {key: {name: [] for name in names} for key in ("steps_per_cpu_s", "eval_return")} for agent in agents
@@ -200,7 +201,7 @@ def timed_runs(engines: tuple[str, ...], agents: list[str], repetitions: int, sc
 
 
 def timed_run(agent: str, engine: str, timesteps: str, seed: str) -> dict[str, float]:
-    """One run by rlkit's command line, with a clock around its training loop."""
+    """Measures one run by rlkit's command line, with a clock around its training loop."""
     from rlkit import trainer
     from rlkit.cli import main as cli
 
@@ -225,7 +226,7 @@ def timed_run(agent: str, engine: str, timesteps: str, seed: str) -> dict[str, f
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """Both tables, with the command and the machine."""
+    """Returns both tables in Markdown, with the command and the machine."""
     versions = report["versions"]
     lines = [
         f"`{report['command']}`, on {report['machine']}; Python {versions['python']}, torch {versions['torch']}, "
@@ -244,7 +245,7 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def row(title: str, found: dict[str, list[float]], engines: tuple[str, ...], digits: int, less_is_better: bool) -> str:
-    """One line of a table; engines that are not there leave their cells empty."""
+    """Returns one line of a table; the cells of engines that are not available are empty."""
     cells = [
         f"{median(found[name]):,.{digits}f} ({min(found[name]):,.{digits}f} – {max(found[name]):,.{digits}f})"
         if name in found
@@ -259,7 +260,7 @@ def row(title: str, found: dict[str, list[float]], engines: tuple[str, ...], dig
 
 
 def machine() -> str:
-    """The processor's name and the number of cores."""
+    """Returns the processor's name and the number of cores."""
     cpuinfo = Path("/proc/cpuinfo")
     names = [line for line in cpuinfo.read_text().splitlines() if "model name" in line] if cpuinfo.exists() else []
     name = names[0].partition(": ")[2] if names else platform.processor() or platform.machine()

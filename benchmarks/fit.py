@@ -2,11 +2,11 @@
 
     python benchmarks/fit.py [--repetitions 7] [--samples 12800]
 
-Epochs of all in turn, in one process and one thread, with the same network, optimiser, batches and preparation of the
-images; what is measured is the processor's time. The loop by hand does nothing else: no metrics, no check of the loss.
-It is measured twice: with the channels of images and filters last in memory, as `fit` has them, and as torch has them
-by itself. DataLoader is the latter with torch's own loader.
-The images are random, which makes no difference to the time. Writes results/fit.json.
+All loops train an epoch in turn, in one process with one thread, with equal networks, optimisers, batches and
+preparation of the images. CPU time is measured. The loop by hand has no metrics and no check of the loss. It is
+measured twice: with the channels of images and filters last in memory, as `fit` has them, and in torch's default
+layout. DataLoader is the second of these with torch's own loader. The images are random, which makes no difference to
+the time. Writes results/fit.json.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MEAN, STD = 0.1307, 0.3081
 
 
 def main() -> None:
-    """Measures, prints and writes."""
+    """Measures all loops, and prints and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=7, help="epochs of each (default 7)")
     parser.add_argument("--samples", type=int, default=12_800, help="images of an epoch (default 12,800)")
@@ -52,7 +52,7 @@ def main() -> None:
         "DataLoader": by_loader(images, labels),
     }
     for epoch in loops.values():
-        epoch()  # warm
+        epoch()  # the first epoch warms up, and is not measured
     times: dict[str, list[float]] = {name: [] for name in loops}
     for _ in range(given.repetitions):
         for name, epoch in loops.items():
@@ -81,18 +81,18 @@ def main() -> None:
 
 
 def network() -> nn.Module:
-    """The same for all."""
+    """Makes the network that all loops train, with equal initial weights."""
     torch.manual_seed(0)
     return make_model("lenet")
 
 
 def prepared(images: Tensor) -> Tensor:
-    """Bytes as whitened floats."""
+    """Returns bytes as standardised floats."""
     return (images.float() / 255 - MEAN) / STD
 
 
 def by_hand(images: Tensor, labels: Tensor, memory_format: torch.memory_format) -> Callable[[], None]:
-    """As short as such a loop can be."""
+    """Returns a function that trains an epoch in a loop by hand, as short as such a loop can be."""
     model, loss_of = network().to(memory_format=memory_format), nn.CrossEntropyLoss()  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
 
@@ -108,7 +108,7 @@ def by_hand(images: Tensor, labels: Tensor, memory_format: torch.memory_format) 
 
 
 def by_loader(images: Tensor, labels: Tensor) -> Callable[[], None]:
-    """With torch's DataLoader, in this process."""
+    """Returns a function that trains an epoch with torch's DataLoader, which loads in this process."""
     model, loss_of = network(), nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     loader = DataLoader(TensorDataset(images, labels), BATCH, shuffle=True)
@@ -124,7 +124,7 @@ def by_loader(images: Tensor, labels: Tensor) -> Callable[[], None]:
 
 
 def by_fit(images: Tensor, labels: Tensor) -> Callable[[], None]:
-    """With loss and accuracy of every step, a check for NaN, and a row of metrics at the end."""
+    """Returns a function that trains an epoch like `fit`, with metrics of every step and a check for NaN."""
     samples = TensorSamples(images, labels)
     data = Data(samples, None, samples, input_shape=(1, 28, 28), num_outputs=10)
     config = FitConfig(epochs=1_000_000, batch_size=BATCH, checkpoint_interval=0)

@@ -2,11 +2,11 @@
 
     python benchmarks/gpu.py [--device auto] [--repetitions 3] [--timesteps 8192] [--only steps runs] [--act-compiled]
 
-`runs`: the systems take turns, each run in a fresh process with one torch thread, with the same hyperparameters on
-random frames (random_frames.py), and without evaluations, since there is nothing to learn. The training loop is
-measured, everything else in it included: on a GPU by the clock, on a CPU in CPU seconds, as other work may run beside
-it. `steps`: single gradient steps and acts of rlkit's engines; `--act-compiled` compiles acting on a CPU as well, where
-it is otherwise left as it is. Writes results/gpu_<device>.json and .md.
+For `runs`, the systems take turns, each run in a fresh process with one torch thread. All have equal hyperparameters on
+random frames (random_frames.py), and no evaluations, since there is nothing to learn. The whole training loop is
+measured: on a GPU by the clock, on a CPU in CPU seconds, as other work may run beside it. For `steps`, single gradient
+steps and actions of rlkit's engines are measured; `--act-compiled` compiles acting on a CPU too, where it usually is
+not. Writes results/gpu_<device>.json and .md.
 """
 
 from __future__ import annotations
@@ -33,14 +33,16 @@ from workloads import Workload
 
 HERE = Path(__file__).resolve().parent
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-GOAL = 6  # times SB3's steps per second, on a GPU
+GOAL = 6
+"""Ratio to SB3's steps per second that rlkit should reach on a GPU."""
 SETTINGS = {
     "float32": ["network.amp=off"],
     "bfloat16": ["network.amp=bfloat16"],
     "compile, float32": ["compute=compile", "network.amp=off"],
     "compile, bfloat16": ["compute=compile", "network.amp=bfloat16"],
 }
-"""What rlkit is measured with. Compiling takes longer than a run on a CPU: there it is left out unless asked for."""
+"""Settings that rlkit is measured with. On a CPU, those that compile are left out unless asked for, because compiling
+takes longer than a run there."""
 WORKS = {
     "ppo": Workload(
         "PPO, 8 environments, rollouts of 1,024 frames, 4 epochs of minibatches of 256",
@@ -91,7 +93,7 @@ WORKS = {
 
 
 def main() -> None:
-    """Runs the benchmark, or one measurement of it."""
+    """Runs the benchmark, or a single measurement of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is")
     parser.add_argument("--repetitions", type=int, default=3, help="of each measurement (default 3)")
@@ -147,7 +149,7 @@ def main() -> None:
 
 
 def in_a_process(*arguments: str) -> dict[str, Any]:
-    """One measurement, in a process of its own."""
+    """Makes one measurement in a process of its own."""
     command = [sys.executable, __file__, "--one", *arguments]
     env = os.environ | ONE_THREAD | {"PYTHONPATH": f"{HERE}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
@@ -158,7 +160,7 @@ def in_a_process(*arguments: str) -> dict[str, Any]:
 
 
 def one_run(work: str, system: str, device: str, timesteps: str, seed: str) -> dict[str, float]:
-    """A training run's steps per second, and its gradient steps."""
+    """Measures the steps per second of a training run, and counts its gradient steps."""
     workload, clock = WORKS[work], Clock()
     train = train_sb3 if system == "sb3" else train_rlkit
     with tempfile.TemporaryDirectory() as folder:
@@ -170,7 +172,7 @@ def one_run(work: str, system: str, device: str, timesteps: str, seed: str) -> d
 def train_rlkit(
     workload: Workload, setting: str, device: str, timesteps: int, seed: int, folder: Path, clock: Clock
 ) -> tuple[int, int]:
-    """`python -m rlkit`; returns timesteps and gradient steps."""
+    """Trains by `python -m rlkit`; returns timesteps and gradient steps."""
     from rlkit import trainer
     from rlkit.cli import main as cli
 
@@ -197,7 +199,7 @@ def train_rlkit(
 def train_sb3(
     workload: Workload, system: str, device: str, timesteps: int, seed: int, folder: Path, clock: Clock
 ) -> tuple[int, int]:
-    """SB3's agent of the same name, with its CnnPolicy: the same network."""
+    """Trains SB3's agent with its CnnPolicy, which has an equal network; returns timesteps and gradient steps."""
     import stable_baselines3
     import torch
     from stable_baselines3.common.env_util import make_vec_env
@@ -220,7 +222,7 @@ def train_sb3(
 
 
 def one_setting(setting: str, device: str, acts_compiled: str = "") -> dict[str, float]:
-    """Milliseconds of single gradient steps and acts: of the clock on a GPU, of the CPU without one."""
+    """Measures milliseconds of single gradient steps and actions: by the clock on a GPU, of CPU time without one."""
     import numpy as np
     import torch
     from gymnasium import spaces
@@ -279,7 +281,7 @@ def one_setting(setting: str, device: str, acts_compiled: str = "") -> dict[str,
 
 
 def fill(buffer: Any, frames: Any) -> None:
-    """Adds an episode of stacked frames that does not end."""
+    """Fills the buffer with stacked frames of an episode that does not end."""
     import numpy as np
 
     from rlkit.buffers.transition import Transition
@@ -291,7 +293,10 @@ def fill(buffer: Any, frames: Any) -> None:
 
 
 def milliseconds(call: Callable[[], Any], device: str, first: int, seconds: float = 1.5) -> float:
-    """Of one call, from as many as fit into so many seconds after the `first` ones, which may have to be compiled."""
+    """Measures the milliseconds of one call, as a mean over all calls within `seconds`.
+
+    The `first` calls are left out, because they may have to compile.
+    """
     clock = time.perf_counter if device == "cuda" else time.process_time
     for _ in range(first):
         call()
@@ -305,7 +310,7 @@ def milliseconds(call: Callable[[], Any], device: str, first: int, seconds: floa
 
 
 def synchronize(device: str) -> None:
-    """Waits for what a GPU still has to do."""
+    """Waits until a GPU has done all its work."""
     if device == "cuda":
         import torch
 
@@ -313,7 +318,7 @@ def synchronize(device: str) -> None:
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """Both tables, with the command and the machine."""
+    """Returns both tables in Markdown, with the command and the machine."""
     versions, unit = report["versions"], "" if report["device"] == "cuda" else "CPU "
     lines = [
         f"`{report['command']}`, on {report['machine']}; Python {versions['python']}, torch {versions['torch']}, "
@@ -347,7 +352,7 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def processor() -> str:
-    """Its name, and that one core is used."""
+    """Returns the processor's name, with the remark that one core is used."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]

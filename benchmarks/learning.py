@@ -1,12 +1,12 @@
-"""How well rlkit's agents learn with their tuned values, beside RL Zoo's published returns.
+"""Returns of rlkit's agents with their tuned values, beside RL Zoo's published returns.
 
     python benchmarks/learning.py [--agent ppo] [--env CartPole-v1] [--seeds 10] [--jobs 2]
     python benchmarks/learning.py --table
 
 Trains each missing (agent, env, seed) by the ordinary command, `python -m rlkit agent=… env=… seed=…`, and evaluates
-the final policy over 100 episodes, or 1000 where returns are noisy. Each finished run is a row of
-results/learning/<agent>_<env>.csv at once, so the command can be stopped, and goes on where it stopped. --table turns
-the rows into results/learning.md.
+the final policy over 100 episodes, or 1000 where returns are noisy. Each finished run is at once a row of
+results/learning/<agent>_<env>.csv, so that the command can be stopped and continued. --table turns the rows into
+results/learning.md.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THRE
 
 
 class Task(NamedTuple):
-    """What is trained by default, and what its return is compared with."""
+    """An agent and an environment that are trained by default, and the reference for their return."""
 
     agent: str
     env: str
     seeds: int
     reference: str
-    """RL Zoo's mean return for the same agent (its benchmark.md; one seed each), or what is known of the task."""
+    """RL Zoo's mean return for this agent (its benchmark.md, one seed each), or another known return of the task."""
     episodes: int = 100
-    """Of the final evaluation."""
+    """Number of episodes of the final evaluation."""
 
 
 SUITE = [
@@ -89,7 +89,7 @@ COLUMNS = (
 
 
 def main() -> None:
-    """Trains what is missing, or writes the table."""
+    """Trains all runs that are missing, or writes the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--agent", help="only this agent")
     parser.add_argument("--env", help="only this environment")
@@ -116,7 +116,7 @@ def main() -> None:
 
 
 def train(task: Task, seed: int, overrides: list[str], results: Path) -> bool:
-    """One run, written into its CSV file when it has finished; False if it failed."""
+    """Trains once and writes the run into its CSV file; returns False if it failed."""
     arguments = [f"agent={task.agent}", f"env={task.env}", f"seed={seed}", f"final_eval_episodes={task.episodes}"]
     with tempfile.TemporaryDirectory() as folder:
         summary = run_rlkit([*arguments, *overrides], Path(folder) / "run")
@@ -126,7 +126,7 @@ def train(task: Task, seed: int, overrides: list[str], results: Path) -> bool:
 
 
 def run_rlkit(arguments: list[str], run_dir: Path) -> dict[str, Any] | None:
-    """Trains by the ordinary command, and says how it went; returns summary.json, or None where it failed."""
+    """Trains by the ordinary command and prints its result; returns summary.json, or None if it failed."""
     command = [sys.executable, "-m", "rlkit", *arguments, f"hydra.run.dir={run_dir}"]
     process = subprocess.run(command, env=os.environ | ONE_THREAD, capture_output=True, text=True, check=False)
     if process.returncode != 0:
@@ -142,7 +142,7 @@ LOCK = Lock()
 
 
 def write_row(file: Path, row: dict[str, Any], columns: Sequence[str] = COLUMNS) -> None:
-    """Adds the columns of a row, and the header where it is the first."""
+    """Appends a row's values of `columns` to a CSV file, after a header if the file is new."""
     with LOCK:
         file.parent.mkdir(parents=True, exist_ok=True)
         is_new = not file.exists()
@@ -154,12 +154,12 @@ def write_row(file: Path, row: dict[str, Any], columns: Sequence[str] = COLUMNS)
 
 
 def csv_file(results: Path, task: Task) -> Path:
-    """The rows of a task; a slash or colon in the id cannot be part of a file's name."""
+    """Returns the file with a task's rows; slashes and colons in the environment's id are replaced in its name."""
     return results / "learning" / f"{task.agent}_{re.sub(r'[/:]', '-', task.env)}.csv"
 
 
 def read_rows(file: Path) -> list[dict[str, str]]:
-    """The rows of a file, by seed."""
+    """Reads the rows of a file, sorted by seed."""
     if not file.exists():
         return []
     with file.open(newline="") as rows:
@@ -167,12 +167,12 @@ def read_rows(file: Path) -> list[dict[str, str]]:
 
 
 def finished_seeds(file: Path) -> set[int]:
-    """The seeds that need no training any more."""
+    """Returns the seeds that have been trained already."""
     return {int(row["seed"]) for row in read_rows(file)}
 
 
 def interval(returns: list[float]) -> tuple[float, float]:
-    """The bootstrap 95 % interval of the mean over seeds."""
+    """Returns the bootstrap 95 % interval of the mean over seeds."""
     if len(returns) == 1:
         return returns[0], returns[0]
     result = stats.bootstrap((returns,), np.mean, confidence_level=0.95, method="percentile", rng=0)
@@ -180,12 +180,12 @@ def interval(returns: list[float]) -> tuple[float, float]:
 
 
 def rounded(value: float) -> str:
-    """With one digit, or, of the returns between 0 and 1 of FrozenLake, three."""
+    """Returns a return with one decimal, or with three if it is between -1 and 1, like FrozenLake's."""
     return f"{value:.3f}" if 0 < abs(value) < 1 else f"{value:.1f}"
 
 
 def table(results: Path) -> str:
-    """All that has been trained, in Markdown."""
+    """Returns the results of all runs so far as a table in Markdown."""
     lines = [
         "Return of the final policy over 100 episodes (FrozenLake and Taxi: 1000): mean over seeds, with a bootstrap",
         "95 % interval over seeds, and the lowest and highest seed. The reference is, where nothing else is said,",

@@ -1,14 +1,13 @@
-"""Which way of using several processes is fastest for what: the table of docs/distributed.md.
+"""Speeds of the ways to use several processes, on three kinds of task: the table of docs/distributed.md.
 
     python benchmarks/parallel.py [--repetitions 3]
 
-The same algorithm (A2C's update, 8 environments of 5 steps in all, tuned for nothing) in every way that rlkit has, on
-three tasks: a small network and a fast environment; the same with an environment that takes a millisecond longer, and
-mostly waits; and a large network. Runs each missing one in turn by the ordinary command, in fresh processes with one
-thread each, and adds it to results/parallel.json at once, so the command can be stopped, and goes on where it stopped;
-then writes results/parallel.md. A rate is summary.json's: the whole training, without evaluations and without the start
-of the processes.
-Ray is left out where it is not installed, and the table says so.
+One algorithm (A2C's update with 8 environments of 5 steps in all, not tuned) runs in every way that rlkit has, on three
+tasks: a small network with a fast environment, a small network with an environment that waits for a millisecond in
+every step, and a large network. Each missing run is made in turn by the ordinary command, in fresh processes with one
+thread each, and is added to results/parallel.json at once, so that the command can be stopped and continued. In the
+end, results/parallel.md is written. A rate is summary.json's, of the whole training without evaluations and without the
+start of the processes. Ray is left out if it is not installed, and the table says so.
 """
 
 from __future__ import annotations
@@ -28,16 +27,16 @@ from throughput import ONE_THREAD, machine
 
 HERE = Path(__file__).resolve().parent
 NUM_ENVS = 8
-"""Environments in all ways together; a way of two processes has half of them in each."""
+"""Environments of a run, over all its processes."""
 
 
 class Task(NamedTuple):
-    """A column of the table."""
+    """A task, which is a column of the table."""
 
     title: str
     arguments: str
     timesteps: int
-    """That the slowest way takes some ten seconds for."""
+    """Length of the runs, which the slowest way makes in some ten seconds."""
 
 
 TASKS = {
@@ -59,7 +58,7 @@ WAYS = {
 
 
 def main() -> None:
-    """Runs what is missing, and writes the table."""
+    """Makes all runs that are missing, and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=3, help="of every run (default 3)")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder to write to")
@@ -81,12 +80,12 @@ def main() -> None:
 
 
 def has_ray() -> bool:
-    """Whether Ray is installed."""
+    """True if Ray is installed."""
     return importlib.util.find_spec("ray") is not None
 
 
 def timed(task: str, way: str, seed: int) -> dict[str, Any]:
-    """One run's speed; ends this program if it fails."""
+    """Measures the speed of one run; ends this program if it fails."""
     processes, arguments = WAYS[way]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     with tempfile.TemporaryDirectory() as folder:
@@ -106,7 +105,7 @@ def timed(task: str, way: str, seed: int) -> dict[str, Any]:
 
 
 def table(report: dict[str, Any]) -> str:
-    """Medians and ranges as Markdown, and each way's multiple of the first."""
+    """Returns medians and ranges as a table in Markdown, with each way's ratio to the first."""
     lines = [
         f"Steps per second of A2C's update with {NUM_ENVS} environments in all, medians (lowest – highest), and",
         f"multiples of the first row. Written by `python benchmarks/parallel.py` on {report['machine']}.",
@@ -126,7 +125,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def cell(rates: list[float], base: list[float]) -> str:
-    """One way's speed on one task."""
+    """Returns the cell for one way on one task: its median rate, with the ratio to the first way's, `base`."""
     if not rates or not base:
         return "not measured"
     return f"{median(rates):,.0f} ({min(rates):,.0f} – {max(rates):,.0f}), {median(rates) / median(base):.2f} ×"

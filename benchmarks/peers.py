@@ -1,8 +1,9 @@
 """Tianshou's and torchrl's trainers on the workloads of throughput.py, PPO and DQN, as their documentation builds them.
 
 They are not among rlkit's dependencies: `throughput.py --peers-python PATH` takes them from an environment of their
-own, in which rlkit need not be. Both evaluate and save as often as the others do. Tianshou runs without its logger,
-and torchrl's parts (collector, losses, replay buffer) in the plain loop of its own examples, without one too.
+own, in which rlkit need not be installed. Both evaluate and save as often as the other systems do. Both run without a
+logger: Tianshou in its own trainer, and torchrl's parts (collector, losses, replay buffer) in the plain loop of its
+examples.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ EVALUATIONS, EVAL_EPISODES, FINAL_EVAL_EPISODES, EVAL_ENVS = 10, 10, 20, 10
 
 
 def train_tianshou(workload: Workload, run_dir: Path, timesteps: int, seed: int, clock: Any) -> Any:
-    """Tianshou's PPO or DQN, by its trainer; returns timesteps, gradient steps and the final evaluation's return."""
+    """Trains Tianshou's PPO or DQN by its trainer; returns timesteps, gradient steps and the final return."""
     import gymnasium as gym
     import numpy as np
     import torch
@@ -49,7 +50,7 @@ def train_tianshou(workload: Workload, run_dir: Path, timesteps: int, seed: int,
         "activation": {"tanh": nn.Tanh, "relu": nn.ReLU}[workload.activation],
     }
     factory = optim.AdamOptimizerFactory(lr=given["learning_rate"], eps=1e-5 if workload.agent == "ppo" else 1e-8)
-    # The rate falls with each update of PPO, and with each gradient step of DQN.
+    # The learning rate falls with each update of PPO, and with each gradient step of DQN.
     per_fall = collected if workload.agent == "ppo" else collected // given["gradient_steps"]
     factory.with_lr_scheduler_factory(optim.LRSchedulerFactoryLinear(EVALUATIONS, epoch, per_fall))
     spaces = {"action_space": example.action_space, "observation_space": example.observation_space}
@@ -61,7 +62,7 @@ def train_tianshou(workload: Workload, run_dir: Path, timesteps: int, seed: int,
         "batch_size": given["minibatch_size"],
         "save_best_fn": lambda learned: torch.save(learned.state_dict(), run_dir / "best.pt"),
         "verbose": False,
-        "show_progress": False,  # of epochs; updates show theirs all the same
+        "show_progress": False,  # hides the progress of epochs; that of updates cannot be hidden
     }
     if workload.agent == "ppo":
         actor = discrete.DiscreteActor(preprocess_net=net.Net(**sizes), action_shape=actions, softmax_output=False)
@@ -103,7 +104,7 @@ def train_tianshou(workload: Workload, run_dir: Path, timesteps: int, seed: int,
     tester = data.Collector(learner, eval_envs)
     with clock.running():
         collector.reset()
-        if workload.agent == "dqn":  # as many random steps as there are before the first update elsewhere
+        if workload.agent == "dqn":  # as many random steps as the other systems take before their first update
             before = -(-given["learning_starts"] // collected) * collected - collected
             collector.collect(n_step=before, random=True)
         info = learner.run_training(
@@ -118,7 +119,7 @@ def train_tianshou(workload: Workload, run_dir: Path, timesteps: int, seed: int,
 
 
 def train_torchrl(workload: Workload, run_dir: Path, timesteps: int, seed: int, clock: Any) -> Any:
-    """torchrl's collector, losses and replay buffer in a loop; returns what `train_tianshou` does."""
+    """Trains with torchrl's collector, losses and replay buffer in a loop; returns like `train_tianshou`."""
     import torch
     from torch import nn
 
@@ -209,7 +210,7 @@ def train_torchrl(workload: Workload, run_dir: Path, timesteps: int, seed: int, 
         with torch.no_grad(), envs.set_exploration_type(envs.ExplorationType.DETERMINISTIC):
             while len(returns) < episodes:
                 rolled = testing.rollout(500, policy, break_when_any_done=False, break_when_all_done=True)["next"]
-                first = rolled["done"].int().argmax(1, keepdim=True)  # of each environment, its first episode
+                first = rolled["done"].int().argmax(1, keepdim=True)  # the end of each environment's first episode
                 returns += rolled["episode_reward"].gather(1, first).flatten().tolist()
         return sum(returns[:episodes]) / episodes
 
@@ -245,7 +246,7 @@ def train_torchrl(workload: Workload, run_dir: Path, timesteps: int, seed: int, 
 
 
 def epsilon(given: dict[str, Any], progress: float) -> float:
-    """The probability of a random action after a share of the run."""
+    """Returns the probability of a random action after the share `progress` of the run."""
     end: float = given["epsilon_end"]
     fraction: float = given["exploration_fraction"]
     return 1 + min(1, progress / fraction) * (end - 1)

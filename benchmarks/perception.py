@@ -1,11 +1,11 @@
-"""The companion module's recipes on real data: what each reaches, beside the source's figure and a target of ours.
+"""Results of the companion module's recipes on real data, beside the source's figures and targets of ours.
 
     python benchmarks/perception.py data_root=FOLDER [--recipe lenet-mnist] [--seeds 1]
     python benchmarks/perception.py --table
 
 Trains each missing (recipe, seed) by the ordinary command, `python -m rlkit.perception recipe=… seed=…`, one at a time.
-Each finished run is a row of results/perception/<name>.csv at once. What is stopped goes on where it stopped: the run
-folders are in runs/benchmarks/perception. --table turns the rows into results/perception.md.
+Each finished run is at once a row of results/perception/<name>.csv. A run that was stopped is resumed from its folder
+in runs/benchmarks/perception. --table turns the rows into results/perception.md.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ COLUMNS = (
 
 
 class Run(NamedTuple):
-    """A recipe, and what it is measured by."""
+    """A recipe with the metric and the figures that its runs are compared by."""
 
     recipe: str
     seeds: int = 1
     metric: str = "test_accuracy"
     source: str = "–"
-    """What the source texts report."""
+    """Figure that the books and lecture notes report, from which the recipe comes."""
     target: str = "–"
-    """What we want."""
+    """Figure that our run should reach."""
     overrides: tuple[str, ...] = ()
-    """`{seed}` in them becomes the run's, `{runs}` the folder of all."""
+    """Overrides of the command, in which `{seed}` becomes the run's seed and `{runs}` the folder of all runs."""
     label: str = ""
-    """Where a recipe occurs more than once."""
+    """Addition to the name of a run whose recipe occurs more than once."""
 
     @property
     def name(self) -> str:
-        """Of its files."""
+        """Name of the run's files."""
         return f"{self.recipe}-{self.label}" if self.label else self.recipe
 
 
 FASHION, MNIST = (f"task.features_from={{runs}}/{recipe}-seed0" for recipe in ("lenet-fashion", "lenet-mnist"))
-"""The classifiers in whose features generated images are compared: their own recipes' runs."""
+"""Overrides that name the classifiers in whose features generated images are compared, which other runs here train."""
 SMALLER = ("data.limit=10000",)
 BFLOAT16 = ("fit.amp=bfloat16",)
-"""Two to three times as fast on processors that have such arithmetic."""
+"""Overrides for bfloat16, which is two to three times as fast on processors that have such arithmetic."""
 RUNS = [
     Run("lenet-digits", 3),
     Run("imdb-rnn", source="80.1 %", target="80.1 %"),
@@ -71,7 +71,7 @@ RUNS = [
         overrides=("model.channel_divisor=4", *BFLOAT16),
         label="quarter",
     ),
-    # At full width and in float32, 50 epochs take a core 14 hours (VGG-13, 44 samples per second) and 30 (ResNet-18).
+    # At full width and in float32, 50 epochs take one core 14 hours (VGG-13, 44 samples per second) or 30 (ResNet-18).
     Run(
         "vgg13-cifar10",
         source="77.5 % (50 epochs, full width)",
@@ -102,7 +102,7 @@ RUNS = [
     Run("moons-l2", 3),
     Run("sine-polynomial", 1, "test_loss"),
     Run("frames"),
-    # A fortieth of the recipe's steps: 1,000 epochs at a rate of 0.01, one sample at a time, take more than an hour.
+    # A fortieth of the recipe's steps, because its 1,000 epochs of one sample at a time take more than an hour.
     Run(
         "backprop-numpy",
         3,
@@ -110,7 +110,7 @@ RUNS = [
         target="97.67 %",
         overrides=("fit.epochs=40", "fit.learning_rate=0.2", "fit.schedule=linear"),
     ),
-    # Generative models, most of them with fewer images or epochs than their recipes: what two cores can afford.
+    # Generative models, most of them with fewer images or epochs than their recipes, so that two cores can train them.
     Run("ae-fashion", metric="test_mse", overrides=("fit.epochs=20",)),
     Run("denoising-fashion", metric="test_mse", overrides=("fit.epochs=4", "data.limit=12000")),
     Run("adversarial-ae-fashion", metric="test_frechet_distance", overrides=("fit.epochs=12", FASHION)),
@@ -130,7 +130,7 @@ RUNS = [
 
 
 def main() -> None:
-    """Trains what is missing, or writes the table."""
+    """Trains all runs that are missing, or writes the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", action="append", help="only this recipe, or its name with the label; repeatable")
     parser.add_argument("--seeds", type=int, help="seeds 0, 1, …: how many")
@@ -159,7 +159,7 @@ def main() -> None:
 
 
 def train(run: Run, seed: int, overrides: list[str], run_dir: Path) -> dict[str, Any] | None:
-    """Trains, or goes on with a run that was stopped; returns summary.json, or None where it failed."""
+    """Trains, or resumes a run that was stopped; returns summary.json, or None if it failed."""
     own = [override.format(seed=seed, runs=run_dir.parent) for override in run.overrides]
     arguments = [f"recipe={run.recipe}", f"seed={seed}", *own, *overrides, f"hydra.run.dir={run_dir}"]
     if (run_dir / "checkpoints/last/training.safetensors").exists():
@@ -178,13 +178,13 @@ def train(run: Run, seed: int, overrides: list[str], run_dir: Path) -> dict[str,
 
 
 def row(summary: dict[str, Any]) -> dict[str, Any]:
-    """The columns of a run: the results that have no column of their own are together in `other`."""
+    """Returns the columns of a run; results that have no column of their own are together in `other`."""
     others = {key: value for key, value in summary.items() if key.startswith("test_") and key not in COLUMNS}
     return summary | {"other": json.dumps(others) if others else ""}
 
 
 def table(results: Path) -> str:
-    """All that has been trained, in Markdown."""
+    """Returns the results of all runs so far as a table in Markdown."""
     lines = [
         "The model that was best in validation (or the last, where nothing is held out), on the test set: mean over",
         "seeds, lowest and highest. The source's figures are of one run each, chosen on the test set. The seconds are",
@@ -210,12 +210,12 @@ def table(results: Path) -> str:
 
 
 def value(row: dict[str, str], metric: str) -> float:
-    """A result of a row, in a column of its own or among the others."""
+    """Returns a result of a row, from a column of its own or from `other`."""
     return float(row[metric]) if row.get(metric) else float(json.loads(row["other"])[metric])
 
 
 def shown(number: float, metric: str) -> str:
-    """Accuracies in percent, and the metric's name beside anything else."""
+    """Returns an accuracy in percent, and any other number with its metric's name."""
     return f"{number:.2%}".replace("%", " %") if metric == "test_accuracy" else f"{metric[5:]} {number:.4g}"
 
 

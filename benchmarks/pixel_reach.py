@@ -1,4 +1,4 @@
-"""An environment of images for `backbone.py`: walk to the goal, on a board that is seen from above."""
+"""An environment with image observations for `backbone.py`: a board, seen from above, on which one walks to a goal."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from gymnasium import spaces
 
 from rlkit.spaces import Array
 
-CELLS, PIXELS = 6, 6  # a board of 6 x 6 cells, in an image of 36 x 36
+CELLS = 6
+"""Rows and columns of the board."""
+PIXELS = 6
+"""Height and width of a cell in the image, which is thus 36 x 36."""
 MOVES = ((-1, 0), (0, -1), (1, 0), (0, 1))
 FLOOR, WALKER, GOAL = (30, 30, 40), (80, 140, 255), (255, 200, 60)
 
 
 class Reach(gym.Env[Array, np.int64]):
-    """Up, left, down and right for -0.02 each; reaching the goal is worth 1 and ends the episode.
+    """A board on which each move up, left, down or right costs 0.02; reaching the goal gives 1 and ends the episode.
 
-    Both start anywhere. The best policy gets 0.92 in the mean: the goal is 4 steps away.
+    The walker and the goal start in random cells, on average 4 steps apart, so that the best policy's mean return is
+    0.92.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012 (as Gymnasium has it)
@@ -37,13 +41,13 @@ class Reach(gym.Env[Array, np.int64]):
         return self.render(), {}
 
     def step(self, action: np.int64) -> tuple[Array, float, bool, bool, dict[str, Any]]:
-        """Moves by a cell, or not at all at the border."""
+        """Moves the walker by one cell, unless the border is in the way."""
         self.walker = np.clip(self.walker + MOVES[action], 0, CELLS - 1)
         reached = bool((self.walker == self.goal).all())
         return self.render(), float(reached) - 0.02, reached, False, {}
 
     def render(self) -> Array:
-        """(36, 36, 3) bytes."""
+        """Returns an image of the board, (36, 36, 3) bytes."""
         board = np.full((CELLS, CELLS, 3), FLOOR, np.uint8)
         board[tuple(self.goal)] = GOAL
         board[tuple(self.walker)] = WALKER

@@ -1,7 +1,7 @@
-"""Stacks of four random frames of 84 × 84 bytes, which move on by one with each step, for gpu.py.
+"""An environment for gpu.py whose observations are stacks of four random frames of 84 × 84 bytes.
 
-Costs next to nothing to step, and is to networks and buffers what an Atari game is. Its id, in this folder:
-`random_frames:RandomFrames-v0`.
+A step shifts the stack by one frame and costs next to nothing, so that networks and buffers, which get data like an
+Atari game's, make up the time. Its id, in this folder, is `random_frames:RandomFrames-v0`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ STACK, FRAMES = 4, 512
 
 
 class RandomFrames(gym.Env[Any, Any]):
-    """Episodes start anywhere among the frames; the reward is 1 for every sixth action, whatever is seen."""
+    """An environment of random frames, at any of which episodes start; one of six actions has a reward of 1."""
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
 
@@ -27,13 +27,13 @@ class RandomFrames(gym.Env[Any, Any]):
         self._at = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Gymnasium's."""
+        """Starts at a random frame."""
         super().reset(seed=seed)
         self._at = int(self.np_random.integers(FRAMES // 2))
         return self._frames[self._at : self._at + STACK], {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Gymnasium's."""
+        """Shifts the stack by one frame."""
         self._at += 1
         return self._frames[self._at : self._at + STACK], float(action == 0), False, False, {}
 

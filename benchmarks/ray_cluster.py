@@ -1,12 +1,12 @@
-"""A3C on Ray beside A3C in processes: the same three workers on three simulated nodes, or sharing memory.
+"""A3C on Ray beside A3C in processes: three workers on three simulated nodes, or three that share memory.
 
     python benchmarks/ray_cluster.py [--seeds 2]
 
-Starts a Ray cluster of three nodes with a CPU each, all on this machine and on loopback, and runs each missing (case,
-way, seed) in turn by the ordinary command; adds it to results/ray_cluster.json at once, so the command can be stopped,
-and goes on where it stopped; then writes results/ray_cluster.md. A rate is summary.json's: the whole training, without
-the start of the processes. The nodes share the cores of one machine and no network lies between them: it shows what
-messages cost, and not what more machines bring.
+Starts a Ray cluster of three nodes with a CPU each, all on this machine and on loopback. Each missing (case, way, seed)
+is run in turn by the ordinary command and added to results/ray_cluster.json at once, so that the command can be stopped
+and continued. In the end, results/ray_cluster.md is written. A rate is summary.json's, of the whole training without
+the start of the processes. The nodes share the cores of one machine without a network between them, so that the figures
+show the cost of messages, but not the gain of more machines.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NODES = 3
 
 
 class Case(NamedTuple):
-    """One of the table's rows: what it shows, the command's arguments, and the episodes of its final evaluation."""
+    """A row of the table, with the command's arguments and the number of episodes of its final evaluation."""
 
     title: str
     arguments: str
@@ -50,7 +50,7 @@ WAYS = {"processes": "", "ray": "distributed=ray"}
 
 
 def main() -> None:
-    """Runs what is missing, and writes the table."""
+    """Makes all runs that are missing, and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=2, help="runs of each case (default 2)")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder to write to")
@@ -80,8 +80,8 @@ def main() -> None:
 
 @contextmanager
 def cluster() -> Iterator[str]:
-    """The address of a cluster of three nodes with a CPU each, and a head without."""
-    os.environ["RAY_AUTH_MODE"] = "disabled"  # it listens on loopback only
+    """Starts a cluster of three nodes with a CPU each and a head node without, and yields its address."""
+    os.environ["RAY_AUTH_MODE"] = "disabled"  # the cluster listens on loopback only
     from ray.cluster_utils import Cluster
 
     os.makedirs("/tmp/ray", exist_ok=True)  # where the cluster writes its address
@@ -99,7 +99,7 @@ def cluster() -> Iterator[str]:
 
 
 def timed(case: str, way: str, seed: int, address: str, overrides: list[str]) -> dict[str, Any]:
-    """One run: its speed, its final return, and the load that the machine had before it."""
+    """Makes one run; returns its speed, its final return, and the load of the machine before it."""
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "rlkit", "agent=a3c", f"agent.num_workers={NODES}", f"seed={seed}"]
@@ -127,7 +127,7 @@ def timed(case: str, way: str, seed: int, address: str, overrides: list[str]) ->
 
 
 def table(report: dict[str, Any]) -> str:
-    """The runs as Markdown: medians of speeds, means of returns."""
+    """Returns the medians of speeds and the means of returns as a table in Markdown."""
     lines = [
         "# A3C on a Ray cluster of three simulated nodes",
         "",

@@ -1,11 +1,11 @@
-"""Replay buffers: bytes per transition, transitions added and sampled per CPU second, beside other libraries'.
+"""Replay buffers of rlkit and other libraries: bytes per transition, transitions added and sampled per CPU second.
 
     python benchmarks/replay.py [--repetitions 3] [--systems rlkit sb3 …]
 
-Each buffer is filled with the same transitions of one environment, then batches of 256 are drawn, in a fresh process
-with one thread. Bytes are what the process grew by in memory. What is drawn from disk is in the system's cache of it,
-as it is while memory has room. Writes results/replay.json and .md. cpprb and torchrl are measured where they are
-installed; cpprb, as rlkit, with what it has for storing observations and frames once.
+Each buffer is filled with equal transitions of one environment, and then batches of 256 are drawn, in a fresh process
+with one thread. The bytes are the growth of the process's memory. Transitions on disk are read from the system's cache
+of it, as they are while memory has room. Writes results/replay.json and .md. cpprb and torchrl are measured if they are
+installed; cpprb, like rlkit, stores every observation and frame only once.
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ COLUMNS = {
 
 
 class Data(NamedTuple):
-    """Episodes of `EPISODE` steps that terminate; step i leads from obs[i] to next_obs[i], each (1, *shape)."""
+    """Transitions of episodes that terminate after EPISODE steps; step i leads from obs[i] to next_obs[i].
+
+    Each observation is (1, *shape).
+    """
 
     obs: list[Any]
     next_obs: list[Any]
@@ -58,7 +61,7 @@ class Data(NamedTuple):
 
 
 def make_data(task: str, steps: int = 5 * EPISODE) -> Data:
-    """The same for every system: random vectors, or stacks of four of random frames that move on by one."""
+    """Makes equal data for every system: random vectors, or stacks of four random frames that shift by one."""
     rng, space = np.random.default_rng(0), TASKS[task]
     if task == "Atari":
         frames = rng.integers(256, size=(steps + 4, *space.shape[1:]), dtype=np.uint8)
@@ -75,7 +78,7 @@ def make_data(task: str, steps: int = 5 * EPISODE) -> Data:
 
 
 class Rlkit:
-    """rlkit's own, uniform or prioritized."""
+    """rlkit's replay buffer, uniform or prioritized."""
 
     folder: Path | None = None
 
@@ -88,7 +91,7 @@ class Rlkit:
         self.rng = np.random.default_rng(0)
 
     def prepare(self, data: Data) -> list[Any]:
-        """One vector step each, as the collector makes them: what is acted from next is what was reached last."""
+        """Returns vector steps as the collector makes them, in which an observation is the last step's next one."""
         from rlkit.buffers.transition import Transition
 
         nobody, everybody = np.zeros(1, np.bool_), np.ones(1, np.bool_)
@@ -100,7 +103,7 @@ class Rlkit:
         ]
 
     def add(self, step: Any) -> None:
-        """Adds one of them."""
+        """Adds one vector step."""
         self.buffer.add(step)
 
     def sample(self) -> Any:
@@ -113,13 +116,13 @@ class Rlkit:
 
 
 class OnDisk(Rlkit):
-    """With `agent.buffer_dir`, on the disk of the results."""
+    """rlkit's replay buffer on disk, as with `agent.buffer_dir`, on the disk of the results."""
 
     folder = HERE
 
 
 class SB3:
-    """Stable-Baselines3's, as DQN makes it by default; `optimised` stores observations once."""
+    """Stable-Baselines3's replay buffer, as its DQN makes it by default; `optimised` stores observations once."""
 
     optimised = False
 
@@ -130,7 +133,7 @@ class SB3:
         self.buffer: Any = ReplayBuffer(size, TASKS[task], ACTIONS, device="cpu", **options)
 
     def prepare(self, data: Data) -> list[Any]:
-        """The arguments of `add`."""
+        """Returns the arguments of SB3's `add`."""
         return [
             (*step, [{}]) for step in zip(data.obs, data.next_obs, data.action, data.reward, data.done, strict=True)
         ]
@@ -145,18 +148,18 @@ class SB3:
 
 
 class OptimisedSB3(SB3):
-    """With `optimize_memory_usage`."""
+    """Stable-Baselines3's replay buffer with `optimize_memory_usage`."""
 
     optimised = True
 
 
 class Cpprb:
-    """cpprb's, with `next_of` and, for frames, `stack_compress`."""
+    """cpprb's replay buffer, with `next_of` and, for frames, `stack_compress`."""
 
     def __init__(self, task: str, size: int, prioritized: bool) -> None:
         cpprb = importlib.import_module("cpprb")
         space = TASKS[task]
-        # Stacks are along the last axis there.
+        # cpprb expects stacks along the last axis.
         self.axes = (1, 2, 0) if task == "Atari" else (0,)
         shape = tuple(space.shape[axis] for axis in self.axes)
         layout = {"obs": {"shape": shape, "dtype": space.dtype}, "act": {"dtype": np.int64}, "rew": {}, "done": {}}
@@ -164,7 +167,7 @@ class Cpprb:
         self.buffer = kind(size, layout, next_of="obs", stack_compress="obs" if task == "Atari" else None)
 
     def prepare(self, data: Data) -> list[Any]:
-        """The keywords of `add`, and whether the episode ends."""
+        """Returns the keyword arguments of cpprb's `add`, each with True if the episode ends."""
         turned = [[np.ascontiguousarray(o[0].transpose(self.axes)) for o in part] for part in (data.obs, data.next_obs)]
         return [
             ({"obs": obs, "next_obs": next_obs, "act": action, "rew": reward, "done": done}, bool(done[0]))
@@ -187,7 +190,7 @@ class Cpprb:
 
 
 class TorchRL:
-    """torchrl's uniform one, with tensors in memory."""
+    """torchrl's uniform replay buffer, with tensors in memory."""
 
     def __init__(self, task: str, size: int, prioritized: bool) -> None:
         data = importlib.import_module("torchrl.data")
@@ -195,7 +198,7 @@ class TorchRL:
         self.buffer = data.TensorDictReplayBuffer(storage=storage, batch_size=BATCH)
 
     def prepare(self, data: Data) -> list[Any]:
-        """Tensordicts."""
+        """Returns one tensordict per transition."""
         import torch
 
         make = importlib.import_module("tensordict").TensorDict
@@ -214,7 +217,7 @@ class TorchRL:
 
 
 class System(NamedTuple):
-    """A row of the table: what is measured, and the package that it needs."""
+    """A row of the table: a buffer, and the package that it needs."""
 
     buffer: type[Any]
     package: str
@@ -231,7 +234,7 @@ SYSTEMS = {
 
 
 def measure(system: str, task: str) -> dict[str, float]:
-    """One buffer's figures, in a process of its own."""
+    """Measures one buffer, in this process, which should do nothing else."""
     import torch
 
     torch.set_num_threads(1)
@@ -255,7 +258,7 @@ def measure(system: str, task: str) -> dict[str, float]:
 
 
 def rate(function: Callable[[], Any], seconds: float = 1.0) -> float:
-    """Calls per CPU second, the first few left out."""
+    """Measures calls per CPU second, without the first few."""
     for _ in range(3):
         function()
     calls, started = 0, time.process_time()
@@ -266,13 +269,13 @@ def rate(function: Callable[[], Any], seconds: float = 1.0) -> float:
 
 
 def occupied_bytes() -> int:
-    """What the process occupies of the memory, without what is there of files: the system may drop that."""
+    """Returns the memory of this process in bytes, without cached pages of files, which the system may drop."""
     _, resident, files, *_ = map(int, Path("/proc/self/statm").read_text().split())
     return (resident - files) * os.sysconf("SC_PAGE_SIZE")
 
 
 def main() -> None:
-    """Runs the benchmark, or one measurement of it."""
+    """Runs the benchmark, or a single measurement of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=3, help="of each measurement (default 3)")
     parser.add_argument("--systems", nargs="*", choices=SYSTEMS, default=list(SYSTEMS), help="which to measure")
@@ -303,7 +306,7 @@ def main() -> None:
 
 
 def in_a_process(system: str, task: str) -> dict[str, float]:
-    """The figures of one measurement."""
+    """Makes one measurement in a fresh process."""
     command = [sys.executable, __file__, "--one", system, task]
     done = subprocess.run(command, env={**os.environ, **ONE_THREAD}, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -313,7 +316,7 @@ def in_a_process(system: str, task: str) -> dict[str, float]:
 
 
 def table(results: dict[str, Any], versions: dict[str, str]) -> str:
-    """The results as Markdown."""
+    """Returns the results as a table in Markdown."""
     lines = [
         "# Replay buffers",
         "",

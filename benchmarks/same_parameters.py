@@ -1,11 +1,11 @@
-"""Fingerprints of what training leaves behind, to see that a change of the code did not change what is learned.
+"""Fingerprints of trained parameters, which show that a change of the code did not change what is learned.
 
     python benchmarks/same_parameters.py                     # trains everything briefly, writes results/parameters.json
     python benchmarks/same_parameters.py --check             # trains again, and compares with the committed file
 
 A fingerprint is the SHA-256 of all tensors of the trained model. Rounding differs between processors, so the file names
-the one that it was made on, and is compared on such a one only: elsewhere, run the first command in a worktree of the
-commit to compare with, and the second with `--file` naming what it wrote.
+the processor that it was made on, and can be compared on such a processor only. On another one, run the first command
+in a worktree of the commit to compare with, and the second command with `--file` naming the file that the first wrote.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TEMPORAL_DIFFERENCE = ("sarsa", "expected_sarsa", "q_learning")
 
 
 def cases() -> Iterator[tuple[str, dict[str, Any]]]:
-    """The trainings by name, each as keyword arguments of `rlkit.train`."""
+    """Yields the trainings by name, each as keyword arguments of `rlkit.train`."""
     for agent in (*POLICY_GRADIENT, *DEEP_Q, *TEMPORAL_DIFFERENCE):
         workers = {"agent.num_workers": 1} if agent == "a3c" else {}
         for compute in ("auto", "torch"):
@@ -53,7 +53,7 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def fingerprint(settings: dict[str, Any]) -> str:
-    """The SHA-256 of the names and the bytes of all tensors that a training leaves behind."""
+    """Trains and returns the SHA-256 of the names and the bytes of all tensors of the trained model."""
     with tempfile.TemporaryDirectory() as folder:
         fixed = {"total_timesteps": 3000, "seed": 7, "eval_interval": 0, "final_eval_episodes": 0}
         result = rlkit.train(tuned=False, run_dir=Path(folder) / "run", **{**fixed, **settings})
@@ -64,7 +64,7 @@ def fingerprint(settings: dict[str, Any]) -> str:
 
 
 def processor() -> str:
-    """The processor's name, where the system says it."""
+    """Returns the processor's name, as far as the system knows it."""
     for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
@@ -72,7 +72,7 @@ def processor() -> str:
 
 
 def main() -> None:
-    """Writes the fingerprints, or compares them."""
+    """Trains everything, and writes the fingerprints or compares them with a file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare instead of writing; exit code 1 if any differs")
     parser.add_argument("--file", type=Path, default=RESULTS, help="where the fingerprints are")

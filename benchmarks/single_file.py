@@ -1,6 +1,6 @@
-"""PPO and DQN as a script in the style of CleanRL: plain torch modules and optimisers, and nothing in between.
+"""PPO and DQN as a script in the style of CleanRL, with plain torch modules and optimisers and no abstractions.
 
-Written for throughput.py, from the algorithms' papers and CleanRL's documentation of its design: Gymnasium's
+It was written for throughput.py, from the algorithms' papers and CleanRL's documentation of its design: Gymnasium's
 SyncVectorEnv with RecordEpisodeStatistics, one module with several parameters, torch's default Adam, tensors on one
 device, actions drawn with torch.distributions. It neither evaluates nor logs nor saves anything.
 """
@@ -19,7 +19,7 @@ from workloads import Workload
 
 
 def train(workload: Workload, timesteps: int, seed: int) -> tuple[int, int]:
-    """Trains; returns the timesteps and the gradient steps."""
+    """Trains the workload's agent; returns the timesteps and the gradient steps."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     np.random.seed(seed)
@@ -31,7 +31,7 @@ def train(workload: Workload, timesteps: int, seed: int) -> tuple[int, int]:
 
 
 def network(workload: Workload, envs: Any, outputs: int) -> nn.Sequential:
-    """An MLP of the workload's layers."""
+    """Makes an MLP with the workload's hidden layers."""
     activation = {"tanh": nn.Tanh, "relu": nn.ReLU}[workload.activation]
     layers: list[nn.Module] = []
     inputs = int(np.prod(envs.single_observation_space.shape))
@@ -42,7 +42,7 @@ def network(workload: Workload, envs: Any, outputs: int) -> nn.Sequential:
 
 
 def ppo(workload: Workload, envs: Any, timesteps: int, seed: int) -> tuple[int, int]:
-    """Clipped PPO."""
+    """Trains by PPO with a clipped ratio; returns the timesteps and the gradient steps."""
     given: Any = workload.hyperparameters
     steps, num_envs = given["num_steps"], workload.num_envs
     actor, critic = network(workload, envs, int(envs.single_action_space.n)), network(workload, envs, 1)
@@ -100,7 +100,7 @@ def ppo(workload: Workload, envs: Any, timesteps: int, seed: int) -> tuple[int, 
 
 
 def dqn(workload: Workload, envs: Any, timesteps: int, seed: int) -> tuple[int, int]:
-    """DQN with a target network, for one environment."""
+    """Trains by DQN with a target network in one environment; returns the timesteps and the gradient steps."""
     given: Any = workload.hyperparameters
     rng, size, actions = np.random.default_rng(seed), given["buffer_size"], int(envs.single_action_space.n)
     online, target = network(workload, envs, actions), network(workload, envs, actions)

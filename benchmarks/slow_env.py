@@ -1,6 +1,6 @@
-"""CartPole whose step takes a millisecond longer, as a simulator's would, for a3c.py and torchrun.py.
+"""CartPole with a step that takes a millisecond longer, as a simulator's might, for other benchmarks in this folder.
 
-Its id, in this folder: `slow_env:SlowCartPole-v1`.
+Its id, in this folder, is `slow_env:SlowCartPole-v1`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
 
 class SlowCartPole(CartPoleEnv):
-    """Waits a millisecond before each step; the data are CartPole's."""
+    """CartPole that waits for a millisecond before each step; its data are unchanged."""
 
     def step(self, action: Any) -> Any:
-        """CartPole's."""
+        """Waits, and then steps CartPole."""
         time.sleep(1e-3)
         return super().step(action)  # type: ignore[no-untyped-call]
 

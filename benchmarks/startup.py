@@ -1,8 +1,8 @@
-"""How long commands take that do not train: CPU seconds of whole processes.
+"""CPU seconds of whole commands that do not train, such as `--help` and mistakes.
 
     python benchmarks/startup.py [--repetitions 5]
 
-All commands in turn, on one core; beside them what importing PyTorch and Stable-Baselines3 takes. Writes
+All commands run in turn on one core, and so do imports of PyTorch and of Stable-Baselines3, for comparison. Writes
 results/startup.json and .md.
 """
 
@@ -18,7 +18,8 @@ from statistics import median
 
 from throughput import HERE, ONE_THREAD, machine
 
-GOAL = 1.0  # CPU seconds, of rlkit's
+GOAL = 1.0
+"""CPU seconds that each of rlkit's commands may take."""
 COMMANDS = {
     "`rlkit --help`": ["-m", "rlkit", "--help"],
     "`rlkit agent=pppo`, a mistyped value": ["-m", "rlkit", "agent=pppo"],
@@ -29,7 +30,7 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Runs the benchmark."""
+    """Runs the benchmark and writes its results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=5, help="of each command (default 5)")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder to write to")
@@ -39,7 +40,7 @@ def main() -> None:
     for repetition in range(given.repetitions + 1):
         for name, arguments in COMMANDS.items():
             seconds = cpu_seconds(arguments)
-            if repetition:  # the first one reads files that later ones find in memory
+            if repetition:  # the first repetition is left out, because it reads files that are in memory later
                 found[name].append(round(seconds, 3))
     report = {
         "command": f"python benchmarks/startup.py --repetitions {given.repetitions}",
@@ -54,19 +55,19 @@ def main() -> None:
 
 
 def cpu_seconds(arguments: list[str]) -> float:
-    """Of one process, whatever it says."""
+    """Runs Python with the arguments, ignoring its output, and returns the CPU seconds of the process."""
     process = subprocess.Popen(
         [sys.executable, *arguments], env=os.environ | ONE_THREAD, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode not in (0, 2):  # a mistake's
+    if process.returncode not in (0, 2):  # 2 is the exit code of a user's mistake
         sys.exit(f"{' '.join(arguments)} ended with {process.returncode}")
     return usage.ru_utime + usage.ru_stime
 
 
 def table(found: dict[str, list[float]], about: str) -> str:
-    """The results as Markdown."""
+    """Returns the results as a table in Markdown."""
     lines = [f"{about}: CPU seconds, medians (lowest – highest); the goal for rlkit's is {GOAL:g}.", ""]
     lines += ["| | CPU seconds |", "|---|---|"]
     lines += [f"| {name} | {median(v):.2f} ({min(v):.2f} – {max(v):.2f}) |" for name, v in found.items()]

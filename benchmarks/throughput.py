@@ -1,17 +1,16 @@
-"""How fast rlkit trains, beside Stable-Baselines3, a plain script and, where they are installed, other libraries.
+"""Speed of rlkit's training, beside Stable-Baselines3, a plain script and, if they are installed, other libraries.
 
     python benchmarks/throughput.py [--workload ppo_cartpole] [--repetitions 3] [--timesteps 100000] [--resume]
     python -m venv peers && peers/bin/pip install tianshou==2.0.1 torchrl==0.14.1 torch==2.13.0 gymnasium==1.4.0
     python benchmarks/throughput.py --workload ppo_cartpole --peers-python peers/bin/python
 
-Runs all systems in turn, each run in a fresh process with one thread, all on the same core (or, with `--cores 2`, on
-the same two, with as many threads as each system makes use of), with the same
-hyperparameters (workloads.py). rlkit and SB3 have the same features on: CSV log, evaluations, best and last
-checkpoints, a final evaluation; the plain script (single_file.py) has none. Prints medians and ranges, and writes
-results/throughput_<workload>.json and .md; with `--resume` it goes on where it was stopped. "Training" is the training
-loop, everything in it included; "shell to trained" is the whole process, from its start to its end; "solved" is the
-end of the first evaluation with the mean return that the workload names. One more run of rlkit with `profile=true`
-shows where its time goes.
+Runs all systems in turn, each run in a fresh process with one thread, all on one core (or, with `--cores 2`, all on the
+same two, with as many threads as each system can use). All have equal hyperparameters (workloads.py). rlkit and SB3
+have the same features on: CSV log, evaluations, best and last checkpoints, a final evaluation; the plain script
+(single_file.py) has none. Prints medians and ranges, and writes results/throughput_<workload>.json and .md; with
+`--resume` it continues a benchmark that was stopped. "Training" is the training loop with everything in it. "Shell to
+trained" is the whole process, from its start to its end. "Solved" is the end of the first evaluation that reaches the
+mean return that the workload names. One more run of rlkit with `profile=true` shows where its time goes.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ NOT_MEASURED = "Tianshou's and torchrl's trainers are not measured here: see `--
 
 
 class Measure(NamedTuple):
-    """What a row of the table shows: `better` is +1 where more is better, -1 where less is, 0 for no comparison."""
+    """A row of the table; `better` is +1 if more is better, -1 if less is, 0 if the row is not compared."""
 
     title: str
     better: int
@@ -65,7 +64,7 @@ MEASURES = {
 
 
 def main() -> None:
-    """Runs the benchmark."""
+    """Runs the benchmark and writes its results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workload", choices=WORKLOADS, default="ppo_cartpole", help="default ppo_cartpole")
     parser.add_argument("--repetitions", type=int, default=3, help="runs of each system (default 3)")
@@ -126,7 +125,7 @@ def main() -> None:
 
 
 def systems_of(workload: Workload) -> list[str]:
-    """What is compared on a workload."""
+    """Returns the names of the systems that are compared on a workload."""
     numbers = workload.sb3_num_envs
     plain = ["single_file"] if workload.agent in ("ppo", "dqn") and not numbers else []
     fallback = ["numpy"] if workload.numpy_goal else []
@@ -134,7 +133,7 @@ def systems_of(workload: Workload) -> list[str]:
 
 
 def versions_of(python: Path, packages: tuple[str, ...]) -> dict[str, str]:
-    """The packages' versions in another environment."""
+    """Returns the packages' versions in the environment of another Python; ends this program if one is missing."""
     code = (
         "import json, sys; from importlib.metadata import version; print(json.dumps(list(map(version, sys.argv[1:]))))"
     )
@@ -145,7 +144,10 @@ def versions_of(python: Path, packages: tuple[str, ...]) -> dict[str, str]:
 
 
 def timed_run(workload: str, system: str, timesteps: int, seed: int, python: Path) -> tuple[dict[str, Any], Any]:
-    """One run in a fresh process: what timed_training.py measured inside, the process from outside, and a profile."""
+    """Makes one run in a fresh process; returns its measures and rlkit's profile, if it was profiled.
+
+    timed_training.py measures inside the process, and this function measures the process from outside.
+    """
     with tempfile.TemporaryDirectory() as run_dir:
         script = str(HERE / "timed_training.py")
         command = [str(python), script, workload, system, run_dir, str(timesteps), str(seed)]
@@ -176,15 +178,18 @@ def timed_run(workload: str, system: str, timesteps: int, seed: int, python: Pat
 
 
 def rate(report: dict[str, Any]) -> str:
-    """The measure that goals are about: several cores are there to save time, not work."""
+    """Returns the measure that goals are about: steps per CPU second on one core, steps per second on several.
+
+    Several cores are there to save time, not work.
+    """
     return "train_steps_per_cpu_s" if report.get("cores", 1) == 1 else "train_steps_per_s"
 
 
 def summary(runs: list[dict[str, Any]], rate: str = "train_steps_per_cpu_s") -> dict[str, Any]:
-    """By measure: each system's median, lowest and highest, and how many times better rlkit's median is than SB3's.
+    """Returns for each measure every system's median, lowest and highest value, and rlkit's median relative to SB3's.
 
-    Of SB3's numbers of environments, the one with the highest `rate` counts. A measure that a system does
-    not have in every run is left out.
+    Of SB3's numbers of environments, the one with the highest `rate` is compared. A measure that a system does not have
+    in every run is left out.
     """
     systems = list(dict.fromkeys(run["system"] for run in runs))
     found: dict[str, Any] = {}
@@ -205,14 +210,14 @@ def summary(runs: list[dict[str, Any]], rate: str = "train_steps_per_cpu_s") -> 
 
 
 def fastest_sb3(runs: list[dict[str, Any]], rate: str) -> str | None:
-    """The name of SB3's fastest system."""
+    """Returns the name of SB3's fastest system."""
     names = {run["system"] for run in runs if run["system"].startswith("sb3")}
     speed = {name: median(run[rate] for run in runs if run["system"] == name) for name in names}
     return max(sorted(names), key=speed.__getitem__, default=None)
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """The summary as a table, with the command, the machine, and where rlkit's time went."""
+    """Returns the summary as a table in Markdown, with the command, the machine, and rlkit's profile."""
     versions, found = report["versions"], report["summary"]
     goal, numpy_goal = report["workload"]["goal"], report["workload"]["numpy_goal"]
     systems = list(dict.fromkeys(run["system"] for run in report["runs"]))
@@ -249,7 +254,7 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def title(system: str, versions: dict[str, str]) -> str:
-    """A column's."""
+    """Returns the title of a system's column."""
     name, _, num_envs = system.partition(":")
     named = {"rlkit": f"rlkit {versions['rlkit']}", "sb3": f"SB3 {versions['stable-baselines3']}"}
     named |= {"tianshou": f"Tianshou {versions.get('tianshou')}", "torchrl": f"torchrl {versions.get('torchrl')}"}
@@ -258,7 +263,7 @@ def title(system: str, versions: dict[str, str]) -> str:
 
 
 def profile_table(profile: dict[str, Any] | None) -> str:
-    """Where rlkit's time went."""
+    """Returns the shares of rlkit's time as a table in Markdown; an empty string without a profile."""
     if profile is None:
         return ""
     floor = profile["floor"]
@@ -273,7 +278,7 @@ def profile_table(profile: dict[str, Any] | None) -> str:
 
 
 def machine() -> str:
-    """The processor's name and the number of cores."""
+    """Returns the processor's name and the number of cores."""
     cpuinfo = Path("/proc/cpuinfo")
     names = (
         [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")] if cpuinfo.exists() else []

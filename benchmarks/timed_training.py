@@ -4,8 +4,8 @@
 
 SYSTEM is rlkit, numpy (rlkit without its C engine), sb3[:NUM_ENVS], single_file, tianshou or torchrl.
 
-Writes RUN_DIR/timing.json. Both systems work with all their everyday features and the same hyperparameters (those in
-workloads.py): rlkit by its own command line, SB3 with what its documentation recommends for the same.
+Writes RUN_DIR/timing.json. rlkit and SB3 have all their everyday features on, with equal hyperparameters (those of
+workloads.py): rlkit by its own command line, SB3 as its documentation recommends.
 """
 
 from __future__ import annotations
@@ -23,12 +23,20 @@ from unittest import mock
 
 from workloads import WORKLOADS, Workload
 
-EVALUATIONS, EVAL_EPISODES, FINAL_EVAL_EPISODES, LOG_ROWS = 10, 10, 20, 200
-EVAL_ENVS = 10  # what rlkit evaluates on
+EVALUATIONS = 10
+"""Number of evaluations during a run."""
+EVAL_EPISODES = 10
+"""Episodes of each of them."""
+FINAL_EVAL_EPISODES = 20
+"""Episodes of the evaluation at the end."""
+LOG_ROWS = 200
+"""Rows of the CSV log."""
+EVAL_ENVS = 10
+"""Environments that evaluations play in; these are rlkit's own numbers."""
 
 
 class Clock:
-    """The wall and CPU seconds spent within `running`."""
+    """A clock that counts the wall and CPU seconds spent within `running`."""
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -39,18 +47,18 @@ class Clock:
 
 
 class Trained(NamedTuple):
-    """What a run did."""
+    """The counts and the results of a run."""
 
     steps: int
     gradient_steps: int
     eval_return: float | None
-    """Of the final evaluation."""
+    """Mean return of the final evaluation."""
     solved_at: float | None = None
-    """When an evaluation had the workload's `solved` for the first time, by `time.time`."""
+    """Time, by `time.time`, of the first evaluation that reached the workload's `solved`."""
 
 
 def train_rlkit(workload: Workload, run_dir: Path, timesteps: int, seed: int, clock: Clock, *more: str) -> Trained:
-    """`python -m rlkit` on the same arguments, and `more` of them."""
+    """Trains by `python -m rlkit` with the workload's arguments and `more` of them."""
     from rlkit import trainer
     from rlkit.cli import main as cli
 
@@ -91,14 +99,14 @@ def train_rlkit(workload: Workload, run_dir: Path, timesteps: int, seed: int, cl
 
 
 def train_numpy(workload: Workload, run_dir: Path, timesteps: int, seed: int, clock: Clock) -> Trained:
-    """The same as where the C engine was not built."""
+    """Trains rlkit as if the C engine had not been built."""
     return train_rlkit(workload, run_dir, timesteps, seed, clock, "compute=numpy")
 
 
 def train_sb3(
     workload: Workload, run_dir: Path, timesteps: int, seed: int, clock: Clock, num_envs: str = ""
 ) -> Trained:
-    """SB3's agent of the same name."""
+    """Trains SB3's agent of the workload's name."""
     import stable_baselines3
     import torch
     from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
@@ -106,7 +114,7 @@ def train_sb3(
     from stable_baselines3.common.evaluation import evaluate_policy
     from stable_baselines3.common.logger import configure
 
-    torch.set_num_threads(len(os.sched_getaffinity(0)))  # those that throughput.py gives it
+    torch.set_num_threads(len(os.sched_getaffinity(0)))  # the cores that throughput.py assigns to this process
     envs = int(num_envs or workload.num_envs)
     model = getattr(stable_baselines3, workload.agent.upper())(
         "MlpPolicy",
@@ -117,7 +125,7 @@ def train_sb3(
     )
     model.set_logger(configure(str(run_dir), ["csv"]))
     eval_env = make_vec_env(workload.env, EVAL_ENVS, seed=seed + 1000)
-    interval = timesteps // EVALUATIONS // envs  # callbacks count vector steps
+    interval = timesteps // EVALUATIONS // envs  # in vector steps, which callbacks count
     evaluations = EvalCallback(
         eval_env,
         n_eval_episodes=EVAL_EPISODES,
@@ -127,7 +135,7 @@ def train_sb3(
     )
 
     class Solved(BaseCallback):
-        """Notes when that is."""
+        """Records the time of the first evaluation that solves the environment."""
 
         def _on_step(self) -> bool:
             if workload.solved is not None and evaluations.best_mean_reward >= workload.solved:
@@ -137,7 +145,7 @@ def train_sb3(
     solved_at, solved = [math.inf], Solved()
     callbacks: list[BaseCallback] = [evaluations, solved, CheckpointCallback(interval, str(run_dir / "checkpoints"))]
     if workload.agent == "dqn":
-        log_interval = 4  # in episodes: SB3's default, fewer rows than rlkit writes
+        log_interval = 4  # in episodes; SB3's default, which gives fewer rows than rlkit writes
     else:
         rollout = workload.num_envs * workload.hyperparameters["num_steps"]
         log_interval = max(1, timesteps // LOG_ROWS // rollout)
@@ -152,12 +160,12 @@ def train_sb3(
 
 
 def first(times: list[float]) -> float | None:
-    """The earliest of them, unless none is finite."""
+    """Returns the earliest of the times, or None if none is finite."""
     return min(times) if min(times) < math.inf else None
 
 
 def train_single_file(workload: Workload, run_dir: Path, timesteps: int, seed: int, clock: Clock) -> Trained:
-    """The same as one script in CleanRL's style; see single_file.py."""
+    """Trains by a script in CleanRL's style, single_file.py."""
     import single_file
 
     with clock.running():
@@ -166,14 +174,14 @@ def train_single_file(workload: Workload, run_dir: Path, timesteps: int, seed: i
 
 
 def train_tianshou(*arguments: Any) -> Trained:
-    """Tianshou's agent of the same name; see peers.py."""
+    """Trains Tianshou's agent of the workload's name by peers.py."""
     import peers
 
     return Trained(*peers.train_tianshou(*arguments))
 
 
 def train_torchrl(*arguments: Any) -> Trained:
-    """torchrl's parts for the same; see peers.py."""
+    """Trains with torchrl's parts by peers.py."""
     import peers
 
     return Trained(*peers.train_torchrl(*arguments))
@@ -190,7 +198,7 @@ TRAIN: dict[str, Callable[..., Trained]] = {
 
 
 def main() -> None:
-    """Trains, and writes timing.json."""
+    """Trains once and writes timing.json."""
     workload, system, run_dir, timesteps, seed = sys.argv[1:]
     clock, (name, *more) = Clock(), system.split(":")
     trained = TRAIN[name](WORKLOADS[workload], Path(run_dir), int(timesteps), int(seed), clock, *more)

@@ -1,10 +1,10 @@
-"""What torchrun brings on one machine: the same run by one process and by two, of half of the environments each.
+"""Gain of torchrun on one machine: a run by one process, and by two with half of the environments each.
 
     python benchmarks/torchrun.py [--cases a2c ppo slow large] [--seeds 3]
 
-Runs each missing (case, processes, seed) in turn by the ordinary command, one thread per process, and adds it to
-results/torchrun.json at once, so the command can be stopped, and goes on where it stopped. Writes results/torchrun.md.
-Speed is the median over the rows of metrics.csv: training, without start-up and evaluations.
+Each missing (case, processes, seed) is run in turn by the ordinary command, with one thread per process, and is added
+to results/torchrun.json at once, so that the command can be stopped and continued. In the end, results/torchrun.md is
+written. Speed is the median over the rows of metrics.csv, which is that of training without start-up and evaluations.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PROCESSES = (1, 2)
 
 
 class Case(NamedTuple):
-    """One of the table's rows: what it shows, and the command's arguments."""
+    """A row of the table, with the command's arguments."""
 
     title: str
     arguments: str
@@ -53,7 +53,7 @@ CASES = {
 
 
 def main() -> None:
-    """Runs what is missing, and writes the table."""
+    """Makes all runs that are missing, and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="*", choices=CASES, default=list(CASES), help="which to run (default: all)")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each case (default 3)")
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def timed(case: str, processes: int, seed: int, overrides: list[str]) -> dict[str, Any]:
-    """One run: its speed, its final return, and the load that the machine had before it."""
+    """Makes one run; returns its speed, its final return, and the load of the machine before it."""
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
@@ -104,7 +104,7 @@ def timed(case: str, processes: int, seed: int, overrides: list[str]) -> dict[st
 
 
 def table(report: dict[str, Any]) -> str:
-    """The runs as Markdown: medians of speeds, means of returns."""
+    """Returns the medians of speeds and the means of returns as a table in Markdown."""
     lines = [
         "# torchrun on one machine",
         "",

@@ -1,33 +1,34 @@
-"""Whether DQN's variants help: double, prioritized, and n-step against plain, over seeds, with intervals.
+"""DQN's variants double, prioritized and n-step, each compared with plain DQN over seeds, with intervals.
 
     python benchmarks/variants.py [--experiment cliffwalk] [--seeds 10] [--jobs 2]
     python benchmarks/variants.py --table
 
-What is trained, on what, how often, and which measure counts was written down before it was run. Nothing is
-tuned for a variant: only its field changes.
+The tasks, the budgets, the numbers of seeds and the measures that count were written down before the first run. Nothing
+is tuned for a variant: only its field changes.
 
 maximisation_bias: example 6.7 of Sutton and Barto (2018), in which the true values are known and maximising over noisy
     estimates leads astray: the wrong action looks better than it is by as much as DQN overestimates. The replay buffer
     is small (1000 transitions), so that there is noise to maximise over all the time. Double DQN needs a target
-    network whose errors are not the online one's, so both are trained with a target that follows closely (every 100
-    gradient steps) and one that lags as far behind as the buffer reaches (1000).
+    network whose errors differ from the online network's, so both are trained with a target that follows closely (every
+    100 gradient steps) and one that lags as far behind as the buffer reaches (1000).
 
-cliffwalk: the blind cliffwalk of Schaul et al. (2016, section 3.1), chosen because it is what prioritized replay was
-    introduced with: rewards are rare in memory, 1 in 2046 transitions of 10 states. Memory is filled once with what all
-    sequences of actions lead to; counted are the gradient steps until the values' mean squared error is below 0.001,
-    as there.
+cliffwalk: the blind cliffwalk of Schaul et al. (2016, section 3.1), chosen because prioritized replay was introduced
+    with it: rewards are rare in memory, 1 in 2046 transitions of 10 states. Memory is filled once with the transitions
+    of all sequences of actions. As in the paper, the gradient steps are counted until the values' mean squared error is
+    below 0.001.
 
-long_cliffwalk: the same, added after cliffwalk's results were seen and before its own were. There, prioritized replay
-    took hardly more steps than the 1000 in which a target network that is copied every 100 can pass a value down 10
-    states, which hides by how much it is faster. So: 13 states, 1 reward in 16,382 transitions, a copy every 10.
+long_cliffwalk: a longer cliffwalk, added after the results of the short one were seen, and before its own were. In the
+    short one, prioritized replay took hardly more than 1000 steps, in which a target network that is copied every 100
+    can just pass a value down 10 states, so that its advantage is hidden. This one has 13 states, 1 reward in 16,382
+    transitions, and a copy every 10.
 
 mountain_car: MountainCar-v0, half of the tuned budget with tuned values, chosen because its goal is found rarely and
-    its value has to come a long way, so that both replaying that more often and looking further ahead should help. The
-    network is (64, 64), for the sake of ten seeds. What counts is the area under the learning curve: the mean, over 12
+    its value has to travel a long way, so that both replaying it more often and looking further ahead should help. The
+    network is (64, 64), so that ten seeds can be afforded. The area under the learning curve counts: the mean, over 12
     evaluations spread over training, of the greedy policy's return.
 
-Each finished run is a row of results/variants/<experiment>.csv at once, so the command can be stopped, and goes on
-where it stopped. --table turns the rows into results/variants.md.
+Each finished run is at once a row of results/variants/<experiment>.csv, so that the command can be stopped and
+continued. --table turns the rows into results/variants.md.
 """
 
 from __future__ import annotations
@@ -67,10 +68,11 @@ NETWORK = NetworkConfig(hidden_sizes=[64, 64])
 
 
 class MaximisationBias(gym.Env[Any, Any]):
-    """Example 6.7 of Sutton and Barto (2018): from A, right ends with reward 0, left leads to B with reward 0.
+    """Example 6.7 of Sutton and Barto (2018), in which maximising over noisy estimates makes a wrong action look right.
 
-    From B, each of ten actions ends with a reward drawn from N(-0.1, 1). Without discounting Q(A, left) is -0.1 and
-    Q(A, right) 0, so left is wrong; but the largest of ten noisy estimates at B makes it look right.
+    From A, right ends the episode with reward 0, and left leads to B with reward 0. From B, each of ten actions ends
+    the episode with a reward drawn from N(-0.1, 1). Without discounting, Q(A, left) is -0.1 and Q(A, right) is 0, so
+    that left is wrong; but the largest of ten noisy estimates at B makes it look right.
     """
 
     A, B = 0, 1
@@ -81,13 +83,13 @@ class MaximisationBias(gym.Env[Any, Any]):
     action_space = spaces.Discrete(10)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
-        """Starts in A."""
+        """Starts in state A."""
         super().reset(seed=seed)
         self.state = self.A
         return self.state, {}
 
     def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
-        """To B, or to the end."""
+        """Moves to B, or ends the episode."""
         if self.state == self.B:
             return self.state, self.np_random.normal(self.MEAN, 1.0), True, False, {}
         if action == self.RIGHT:
@@ -96,7 +98,7 @@ class MaximisationBias(gym.Env[Any, Any]):
         return self.state, 0.0, False, False, {}
 
     def action_masks(self) -> np.ndarray[Any, Any]:
-        """Two actions in A, all of them in B."""
+        """Returns a mask that allows two actions in A and all of them in B."""
         return np.arange(10) < (2 if self.state == self.A else 10)
 
 
@@ -106,7 +108,7 @@ BIAS = DQNConfig(
     buffer_size=1000,
     learning_starts=100,
     num_steps=1,
-    gradient_steps=8,  # of 8 environments: one for each transition
+    gradient_steps=8,  # one for each transition of the 8 environments
     minibatch_size=32,
     epsilon_start=0.1,
     epsilon_end=0.1,
@@ -115,7 +117,7 @@ BIAS = DQNConfig(
 
 
 def maximisation_bias(fields: Mapping[str, Any], seed: int, timesteps: int) -> dict[str, float]:
-    """How much Q(A, left) is overestimated in each quarter of training, and how often left is the greedy choice."""
+    """Measures the bias of Q(A, left) in each quarter of training, and the share of steps in which left is greedy."""
     env_seed, agent_seed = (int(part) for part in np.random.SeedSequence(seed).generate_state(2) >> 1)
     envs, _ = make_vector_env(EnvFactory("rlkit-benchmarks/MaximisationBias-v0"), 8, "sync")
     config = replace(BIAS, **fields)
@@ -142,10 +144,10 @@ def maximisation_bias(fields: Mapping[str, Any], seed: int, timesteps: int) -> d
 
 
 class BlindCliffwalk(gym.Env[Any, Any]):
-    """The blind cliffwalk of Schaul et al. (2016): in each of n states, the right action leads to the next one.
+    """The blind cliffwalk of Schaul et al. (2016): in each of n states, the right action leads to the next state.
 
-    The other one ends the episode. Both are 0 or 1, the right one by turns. From the last state the right one ends it
-    too, with the only reward, 1. The right action's value in state s is γ^(n - 1 - s), the other one's 0.
+    The other action ends the episode. The right action is 0 and 1 by turns; from the last state it ends the episode
+    with the only reward, 1. Its value in state s is γ^(n - 1 - s), and the other action's value is 0.
     """
 
     action_space = spaces.Discrete(2)
@@ -155,13 +157,13 @@ class BlindCliffwalk(gym.Env[Any, Any]):
         self.observation_space = spaces.Discrete(states)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
-        """Starts in the first state."""
+        """Starts in the first state, 0."""
         super().reset(seed=seed)
         self.state = 0
         return self.state, {}
 
     def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
-        """To the next state, or to the end."""
+        """Moves to the next state, or ends the episode."""
         if action != self.state % 2:
             return self.state, 0.0, True, False, {}
         if self.state == self.states - 1:
@@ -171,15 +173,15 @@ class BlindCliffwalk(gym.Env[Any, Any]):
 
 
 class AllSequences:
-    """Acts out all sequences of so many binary actions, an episode each: sequence k is the digits of k."""
+    """An agent that acts out every sequence of binary actions in an episode of its own; sequence k is the bits of k."""
 
     def __init__(self) -> None:
         self.sequence = -1
 
     def act(self, obs: Any, *, action_mask: Any = None, explore: bool = True) -> Step:
-        """The next action in one environment."""
+        """Returns the next action of the sequence, in a single environment."""
         state = int(obs[0][0])
-        self.sequence += state == 0  # where every episode starts, and none returns to
+        self.sequence += state == 0  # every episode starts in this state, and none returns to it
         action = np.array([self.sequence >> state & 1])
         return Step(action, action)
 
@@ -195,12 +197,12 @@ CLIFFWALK = DQNConfig(
 def cliffwalk(
     fields: Mapping[str, Any], seed: int, most_steps: int, *, states: int = 10, target_update_interval: int = 100
 ) -> dict[str, float]:
-    """Gradient steps until the values are right, at most `most_steps`; and whether they are."""
+    """Counts the gradient steps until the values are right, at most `most_steps`; `solved` is 1 if they are."""
     factory = EnvFactory("rlkit-benchmarks/BlindCliffwalk-v0", kwargs={"states": states})
     envs, _ = make_vector_env(factory, 1, "sync")
     config = replace(
         CLIFFWALK,
-        gamma=1 - 1 / states,  # theirs
+        gamma=1 - 1 / states,  # the paper's
         buffer_size=2 ** (states + 1) - 2,  # the transitions of all sequences
         target_update_interval=target_update_interval,
         **fields,
@@ -222,7 +224,7 @@ def cliffwalk(
 
 
 def mountain_car(fields: Mapping[str, Any], seed: int, timesteps: int) -> dict[str, float]:
-    """The mean of 12 evaluations, 10 episodes each, spread over training; and the final policy's return."""
+    """Returns the mean of 12 evaluations spread over training, of 10 episodes each, and the final policy's return."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
         result = rlkit.train(
             "dqn",
@@ -241,24 +243,24 @@ def mountain_car(fields: Mapping[str, Any], seed: int, timesteps: int) -> dict[s
     return {"mean_return": float(np.mean(returns)), "final_return": float(result.summary["eval_return_mean"])}
 
 
-# What is compared
+# The experiments
 
 
 class Experiment(NamedTuple):
-    """Runs of several variants, and what is compared of them."""
+    """Runs of several variants, with the comparisons between them."""
 
     name: str
     run: Callable[[Mapping[str, Any], int, int], dict[str, float]]
-    """(the variant's fields, seed, budget) -> measures."""
+    """Function that makes one run: (the variant's fields, seed, budget) -> measures."""
     budget: int
-    """Of a run: timesteps, or gradient steps."""
+    """Length of a run in timesteps or gradient steps."""
     seeds: int
     variants: dict[str, dict[str, Any]]
-    """DQNConfig's fields, by the variant's name."""
+    """Fields of DQNConfig by the variant's name."""
     comparisons: list[tuple[str, str]]
-    """(with, without) what is to help."""
+    """Pairs of variants, with and without the field whose effect is measured."""
     measures: dict[str, str]
-    """What is compared, by the CSV file's column."""
+    """Descriptions of the measures by the CSV file's column."""
 
 
 CLIFFWALK_MEASURES = {
@@ -320,7 +322,7 @@ SUITE = [
 
 
 def main() -> None:
-    """Trains what is missing, or writes the table."""
+    """Trains all runs that are missing, or writes the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experiment", choices=[e.name for e in SUITE], help="only this one")
     parser.add_argument(
@@ -340,7 +342,7 @@ def main() -> None:
         (experiment, variant, seed)
         for experiment in SUITE
         if given.experiment in (None, experiment.name)
-        for seed in range(given.seeds or experiment.seeds)  # seeds outside: a stopped command has some of each
+        for seed in range(given.seeds or experiment.seeds)  # the outer loop, so that a stopped command has all variants
         for variant in experiment.variants
     ]
     missing = [run for run in runs if (run[1], run[2]) not in finished_runs(given.results, run[0])]
@@ -356,7 +358,7 @@ def main() -> None:
 
 
 def measure(name: str, variant: str, seed: int, budget: int) -> dict[str, Any]:
-    """One run, on one thread: a row of its experiment's CSV file."""
+    """Makes one run on one thread and returns it as a row of its experiment's CSV file."""
     register_environments()
     torch.set_num_threads(1)
     experiment = next(experiment for experiment in SUITE if experiment.name == name)
@@ -367,7 +369,7 @@ def measure(name: str, variant: str, seed: int, budget: int) -> dict[str, Any]:
 
 
 def register_environments() -> None:
-    """Those of this file, in the process that needs them."""
+    """Registers this file's environments, in every process that needs them."""
     environments: tuple[Any, ...] = (MaximisationBias, BlindCliffwalk)
     for env in environments:
         if (id := f"rlkit-benchmarks/{env.__name__}-v0") not in gym.registry:
@@ -375,7 +377,7 @@ def register_environments() -> None:
 
 
 def write_row(results: Path, experiment: Experiment, row: Mapping[str, Any]) -> None:
-    """Adds a row, and the header where it is the first."""
+    """Appends a row to its experiment's CSV file, after a header if the file is new."""
     file = csv_file(results, experiment)
     file.parent.mkdir(parents=True, exist_ok=True)
     is_new = not file.exists()
@@ -387,12 +389,12 @@ def write_row(results: Path, experiment: Experiment, row: Mapping[str, Any]) -> 
 
 
 def csv_file(results: Path, experiment: Experiment) -> Path:
-    """The rows of an experiment."""
+    """Returns the file with an experiment's rows."""
     return results / "variants" / f"{experiment.name}.csv"
 
 
 def read_rows(results: Path, experiment: Experiment) -> list[dict[str, str]]:
-    """The rows of an experiment, as they were written."""
+    """Reads the rows of an experiment, in the order in which they were written."""
     file = csv_file(results, experiment)
     if not file.exists():
         return []
@@ -401,12 +403,12 @@ def read_rows(results: Path, experiment: Experiment) -> list[dict[str, str]]:
 
 
 def finished_runs(results: Path, experiment: Experiment) -> set[tuple[str, int]]:
-    """The (variant, seed) pairs that need no training any more."""
+    """Returns the pairs (variant, seed) that have been trained already."""
     return {(row["variant"], int(row["seed"])) for row in read_rows(results, experiment)}
 
 
 def difference(with_it: list[float], without: list[float]) -> tuple[float, float]:
-    """The bootstrap 95 % interval of the difference of the two means over seeds."""
+    """Returns the bootstrap 95 % interval of the difference of two means over seeds."""
     if len(set(with_it)) == len(set(without)) == 1:
         return (with_it[0] - without[0],) * 2
     result = stats.bootstrap(
@@ -420,7 +422,7 @@ def difference(with_it: list[float], without: list[float]) -> tuple[float, float
 
 
 def table(results: Path) -> str:
-    """All that has been run, in Markdown."""
+    """Returns the results of all runs so far as a table in Markdown."""
     lines = [
         "Means over seeds, with bootstrap 95 % intervals over seeds, and the difference of two means with its own: a",
         "difference is shown only where that excludes 0. p is of the Mann-Whitney test. What was run, on which tasks,",
@@ -445,7 +447,7 @@ def table(results: Path) -> str:
 
 
 def compared(with_it: list[float], without: list[float]) -> str:
-    """A row of the table: both means, their difference, and whether there is one."""
+    """Returns a row of the table: both means, the interval of their difference, and a verdict."""
     means = [float(np.mean(with_it)), float(np.mean(without))]
     low, high = difference(with_it, without)
     size = max(map(abs, means))

@@ -1,10 +1,10 @@
-"""Steps per second of vector environments: in one process, in several, the environment's own, and EnvPool's.
+"""Steps per second of vector environments: in one process, in several, the environment's native one, and EnvPool's.
 
     python benchmarks/vector_envs.py [--seconds 2] [--envs CartPole-v1 …]
 
-Random actions drawn ahead, each vector environment in turn in this process and by the clock, since workers and threads
-take time elsewhere. EnvPool is measured where it is installed (`pip install "rlkit-gym[envpool]"`). Writes
-results/vector_envs.md.
+Each vector environment takes its turn with random actions that were drawn before. Wall time is measured, because
+workers and threads spend CPU time outside of this process. EnvPool is measured if it is installed (`pip install
+"rlkit-gym[envpool]"`). Writes results/vector_envs.md.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MOST_PROCESSES = 8
 
 
 def main() -> None:
-    """Measures, prints and writes the table."""
+    """Measures all vector environments, and prints and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement (default 2)")
     parser.add_argument("--envs", nargs="*", choices=CASES, default=list(CASES), help="default: all")
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def speed(id: str, num_envs: int, way: str, seconds: float) -> str:
-    """Environment steps per second; a dash where there is no such implementation."""
+    """Measures environment steps per second; returns a dash if there is no such implementation."""
     if (way == "envpool" and not find_spec("envpool")) or (way == "async" and num_envs > MOST_PROCESSES):
         return "–"
     try:
@@ -70,7 +70,7 @@ def speed(id: str, num_envs: int, way: str, seconds: float) -> str:
 
 
 def rate(step: Callable[[int], object], seconds: float) -> float:
-    """Calls per second, the first few left out."""
+    """Measures calls per second, without the first few."""
     for i in range(5):
         step(i)
     count, start = 0, time.perf_counter()

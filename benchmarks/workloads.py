@@ -1,4 +1,4 @@
-"""What throughput.py trains: the hyperparameters in rlkit's names, and the same work in Stable-Baselines3's."""
+"""Workloads of throughput.py: hyperparameters by rlkit's names, and the equal arguments of Stable-Baselines3."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Workload:
-    """One agent on one environment. What is not named here is the same in both systems by default."""
+    """One agent on one environment; hyperparameters that are not named here are equal in both systems by default."""
 
     title: str
     agent: str
@@ -21,16 +21,16 @@ class Workload:
     activation: str
     env: str = "CartPole-v1"
     sb3_num_envs: tuple[int, ...] = ()
-    """How many environments SB3 is tried with, for the same rollouts; none: as many as rlkit."""
+    """Numbers of environments that SB3 is tried with, for rollouts of rlkit's size; if empty, only rlkit's number."""
     solved: float | None = None
-    """The mean return of an evaluation from which on the environment counts as solved; None: is not asked."""
+    """Mean return of an evaluation at which the environment counts as solved; None: this is not measured."""
     goal: float = 0.0
-    """How many times as many steps per second as SB3 rlkit wants to make."""
+    """Ratio to SB3's steps per second that rlkit should reach."""
     numpy_goal: float = 0.0
-    """The same where the C engine was not built; 0: is not measured."""
+    """Ratio to SB3's steps per second that rlkit should reach without its C engine; 0: this is not measured."""
 
     def rlkit_arguments(self) -> list[str]:
-        """rlkit's command line."""
+        """Returns the arguments of rlkit's command line."""
         fields = {
             "agent": self.agent,
             "env": self.env,
@@ -42,9 +42,9 @@ class Workload:
         return ["~tuned", *(f"{name}={value}" for name, value in fields.items())]
 
     def sb3_arguments(self, num_envs: int | None = None) -> dict[str, Any]:
-        """The keyword arguments of SB3's agent: for the same network, optimiser and amount of work.
+        """Returns the keyword arguments of SB3's agent, for an equal network, optimiser and amount of work.
 
-        With another number of environments than rlkit's, rollouts are as large as rlkit's.
+        Rollouts are as large as rlkit's, even if the number of environments is another.
         """
         from torch import nn
 
@@ -101,7 +101,7 @@ def _dqn(given: dict[str, Any], num_envs: int) -> dict[str, Any]:
 
 
 def _schedule(given: dict[str, Any], name: str) -> float | Callable[[float], float]:
-    """SB3's schedules are functions of the share of the run that remains."""
+    """Returns SB3's form of a schedule, which is a function of the share of the run that remains."""
     start: float = given[name]
     return (lambda remaining: remaining * start) if given[f"{name}_schedule"] == "linear" else start
 
@@ -183,7 +183,7 @@ WORKLOADS = {
         },
         hidden_sizes=(64, 64),
         activation="tanh",
-        sb3_num_envs=(32, 128),  # of 8, 32 and 128, 8 made half as many steps per second
+        sb3_num_envs=(32, 128),  # with 8, SB3 made half as many steps per second
         goal=20,
     ),
     "a2c_cartpole": Workload(
@@ -214,7 +214,7 @@ WORKLOADS = {
         agent="dqn",
         timesteps=50_000,
         num_envs=1,
-        # RL Zoo's target network is updated every 10 steps: once per update, since nothing is learned in between.
+        # RL Zoo updates the target network every 10 steps, which is once per update, since it learns only every 256.
         hyperparameters={**DQN, "num_steps": 256, "gradient_steps": 128, "target_update_interval": 128},
         hidden_sizes=(256, 256),
         activation="relu",
@@ -233,4 +233,4 @@ WORKLOADS = {
         numpy_goal=3.5,
     ),
 }
-"""By name, which is part of the names of the results' files."""
+"""All workloads by name, which is part of the names of the results' files."""

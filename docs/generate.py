@@ -1,4 +1,4 @@
-"""Writes docs/configuration.md from the dataclasses that define the configuration; `--check` only compares."""
+"""Writes docs/configuration.md from the dataclasses that define the configuration, or with `--check` compares it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ an [experiment](experiments.md)'s, then yours.
 
 
 def page() -> str:
-    """The text of docs/configuration.md."""
+    """Returns the text of docs/configuration.md."""
     sections = [
         INTRODUCTION,
         section("The run", "", TrainConfig()),
@@ -44,7 +44,7 @@ def page() -> str:
 
 
 def section(title: str, prefix: str, config: Any, note: str = "") -> str:
-    """A heading, what the dataclass says of itself, and a table of its fields."""
+    """Returns a heading, the docstring of the config's dataclass with a `note`, and a table of its fields."""
     lines = [f"## {title}", "", " ".join(part for part in (type(config).__doc__, note) if part), ""]
     rows = [
         " | ".join(
@@ -65,7 +65,7 @@ def section(title: str, prefix: str, config: Any, note: str = "") -> str:
 
 
 def variants(config: type[Any]) -> str:
-    """Which names stand for this agent, and what they set."""
+    """Returns a sentence about the other names of this agent, with the fields that they set."""
     named = {
         name: ", ".join(f"`agent.{key}={value}`" for key, value in variant.fields.items())
         for name, variant in VARIANTS.items()
@@ -75,18 +75,18 @@ def variants(config: type[Any]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A default as the command line takes it."""
+    """Returns a default as it is written on the command line."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def escaped(text: str) -> str:
-    """Text for a cell of a table, with code in backquotes left alone."""
+    """Returns text that is safe in a cell of a table; code in backquotes is left as it is."""
     parts = text.replace("|", "\\|").split("`")
     return "`".join(part if i % 2 else part.replace("<", "&lt;") for i, part in enumerate(parts))
 
 
 def main() -> None:
-    """Writes the page, or with --check exits with 1 if it is not current."""
+    """Writes the page, or with --check exits with 1 if it is not up to date."""
     if "--check" not in sys.argv[1:]:
         PAGE.write_text(page(), encoding="utf-8")
     elif PAGE.read_text(encoding="utf-8") != page():

@@ -1,4 +1,4 @@
-"""Environments: the one way to make them, and our own, which importing this registers."""
+"""Functions that make environments, and rlkit's own environments, which importing this package registers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Atari stack, for single environments and for ale-py's own vector environment: the same frames from both."""
+"""The Atari preprocessing stack, which gives equal frames for single environments and ale-py's vector environment."""
 
 from __future__ import annotations
 
@@ -13,11 +13,18 @@ from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation, Transf
 
 from rlkit.envs.wrappers import Env, Transition
 
-NOOP_MAX, FRAME_SKIP, SCREEN_SIZE, FRAME_STACK = 30, 4, 84, 4
+NOOP_MAX = 30
+"""Largest number of no-ops at the start of an episode."""
+FRAME_SKIP = 4
+"""Frames for which an action is repeated."""
+SCREEN_SIZE = 84
+"""Height and width of an observation in pixels."""
+FRAME_STACK = 4
+"""Frames in an observation."""
 
 
 def is_atari(spec: EnvSpec) -> bool:
-    """Whether ale-py makes this environment."""
+    """True if the environment is one of ale-py's."""
     return spec.entry_point == "ale_py.env:AtariEnv"
 
 
@@ -29,10 +36,11 @@ def silence_banner() -> None:
 
 
 def atari_stack(env: Env, *, frame_skip: int, training: bool) -> Env:
-    """Observations (4, 84, 84) uint8: grey frames, max-pooled over two, every `frame_skip`-th, 4 stacked.
+    """Wraps an Atari environment so that its observations are stacks of four grey frames, (4, 84, 84) uint8.
 
-    Episodes start with 1 to 30 no-ops. In training an episode ends with each life and rewards are signs; in
-    evaluation an episode is a whole game and rewards are points.
+    Each frame is the maximum of two consecutive ones, and only every `frame_skip`-th is kept. Episodes start with 1 to
+    30 no-ops. In training, an episode ends with each life and rewards are their signs; in evaluation, an episode is a
+    whole game and rewards are points.
     """
     env = AtariPreprocessing(env, noop_max=NOOP_MAX, frame_skip=frame_skip, screen_size=SCREEN_SIZE)
     env = FrameStackObservation(env, FRAME_STACK, padding_type="zero")
@@ -40,7 +48,7 @@ def atari_stack(env: Env, *, frame_skip: int, training: bool) -> Env:
 
 
 def native_atari_kwargs(kwargs: Mapping[str, Any], *, training: bool) -> dict[str, Any]:
-    """The keyword arguments that make ale-py's vector environment do what `atari_stack` does."""
+    """Returns the keyword arguments with which ale-py's vector environment preprocesses like `atari_stack`."""
     return {
         "frameskip": FRAME_SKIP,
         "img_height": SCREEN_SIZE,
@@ -56,9 +64,9 @@ def native_atari_kwargs(kwargs: Mapping[str, Any], *, training: bool) -> dict[st
 
 
 class EpisodicLife(gym.Wrapper[Any, Any, Any, Any]):
-    """Ends an episode when a life is lost, while the game itself goes on until none is left.
+    """A wrapper that ends an episode when a life is lost, while the game itself goes on until none is left.
 
-    A reset in between, unless it seeds, changes nothing: the next episode starts where the last one ended.
+    A reset in between changes nothing, unless it has a seed: the next episode starts where the last one ended.
     """
 
     def __init__(self, env: Env) -> None:
@@ -68,7 +76,7 @@ class EpisodicLife(gym.Wrapper[Any, Any, Any, Any]):
         self._last: tuple[Any, dict[str, Any]] = (None, {})
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Starts a new game if the last one is over."""
+        """Starts a new game if the last one is over or there is a seed; otherwise returns the last observation."""
         if self._game_over or seed is not None:
             self._last = self.env.reset(seed=seed, options=options)
             self._game_over = False
@@ -76,7 +84,7 @@ class EpisodicLife(gym.Wrapper[Any, Any, Any, Any]):
         return self._last
 
     def step(self, action: Any) -> Transition:
-        """Steps the game; terminated also when a life was lost."""
+        """Steps the game; the episode also terminates when a life is lost."""
         obs, reward, terminated, truncated, info = self.env.step(action)
         self._game_over = terminated or truncated
         lost_life = info["lives"] < self._lives

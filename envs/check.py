@@ -1,4 +1,4 @@
-"""Looks an environment over before it is trained on, so that mistakes in it are told at once and in one line."""
+"""Checks of an environment before training, so that mistakes in it are reported at once and in one line."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from rlkit.spaces import LEAF_SPACES, leaf_spaces, leaves
 Env = gym.Env[Any, Any]
 
 CHECKED_STEPS = 5
+"""Number of random steps that `check_env` takes."""
 
 
 def env_error(name: str, message: str) -> RlkitError:
-    """The error in one line: arrays and spaces may be printed on several."""
+    """Makes an error whose message is on one line, although arrays and spaces in it may be printed on several."""
     return RlkitError(f"env {name}: {' '.join(message.split())}")
 
 
 @contextlib.contextmanager
 def env_errors(name: str, doing: str) -> Iterator[None]:
-    """Turns any exception into an RlkitError of one line, which names the environment and what it was doing."""
+    """Turns any exception into an RlkitError of one line with the environment's name; `doing` is what raised it."""
     try:
         yield
     except RlkitError:
@@ -35,10 +36,11 @@ def env_errors(name: str, doing: str) -> Iterator[None]:
 
 
 def check_env(env: Env, name: str) -> None:
-    """Resets the environment and takes a few random steps.
+    """Checks an environment by resetting it and taking a few random steps.
 
-    Raises RlkitError where an observation space is not supported, reset or step raises, an observation or an action
-    mask does not fit its space, or an observation or a reward is not a finite number. `name` is for the message.
+    Raises RlkitError if its observation space is not supported, if reset or step raises an exception, if an observation
+    or an action mask does not fit its space, or if an observation or a reward is not finite. `name` is the
+    environment's name in the message.
     """
     _check_space(env.observation_space, name)
     env.action_space.seed(0)
@@ -61,7 +63,10 @@ def check_env(env: Env, name: str) -> None:
 
 
 def sample_action(space: spaces.Space[Any], mask: Any = None) -> Any:
-    """A random action; where there is a mask (True: allowed; one after the other for MultiDiscrete), an allowed one."""
+    """Draws a random action, among those that the mask allows if there is one.
+
+    The mask is True for allowed actions; for MultiDiscrete, those of all parts stand one after the other.
+    """
     if mask is None:
         return space.sample()
     allowed = np.asarray(mask, dtype=np.int8)
@@ -101,7 +106,7 @@ def _check_obs(space: spaces.Space[Any], obs: Any, name: str, method: str) -> No
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise env_error(name, f"{returned} that does not fit {space}") from error
     for part, array in zip(leaf_spaces(space), arrays, strict=True):
-        assert part.dtype is not None  # no supported space is without
+        assert part.dtype is not None  # every supported space has a dtype
         if array.shape != part.shape:
             raise env_error(name, f"{returned} of shape {array.shape}; the space {part} has shape {part.shape}")
         if not np.can_cast(array.dtype, part.dtype, "same_kind"):

@@ -1,4 +1,4 @@
-"""Making environments: one way to make a single one, and one to make a vector of them."""
+"""Functions that make environments: single ones, and vectors of them."""
 
 from __future__ import annotations
 
@@ -30,16 +30,18 @@ PLUGINS = ("ale_py", "minatar.gym", "minigrid", "gymnasium_robotics", "highway_e
 """Packages that register environments when they are imported, or in their `register_envs`."""
 
 NATIVE_MIN_ENVS = 64
-"""From how many environments on `auto` takes a native vector environment: with fewer, NumPy's calls cost as much."""
+"""Least number of environments for which `auto` takes a native vector environment, because NumPy's calls have a fixed
+cost that only pays for many environments."""
 
 ASYNC_STEP_COST = 200e-6
-"""Seconds that a step takes longer by way of a worker process: 90-190 µs measured for 2 to 8 workers on 2 cores."""
+"""Seconds by which a worker process makes a step longer; 90 to 190 µs were measured for 2 to 8 workers on 2 cores."""
 
 
 def find_spec(id: str) -> EnvSpec:
-    """What Gymnasium knows of a registered id; imports the module of `module:Id`, and known plugins for others.
+    """Returns Gymnasium's registration of an id.
 
-    Raises RlkitError for an id that is not registered, naming the nearest one that is.
+    For `module:Id` the module is imported first, and for other unknown ids the packages in PLUGINS are. Raises
+    RlkitError for an id that is not registered, with the nearest one that is.
     """
     module, _, name = id.rpartition(":")
     if module:
@@ -64,7 +66,7 @@ def _unknown_id(name: str) -> RlkitError:
 
 
 def check_id(id: str) -> None:
-    """Raises RlkitError for an id that is not registered; makes no environment."""
+    """Raises RlkitError for an id that is not registered, without making an environment."""
     find_spec(id)
 
 
@@ -81,7 +83,7 @@ def _register_plugins() -> None:
 
 @dataclass(frozen=True)
 class EnvFactory:
-    """Makes one environment, here or in a worker process."""
+    """A function that makes one environment, in this process or in a worker, to which it can be sent."""
 
     id: str
     """A registered id, or `package.module:Id`."""
@@ -90,14 +92,15 @@ class EnvFactory:
     preprocessing: str = "auto"
     """`atari`, `none`, or `auto`: `atari` for `ALE/…` ids."""
     training: bool = True
-    """Whether the Atari stack clips rewards and ends episodes with each life."""
+    """True for training, in which the Atari stack clips rewards and ends episodes with each life."""
     render_mode: str | None = None
-    """What `render` returns, as Gymnasium defines it."""
+    """Gymnasium's render mode, which determines what `render` returns."""
 
     def __call__(self, spec: EnvSpec | None = None) -> Env:
-        """Makes the environment: of `spec`, where the id's registration is unknown to this process.
+        """Makes the environment; `spec` is its registration, for a process in which the id is not registered.
 
-        Raises RlkitError for an unknown id, a constructor that raises, and an Atari stack without Atari.
+        Raises RlkitError for an unknown id, for a constructor that raises an exception, and if the Atari stack is asked
+        for around another environment.
         """
         spec = spec or find_spec(self.id)
         stacked = self.has_atari_stack(spec)
@@ -107,21 +110,21 @@ class EnvFactory:
         with env_errors(self.id, "making it"):
             if is_atari(spec):
                 silence_banner()
-            # Gymnasium's checker would cost time at every step; `check_env` has looked at one environment for all.
+            # Gymnasium's checker would cost time at every step; `check_env` checks one environment for all instead.
             env = gym.make(spec, disable_env_checker=True, **({**kwargs, "frameskip": 1} if stacked else kwargs))
             if stacked:
                 env = atari_stack(env, frame_skip=kwargs.get("frameskip", FRAME_SKIP), training=self.training)
             return ActionMaskInfo(env) if env.has_wrapper_attr("action_masks") else env
 
     def has_atari_stack(self, spec: EnvSpec) -> bool:
-        """Whether the Atari stack is put around the environment; raises RlkitError where it cannot be."""
+        """True if the environment gets the Atari stack; raises RlkitError if it should, but is no Atari game."""
         if self.preprocessing == "atari" and not is_atari(spec):
             raise RlkitError(f"env {self.id}: preprocessing=atari is for Atari environments only; use none or auto")
         return self.preprocessing == "atari" or (self.preprocessing == "auto" and spec.namespace == "ALE")
 
 
 def make_env(factory: EnvFactory) -> Env:
-    """One environment, which has been looked over: raises RlkitError where `check_env` does."""
+    """Makes one environment and checks it; raises RlkitError like `check_env`."""
     env = factory()
     try:
         check_env(env, factory.id)
@@ -134,11 +137,11 @@ def make_env(factory: EnvFactory) -> Env:
 def make_vector_env(
     factory: EnvFactory, num_envs: int, vectorization: str = "auto"
 ) -> tuple[VectorEnv[Any, Any, Any], str]:
-    """A vector environment, and a sentence that says which implementation it is, and why.
+    """Makes a vector environment; also returns a sentence that names its implementation and the reason for it.
 
-    `sync` and `async` reset in the step that ends an episode (SAME_STEP) and give the same data; a native one
-    resets as its `metadata["autoreset_mode"]` says. Raises RlkitError for an environment that cannot be made or does
-    not do what its spaces say, and for `native` where there is none.
+    `sync` and `async` reset in the step that ends an episode (SAME_STEP), and give equal data. A native vector
+    environment resets as its `metadata["autoreset_mode"]` says. Raises RlkitError for an environment that cannot be
+    made or does not fit its own spaces, and for `native` if there is no native implementation.
     """
     check_choice("vectorization", vectorization, VECTORIZATIONS)
     check_range("num_envs", num_envs, 1)
@@ -163,10 +166,11 @@ def make_vector_env(
 
 
 def _choose(factory: EnvFactory, spec: EnvSpec, env: Env, num_envs: int) -> tuple[str, str]:
-    """The implementation that is fastest, and why.
+    """Returns the fastest implementation, and the reason.
 
-    Native ones may differ in data (one generator for all environments, rounding), so nothing that varies from run to
-    run decides on them; sync and async do not, so a measurement may.
+    Native implementations may give other data, because of one generator for all environments and of rounding. So they
+    are not chosen by anything that varies from run to run. Sync and async give equal data, so a measurement may choose
+    between them.
     """
     if _has_native(factory, spec):
         if is_atari(spec):
@@ -178,14 +182,14 @@ def _choose(factory: EnvFactory, spec: EnvSpec, env: Env, num_envs: int) -> tupl
         return "sync", "there is one environment, or one core"
     with env_errors(factory.id, "step"):
         step_time = _step_time(env)
-    # Worker processes take step_time / parallel + ASYNC_STEP_COST where this one takes step_time.
+    # A step takes step_time / parallel + ASYNC_STEP_COST with worker processes, and step_time without.
     pays_from = ASYNC_STEP_COST / (1 - 1 / parallel)
     comparison = f"a step takes {step_time * 1e3:.2g} ms; worker processes pay from {pays_from * 1e3:.2g} ms on"
     return ("async" if step_time > pays_from else "sync"), comparison
 
 
 def _step_time(env: Env, seconds: float = 0.05, max_steps: int = 500) -> float:
-    """Seconds that a random step takes, resets included."""
+    """Measures the seconds that a random step takes, including its share of resets."""
     _, info = env.reset(seed=0)
     steps, start = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - start) < seconds and steps < max_steps:
@@ -197,7 +201,7 @@ def _step_time(env: Env, seconds: float = 0.05, max_steps: int = 500) -> float:
 
 
 def _has_native(factory: EnvFactory, spec: EnvSpec) -> bool:
-    """Whether the environment has a vector implementation that does what `factory` does."""
+    """True if the environment has a vector implementation that can do the same as `factory`."""
     if spec.vector_entry_point is None or spec.additional_wrappers or factory.render_mode is not None:
         return False
     if is_atari(spec) and not factory.has_atari_stack(spec):

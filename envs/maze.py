@@ -1,4 +1,4 @@
-"""The maze: 4 columns by 3 rows, a wall, a good and a bad goal; small enough to know every value by heart."""
+"""The maze, which has 4 columns and 3 rows with a wall, a good and a bad goal; all its values are known exactly."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from gymnasium import spaces
 COLUMNS, ROWS = 4, 3
 WALL = (2, 2)
 GOALS = {(4, 3): 10.0, (4, 2): -10.0}
-"""The reward of each goal, by its cell: (column, row), counted from 1 at the lower left."""
+"""Reward of each goal by its cell, (column, row), which are counted from 1 at the lower left."""
 MOVE_REWARD = -1.0
 MOVES = ((-1, 0), (0, -1), (1, 0), (0, 1))
-"""What the actions left, down, right and up add to a cell."""
+"""Steps (columns, rows) of the actions left, down, right and up."""
 
 CELL_PIXELS = 64
 COLORS = {".": (255, 255, 255), "#": (96, 96, 96), "+": (120, 200, 120), "-": (220, 110, 110), "A": (60, 90, 200)}
 
 
 def state_of(cell: tuple[int, int]) -> int:
-    """The observation that shows the cell: row by row from the lower left."""
+    """Returns the observation for a cell; cells are numbered row by row from the lower left."""
     return (cell[1] - 1) * COLUMNS + cell[0] - 1
 
 
 CELLS = tuple((column, row) for row in range(1, ROWS + 1) for column in range(1, COLUMNS + 1))
-"""Every cell, the wall included, in the order of the observations."""
+"""All cells, including the wall, in the order of their observations."""
 
 
 def _transitions() -> dict[int, dict[int, list[tuple[float, int, float, bool]]]]:
@@ -38,17 +38,17 @@ def _transitions() -> dict[int, dict[int, list[tuple[float, int, float, bool]]]]
             if following not in CELLS or following == WALL:
                 following = cell
             outcome = (1.0, state_of(following), MOVE_REWARD, False)
-            if cell in GOALS or cell == WALL:  # nobody is ever in the wall: nothing is to be had there
+            if cell in GOALS or cell == WALL:  # the wall is never entered; its entry only completes the table
                 outcome = (1.0, state_of(cell), GOALS.get(cell, 0.0), True)
             table[state_of(cell)][action] = [outcome]
     return table
 
 
 class Maze(gym.Env[Any, Any]):
-    """Walk to the good goal, (4, 3), and around the wall, (2, 2), and the bad goal, (4, 2); start in any free cell.
+    """A maze in which the agent walks to the good goal, (4, 3), around the wall, (2, 2), and the bad goal, (4, 2).
 
-    Actions 0 to 3 move left, down, right and up, at a reward of -1, also where a wall or the border holds one back.
-    Standing on a goal is worth its reward: any action there gets it, 10 or -10, and ends the episode.
+    It starts in any free cell. Actions 0 to 3 move left, down, right and up, with a reward of -1, even if the wall or
+    the border prevents the move. On a goal, any action gets its reward, 10 or -10, and ends the episode.
 
     Known answer: the values at gamma = 0.9, columns from left to right:
 
@@ -69,9 +69,9 @@ class Maze(gym.Env[Any, Any]):
         self.P = _transitions()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
-        """Starts in a cell drawn from all but the wall, or in `options["cell"]`; raises ValueError for one that is not.
+        """Starts in a random cell that is not the wall, or in `options["cell"]`.
 
-        Goals are among them: a start there is an episode of one step.
+        It may be a goal, where an episode has one step. Raises ValueError for a cell that is the wall or outside.
         """
         super().reset(seed=seed)
         free = [cell for cell in CELLS if cell != WALL]
@@ -82,12 +82,12 @@ class Maze(gym.Env[Any, Any]):
         return self.state, {}
 
     def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
-        """One move; or, on a goal, its reward and the end."""
+        """Moves the agent, or on a goal gives its reward and ends the episode."""
         ((_, self.state, reward, terminated),) = self.P[self.state][int(action)]
         return self.state, reward, terminated, False, {}
 
     def render(self) -> Any:
-        """The maze from above: three lines of text, or (height, width, 3) bytes; None without a render mode."""
+        """Returns the maze from above: three lines of text, or (height, width, 3) bytes; None without a render mode."""
         if self.render_mode is None:
             return None
         rows = [[self._symbol((column, row)) for column in range(1, COLUMNS + 1)] for row in range(ROWS, 0, -1)]
@@ -103,7 +103,7 @@ class Maze(gym.Env[Any, Any]):
         return "#" if cell == WALL else "."
 
     def _tile(self, symbol: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """One cell with a dark border; the agent is a square in the middle of it."""
+        """Draws one cell with a dark border; the agent is a square in its middle."""
         tile = np.full((CELL_PIXELS, CELL_PIXELS, 3), 40, np.uint8)
         tile[1:-1, 1:-1] = COLORS["." if symbol == "A" else symbol]
         if symbol == "A":
@@ -112,5 +112,5 @@ class Maze(gym.Env[Any, Any]):
 
 
 def register_maze() -> None:
-    """Registers the maze as `rlkit/Maze-v0`; after 100 steps, an episode is truncated."""
+    """Registers the maze as `rlkit/Maze-v0`, whose episodes are truncated after 100 steps."""
     gym.register("rlkit/Maze-v0", f"{__name__}:Maze", max_episode_steps=100)

@@ -1,4 +1,4 @@
-"""EnvPool's implementations of Gymnasium's environments, stepped by threads in C++; the package is an extra."""
+"""EnvPool's implementations of Gymnasium's environments, which threads step in C++; EnvPool is an optional extra."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from rlkit.system.processes import num_cores
 
 
 class EnvPoolVectorEnv(VectorEnv[Any, Any, Any]):
-    """EnvPool as Gymnasium's vector environment, in NEXT_STEP mode: a reset is a step of its own, without a reward.
+    """EnvPool's environments as a vector environment of Gymnasium, in NEXT_STEP mode, where a reset is a separate step.
 
     Data differ from those of Gymnasium's implementation by rounding and by their random numbers.
     """
 
     def __init__(self, env: Env, id: str, num_envs: int, options: Mapping[str, Any]) -> None:
-        """`env` is Gymnasium's own, whose spaces the agent is made for; `id` and `options` are EnvPool's.
+        """Makes the environments; `id` and `options` are EnvPool's.
 
-        Raises RlkitError where EnvPool is not installed, has no such environment or option, or where spaces differ.
+        `env` is Gymnasium's own environment, for whose spaces the agent is made. Raises RlkitError if EnvPool is
+        not installed, has no such environment or option, or has other spaces.
         """
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
         self.num_envs = num_envs
@@ -43,19 +44,19 @@ class EnvPoolVectorEnv(VectorEnv[Any, Any, Any]):
                 raise RlkitError(f"vectorization=envpool: {id} has the {name} {theirs} there, and {ours} in Gymnasium")
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Resets all environments; their random numbers begin anew where there is a seed, that of all together."""
+        """Resets all environments; a seed, which is one for all together, makes them anew."""
         if seed is not None:
             self._pool.close()
             self._pool = self._made(int(seed) % 2**31)
         return self._pool.reset()[0], {}
 
     def step(self, actions: Any) -> Transitions:
-        """Steps them all; those that ended before are reset instead."""
+        """Steps all environments; one whose episode ended in the last step is reset instead, without a reward."""
         obs, rewards, terminated, truncated, _ = self._pool.step(np.asarray(actions))
         return obs, rewards, terminated, truncated, {}
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Ends the threads."""
+        """Ends EnvPool's threads."""
         self._pool.close()
 
     def _made(self, seed: int) -> Any:
@@ -68,16 +69,20 @@ class EnvPoolVectorEnv(VectorEnv[Any, Any, Any]):
                 raise unknown(f"option of EnvPool's {self._id}", name, taken)
         threads = min(num_cores(), self.num_envs)
         sizes = {"num_envs": self.num_envs, "num_threads": threads}
-        with warnings.catch_warnings(action="ignore"):  # Gymnasium's, of the precision of EnvPool's bounds
+        with warnings.catch_warnings(action="ignore"):  # Gymnasium warns of the precision of EnvPool's bounds
             pool = envpool.make_gymnasium(self._id, seed=seed, **sizes, **self._options)
-            _ = pool.observation_space, pool.action_space  # made at the first look
+            _ = pool.observation_space, pool.action_space  # their first use makes them, and gives the warnings
         return pool
 
 
 def make_envpool(
     spec: EnvSpec, env: Env, num_envs: int, kwargs: Mapping[str, Any], *, stacked: bool, training: bool
 ) -> EnvPoolVectorEnv:
-    """EnvPool's environments for a registered one; `stacked` says whether that has the Atari stack around it."""
+    """Makes EnvPool's environments for a registered one; `stacked` is True if that has the Atari stack.
+
+    Raises RlkitError for an environment with action masks, for an Atari game without the stack, and like
+    EnvPoolVectorEnv.
+    """
     if env.has_wrapper_attr("action_masks"):
         raise RlkitError(f"vectorization=envpool: {spec.id} has action masks, which EnvPool does not give")
     options = dict(kwargs)
@@ -91,7 +96,7 @@ def make_envpool(
 
 
 def atari_options(spec: EnvSpec, options: Mapping[str, Any], *, training: bool) -> dict[str, Any]:
-    """What makes EnvPool do what `rlkit.envs.atari.atari_stack` does."""
+    """Returns the options with which EnvPool preprocesses like `rlkit.envs.atari.atari_stack`."""
     options = dict(options)
     return {
         "frame_skip": options.pop("frameskip", FRAME_SKIP),
@@ -108,14 +113,14 @@ def atari_options(spec: EnvSpec, options: Mapping[str, Any], *, training: bool) 
 
 
 def same_arrays(ours: spaces.Space[Any], theirs: spaces.Space[Any]) -> bool:
-    """Whether values of both are alike: their bounds may differ, where one of the two leaves them open."""
+    """True if values of both spaces have equal shapes and types; bounds may differ, as some spaces leave them open."""
     if isinstance(ours, spaces.Discrete) and isinstance(theirs, spaces.Discrete):
         return bool(ours.n == theirs.n and ours.start == theirs.start)
     return type(ours) is type(theirs) is spaces.Box and (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
 
 
 def import_envpool() -> Any:
-    """The package; raises RlkitError where it is not installed."""
+    """Imports EnvPool; raises RlkitError if it is not installed."""
     try:
         return importlib.import_module("envpool")
     except ModuleNotFoundError as error:

@@ -1,7 +1,7 @@
-"""Probe environments: so small that the right answer is known exactly, each a test of one part of an agent.
+"""Probe environments, which are so small that the right answer is known exactly; each tests one part of an agent.
 
-All are registered as `rlkit/Probe…-v0` and can be trained on by name, in seconds. An agent that gets one wrong has
-its fault where that probe, and none of the simpler ones before it, looks.
+All are registered as `rlkit/Probe…-v0`, and training on one takes seconds. They are in the order of their difficulty:
+if an agent gets a probe wrong and all simpler ones right, its fault is in the part that this probe names.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ SIGNS = (-1.0, 1.0)
 
 
 class Probe(gym.Env[Any, Any]):
-    """What the probes share: one step; the observation shows a number that is drawn at reset from `numbers`."""
+    """The base class of the probes: one step, with an observation of a number that reset draws from `numbers`."""
 
     observation_space: spaces.Space[Any] = spaces.Box(-1.0, 1.0, (1,), np.float32)
     action_space: spaces.Space[Any] = spaces.Discrete(2)
     numbers: tuple[float, ...] = (0.0,)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Draws the number."""
+        """Draws the number that the observation shows."""
         super().reset(seed=seed)
         self.number = float(self.np_random.choice(self.numbers))
         return self._obs(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """The end, with the same observation; raises ValueError for an action outside the action space."""
+        """Ends the episode with an unchanged observation; raises ValueError for an action outside the action space."""
         if not self.action_space.contains(action):
             raise ValueError(f"action {action!r} is not in {self.action_space}")
         return self._obs(), self._reward(action), True, False, {}
@@ -42,14 +42,14 @@ class Probe(gym.Env[Any, Any]):
 
 
 class ProbeConstantReward(Probe):
-    """One step, observation 0, reward 1 whatever the action.
+    """A probe of the value loss: one step, observation 0, and reward 1 for every action.
 
     Known answer: V(0) = 1 for every gamma. If not: the value loss, or its optimiser.
     """
 
 
 class ProbeObsValue(Probe):
-    """One step, observation -1 or +1, which is the reward too, whatever the action.
+    """A probe of the value network's input: one step, observation -1 or +1, which is also the reward of every action.
 
     Known answer: V(-1) = -1, V(+1) = 1. If not: observations do not reach the value network.
     """
@@ -61,31 +61,32 @@ class ProbeObsValue(Probe):
 
 
 class ProbeTwoStepCredit(Probe):
-    """Two steps, observation 0 then 1, reward 0 then 1, whatever the actions.
+    """A probe of discounting: two steps, with observations 0 and 1 and rewards 0 and 1 for all actions.
 
     Known answer: V(0) = gamma, V(1) = 1. If not: discounting, or the order of steps in the returns.
     """
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """The second observation, then the end."""
+        """Shows the second observation, and then ends the episode."""
         reward, self.number = self.number, 1.0
         return self._obs(), reward, reward == 1, False, {}
 
 
 class ProbeTruncation(Probe):
-    """One state, observation 0, reward 1 at each step; it never terminates, its registration truncates after 10 steps.
+    """A probe of truncation: observation 0 and reward 1 in every step of an episode that is truncated after 10.
 
-    Known answer: V(0) = 1 / (1 - gamma): 10 at gamma = 0.9. If not: 5.263 comes from a truncation that is treated as
-    an end, 9.091 from a reset that is taken for a step.
+    It never terminates; the registration sets the limit. Known answer: V(0) = 1 / (1 - gamma), which is 10 at
+    gamma = 0.9. If not: 5.263 comes from a truncation that is treated as an end, 9.091 from a reset that is taken for
+    a step.
     """
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """The same again."""
+        """Gives a reward of 1 and leaves everything as it is."""
         return self._obs(), 1.0, False, False, {}
 
 
 class ProbeActionMatters(Probe):
-    """One step, observation 0; the reward is 1 for action 1 and -1 for action 0.
+    """A probe of the policy loss: one step, observation 0, and a reward of 1 for action 1 and -1 for action 0.
 
     Known answer: Q(0, ·) = (-1, 1); a trained policy takes action 1 with probability > 0.9, and the best one's V(0)
     is 1. If not: the policy loss, or the sign of the advantages.
@@ -96,9 +97,9 @@ class ProbeActionMatters(Probe):
 
 
 class ProbeActionObs(Probe):
-    """One step; the observation shows a number, and the action is to name it: reward 1 if right, else -1.
+    """A probe of observations: one step, with a reward of 1 if the action is the number that they show, else -1.
 
-    `kind` is the kind of observation. It shows 0 or 1; where it has parts, 0 to 3, one bit in each of two parts.
+    `kind` is the kind of observation. It shows 0 or 1, or if it has two parts 0 to 3, with one bit in each part.
 
     Known answer: Q = 1 for the right action and -1 for all others; a trained policy takes the right one with
     probability > 0.9, and the best one's V is 1. If not: the encoder of that kind of observation, or the pairing of
@@ -117,7 +118,7 @@ class ProbeActionObs(Probe):
         "image": spaces.Box(0, 255, (36, 36, 3), np.uint8),
         "image_channel_first": spaces.Box(0, 255, (3, 36, 36), np.uint8),
     }
-    """The observation spaces."""
+    """Observation spaces by kind."""
 
     def __init__(self, kind: str = "box") -> None:
         size = 4 if kind in ("multi_discrete", "multi_binary", "dict", "tuple") else 2
@@ -149,15 +150,15 @@ class ProbeActionObs(Probe):
 
 
 class ProbeAction(Probe):
-    """One step, observation -1 or +1, and for each a right action, in an action space of the kind `kind`.
+    """A probe of actions: one step, observation -1 or +1, and for each a right action, in a space of the kind `kind`.
 
     | kind | right at -1 | right at +1 | reward |
     |---|---|---|---|
-    | box, (2,) from -1 to 3 | (0.5, 1.5) | (1.5, 0.5) | less the mean squared distance from it |
+    | box, (2,) from -1 to 3 | (0.5, 1.5) | (1.5, 0.5) | minus the mean squared distance from it |
     | multi_discrete, [2, 3] | (0, 2) | (1, 0) | the share of right parts |
     | multi_binary, 3 | (0, 1, 1) | (1, 0, 1) | the share of right parts |
 
-    Known answer: box: a trained policy's mean is within 0.2 of the right action, and the best one's V is 0. The
+    Known answer for box: a trained policy's mean is within 0.2 of the right action, and the best one's V is 0. For the
     others: it takes each right part with probability > 0.9, and the best one's V is 1. If not: the distribution over
     that kind of action, or the way from the network to the environment.
     """
@@ -167,13 +168,13 @@ class ProbeAction(Probe):
         "multi_discrete": spaces.MultiDiscrete([2, 3]),
         "multi_binary": spaces.MultiBinary(3),
     }
-    """The action spaces."""
+    """Action spaces by kind."""
     RIGHT: ClassVar[dict[str, dict[float, tuple[float, ...]]]] = {
         "box": {-1.0: (0.5, 1.5), 1.0: (1.5, 0.5)},
         "multi_discrete": {-1.0: (0, 2), 1.0: (1, 0)},
         "multi_binary": {-1.0: (0, 1, 1), 1.0: (1, 0, 1)},
     }
-    """The right actions, by kind and observation."""
+    """Right actions by kind and observation."""
 
     numbers = SIGNS
 
@@ -187,18 +188,18 @@ class ProbeAction(Probe):
 
 
 class ProbeMaskedAction(Probe):
-    """One step, observation -1 or +1; the reward of action 0, 1, 2 is the action, and at +1, 2 is not allowed.
+    """A probe of action masks: one step, observation -1 or +1, and the action, 0, 1 or 2, is also the reward.
 
-    Known answer: a trained policy takes 2 at -1 and 1 at +1 with probability > 0.9, and its probability of 2 at +1
-    is exactly 0; the best one has V(-1) = 2, V(+1) = 1. If not: masks, or their pairing with observations. Taking 2
-    at +1 raises ValueError.
+    At +1, the action 2 is not allowed, and taking it raises ValueError. Known answer: a trained policy takes 2 at -1
+    and 1 at +1 with probability > 0.9, and its probability of 2 at +1 is exactly 0; the best one has V(-1) = 2 and
+    V(+1) = 1. If not: masks, or their pairing with observations.
     """
 
     action_space = spaces.Discrete(3)
     numbers = SIGNS
 
     def action_masks(self) -> np.ndarray[Any, Any]:
-        """True for the actions that are allowed now."""
+        """Returns a mask, (3,), that is True for the actions that are allowed now."""
         return np.array([True, True, self.number < 0])
 
     def _reward(self, action: Any) -> float:
@@ -208,9 +209,10 @@ class ProbeMaskedAction(Probe):
 
 
 def register_probes() -> None:
-    """Registers every probe as `rlkit/<name>-v0`.
+    """Registers every probe as `rlkit/<name>-v0`, where the name is that of its class.
 
-    The name is the class's; with a kind, as in `rlkit/ProbeDictObs-v0` and `rlkit/ProbeBoxAction-v0`, it says it.
+    For probes of several kinds the name contains the kind, as in `rlkit/ProbeDictObs-v0` and
+    `rlkit/ProbeBoxAction-v0`.
     """
     for probe in (ProbeConstantReward, ProbeObsValue, ProbeTwoStepCredit, ProbeActionMatters, ProbeMaskedAction):
         _register(probe.__name__, probe)

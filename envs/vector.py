@@ -1,4 +1,4 @@
-"""Vector environments in SAME_STEP mode: Gymnasium's, leaner in this process and safer in worker processes."""
+"""Vector environments in SAME_STEP mode, based on Gymnasium's: faster in this process, safer in worker processes."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ from rlkit.system.processes import end_with_parent, interrupts_deferred
 
 Env = gym.Env[Any, Any]
 Transitions = tuple[Any, Any, Any, Any, dict[str, Any]]
-"""obs, rewards, terminated, truncated, each (num_envs, ...), and infos."""
+"""Observations, rewards, terminated and truncated, each (num_envs, ...), and infos."""
 
-CLOSING_TIME = 2.0  # seconds that a worker has for closing its environment once its parent is gone
+CLOSING_TIME = 2.0
+"""Seconds that a worker has to close its environment once its parent is gone."""
 
 
 class SyncVectorEnv(gym.vector.SyncVectorEnv[Any, Any]):
-    """Steps environments one after the other in this process.
+    """A vector environment that steps its environments one after the other in this process.
 
-    The data are those of Gymnasium's SyncVectorEnv in SAME_STEP mode. Between the environments' own steps it does
-    less, which is worth a quarter more CartPole steps per second, and it hands out new arrays at every step.
+    Its data are those of Gymnasium's SyncVectorEnv in SAME_STEP mode. It does less between the environments' own steps,
+    which gives a quarter more steps of CartPole per second, and it returns new arrays from every step.
     """
 
     def __init__(self, env_fns: Sequence[Callable[[], Env]]) -> None:
         super().__init__(env_fns, autoreset_mode=AutoresetMode.SAME_STEP)
 
     def step(self, actions: Any) -> Transitions:
-        """Steps every environment, and resets those whose episode ended: infos have `final_obs` and `final_info`."""
+        """Steps every environment and resets those whose episode ended, with `final_obs` and `final_info` in infos."""
         all_obs, rewards, terminations, truncations = [], [], [], []
         infos: dict[str, Any] = {}
         for i, (env, action) in enumerate(zip(self.envs, iterate(self.action_space, actions), strict=True)):
@@ -52,7 +53,7 @@ class SyncVectorEnv(gym.vector.SyncVectorEnv[Any, Any]):
             rewards.append(reward)
             terminations.append(terminated)
             truncations.append(truncated)
-        self._env_obs = all_obs  # for a reset of some environments only, by options["reset_mask"]
+        self._env_obs = all_obs  # Gymnasium needs it to reset only some environments, by options["reset_mask"]
         return (
             stacked(self.single_observation_space, all_obs),
             np.array(rewards, dtype=np.float64),
@@ -63,10 +64,10 @@ class SyncVectorEnv(gym.vector.SyncVectorEnv[Any, Any]):
 
 
 class AsyncVectorEnv(gym.vector.AsyncVectorEnv[Any, Any]):
-    """Steps every environment in a process of its own, started by spawn.
+    """A vector environment that steps every environment in a process of its own, started by spawn.
 
-    The workers end with this process, however it ends, and take no notice of Ctrl-C. `name` is what errors call the
-    environment. Raises RlkitError when a worker dies.
+    The workers end with this process, however it ends, and ignore Ctrl-C. `name` is the environment's name in errors.
+    Raises RlkitError when a worker dies.
     """
 
     def __init__(self, env_fns: Sequence[Callable[[], Env]], name: str) -> None:
@@ -76,17 +77,17 @@ class AsyncVectorEnv(gym.vector.AsyncVectorEnv[Any, Any]):
             super().__init__(env_fns, context="spawn", worker=_worker, autoreset_mode=AutoresetMode.SAME_STEP)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Resets every environment; `seed` is the first one's, or a list."""
+        """Resets every environment; `seed` is the first one's, after which they count up, or a list of all seeds."""
         with self._dead_workers_reported():
             return super().reset(seed=seed, options=options)
 
     def step(self, actions: Any) -> Transitions:
-        """Steps every environment, and resets those whose episode ended: infos have `final_obs` and `final_info`."""
+        """Steps every environment and resets those whose episode ended, with `final_obs` and `final_info` in infos."""
         with self._dead_workers_reported():
             return super().step(actions)
 
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
-        """Ends the workers; those of an interrupted step, whose answers may be lost already, without waiting."""
+        """Ends the workers; after an interrupted step it does not wait for answers, which may be lost already."""
         terminate = terminate or self._state is not AsyncState.DEFAULT
         self._state = AsyncState.DEFAULT
         try:
@@ -95,11 +96,11 @@ class AsyncVectorEnv(gym.vector.AsyncVectorEnv[Any, Any]):
             super().close_extras(terminate=True)
 
     def _raise_if_errors(self, successes: Any) -> None:
-        """Raises the first error that workers met, without Gymnasium's printing of their tracebacks."""
+        """Raises the first error of the workers, without printing their tracebacks as Gymnasium does."""
         errors = [self.error_queue.get() for success in successes if not success]
         for index, *_ in errors:
             self.parent_pipes[index].close()
-            self.parent_pipes[index] = None  # type: ignore[call-overload]  # how Gymnasium marks a worker that ended
+            self.parent_pipes[index] = None  # type: ignore[call-overload]  # Gymnasium's mark of an ended worker
         if errors:
             self._state = AsyncState.DEFAULT
             raise errors[0][2]
@@ -119,7 +120,7 @@ class AsyncVectorEnv(gym.vector.AsyncVectorEnv[Any, Any]):
 
 
 def _worker(index: int, env_fn: Callable[[], Env], *args: Any) -> None:
-    """Gymnasium's worker, which ends with its parent even when the parent is killed, in silence."""
+    """Runs Gymnasium's worker, but ends it quietly with its parent, even when the parent is killed."""
     end_with_parent(CLOSING_TIME)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         _async_worker(index, lambda: WorkerEnv(env_fn()), *args)

@@ -15,9 +15,9 @@ Transition = tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]
 
 
 class ActionMaskInfo(gym.Wrapper[Any, Any, Any, Any]):
-    """Puts what the environment's `action_masks()` returns into info["action_mask"], as a boolean array.
+    """A wrapper that puts the result of the environment's `action_masks()` into info["action_mask"], as booleans.
 
-    At the end of an episode there is nothing to choose any more, and no mask.
+    The last step of an episode has no mask, because there is no action left to choose.
     """
 
     def __init__(self, env: Env) -> None:
@@ -25,12 +25,12 @@ class ActionMaskInfo(gym.Wrapper[Any, Any, Any, Any]):
         self._action_masks = env.get_wrapper_attr("action_masks")
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Resets the environment; info has the mask for the first action."""
+        """Resets the environment; its info has the mask for the first action."""
         obs, info = self.env.reset(seed=seed, options=options)
         return obs, self._with_mask(info)
 
     def step(self, action: Any) -> Transition:
-        """Steps the environment; info has the mask for the next action."""
+        """Steps the environment; its info has the mask for the next action, unless the episode ended."""
         obs, reward, terminated, truncated, info = self.env.step(action)
         return obs, reward, terminated, truncated, info if terminated or truncated else self._with_mask(info)
 
@@ -39,11 +39,11 @@ class ActionMaskInfo(gym.Wrapper[Any, Any, Any, Any]):
 
 
 class WorkerEnv(gym.Wrapper[Any, Any, Any, Any]):
-    """What an environment needs for sending its results to another process.
+    """A wrapper for environments whose results are sent to another process.
 
-    An episode's last observation is copied, because some environments overwrite it when they reset. Some exceptions
-    become RuntimeErrors with their text: those of classes that are not Python's own may not survive pickling, and
-    EOFError and OSErrors would be mistaken for the pipe's.
+    It copies an episode's last observation, because some environments overwrite it when they reset. It turns some
+    exceptions into RuntimeErrors with their text: those of classes that are not Python's own may not survive pickling,
+    and EOFError and OSErrors would be taken for errors of the pipe.
     """
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What distribution shift costs, and how much of it weights win back: five seeds of each, with 95 % intervals."""
+"""Distribution shift, its cost, and the part of it that weights win back, over five seeds with 95 % intervals."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from rlkit.perception.shift import (
     reweighted_posterior,
 )
 
-T95 = 2.776  # Student's t for five seeds
+T95 = 2.776
+"""Student's t for a 95 % interval of the mean of five seeds."""
 
 
 def covariate_shift(generator: torch.Generator) -> dict[str, float]:
-    """A line fitted to a sine where x ~ N(0, 1), used where x ~ N(1.5, 0.5²): mean squared errors there."""
+    """Fits a line to a sine where x ~ N(0, 1), and returns its mean squared errors where x ~ N(1.5, 0.5²)."""
 
     def target(x: Tensor) -> Tensor:
         return torch.sin(x) + 0.1 * torch.randn(x.shape, generator=generator)
@@ -28,7 +29,7 @@ def covariate_shift(generator: torch.Generator) -> dict[str, float]:
     old = torch.randn(1000, 1, generator=generator)
     new = 1.5 + 0.5 * torch.randn(1000, 1, generator=generator)
     y = target(old)
-    # log q/p of two Gaussians is quadratic in x, so the classifier of old and new sees x and x²
+    # log q/p of two Gaussians is quadratic in x, so the classifier of old and new inputs gets x and x².
     weights = density_ratio(torch.cat([old, old**2], 1), torch.cat([new, new**2], 1))
     errors = {}
     for name, w in (("unweighted", torch.ones(1000)), ("weighted", weights)):
@@ -39,7 +40,7 @@ def covariate_shift(generator: torch.Generator) -> dict[str, float]:
 
 
 def label_shift(generator: torch.Generator) -> dict[str, float]:
-    """Three overlapping classes, even in training, 85 : 10 : 5 in use: accuracies there."""
+    """Trains on three overlapping classes of equal size; returns accuracies where their sizes are 85 : 10 : 5."""
     centers = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0]])
 
     def draw(count: int, shares: list[float]) -> tuple[Tensor, Tensor]:
@@ -74,7 +75,7 @@ def label_shift(generator: torch.Generator) -> dict[str, float]:
 
 
 def report(title: str, experiment: Callable[[torch.Generator], dict[str, float]]) -> None:
-    """Mean and 95 % interval over the seeds."""
+    """Prints the mean and the 95 % interval over five seeds of each of an experiment's results."""
     results = [experiment(torch.Generator().manual_seed(seed)) for seed in range(5)]
     print(title)
     for name in results[0]:

@@ -1,4 +1,4 @@
-"""The basics without a framework: a perceptron, backpropagation by hand, a learned kernel, descent to four minima."""
+"""The basics without a framework: a perceptron, backpropagation by hand, a learned kernel, and gradient descent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rlkit.perception.scratch.linear import train_perceptron
 
 
 def perceptron() -> None:
-    """AND can be learned by a line, XOR can't."""
+    """Trains a perceptron on AND, whose classes a line can separate, and on XOR, whose classes it can't."""
     corners = np.array([[0.0, 0], [0, 1], [1, 0], [1, 1]])
     for name, labels in (("and", [-1.0, -1, -1, 1]), ("xor", [-1.0, 1, 1, -1])):
         w, b, converged = train_perceptron(corners, np.array(labels))
@@ -20,7 +20,7 @@ def perceptron() -> None:
 
 
 def learned_kernel() -> None:
-    """A kernel that finds edges, from an image and its edges."""
+    """Learns a kernel that finds edges, from an image and its edges."""
     image = np.ones((6, 8))
     image[:, 2:6] = 0
     edges = corr2d(image, np.array([[1.0, -1.0]]))
@@ -32,14 +32,17 @@ def learned_kernel() -> None:
 
 
 def minima() -> None:
-    """Where gradient descent ends depends on where it starts."""
+    """Descends to four minima of one function, to show that the start decides where gradient descent ends."""
     for start in ((4, 0), (1, 0), (-4, 0), (-2, 2)):
         end = descend(himmelblau_gradient, start, learning_rate=0.01, steps=200)[-1]
         print(f"Himmelblau from {start}: {end.round(6)}, f = {himmelblau(end):.1e}")
 
 
 def moons(epochs: int = 25) -> None:
-    """2-25-50-25-2 sigmoid units, a sample per step; a few of the source's 1,000 epochs, at a larger rate."""
+    """Trains a network of 2-25-50-25-2 sigmoid units on two moons, with one sample per step.
+
+    `epochs` is small, but the learning rate is large: `recipe=backprop-numpy` trains 1,000 epochs with a small one.
+    """
     x, labels = make_moons(2000, noise=0.2, random_state=100)
     rng = np.random.default_rng(42)
     order = rng.permutation(2000)

@@ -1,7 +1,7 @@
 """An agent of your own, the smallest that learns: REINFORCE with a linear policy, for vectors and Discrete actions.
 
 In the package, an agent is a file in agents/ and a row in its table; here the script adds the row. CONTRIBUTING.md
-says the rest.
+explains the rest.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An environment of your own: the agent walks along a line to a goal. On the command line, from this folder:
+"""An environment of your own, in which the agent walks along a line to a goal. On the command line, from this folder:
 
 python -m rlkit agent=ppo env=own_environment:Line-v0 env_kwargs={length:5}
 """
@@ -16,7 +16,7 @@ import rlkit
 
 
 class Line(gym.Env[NDArray[np.float32], np.int64]):
-    """Start in the middle, step left (0) or right (1); the right end pays 1, the left end nothing."""
+    """A line on which the agent starts in the middle and steps left (0) or right (1); only the right end pays 1."""
 
     def __init__(self, length: int = 7) -> None:
         self.length = length
@@ -33,7 +33,7 @@ class Line(gym.Env[NDArray[np.float32], np.int64]):
         return self._obs(), {}
 
     def step(self, action: np.int64) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        """Moves by one."""
+        """Moves the agent by one; either end of the line ends the episode."""
         self.position += 1 if action == 1 else -1
         at_goal = self.position == self.length - 1
         return self._obs(), float(at_goal), at_goal or self.position == 0, False, {}
@@ -46,7 +46,7 @@ gym.register("Line-v0", entry_point=f"{__name__}:Line", max_episode_steps=100)
 
 
 def main() -> None:
-    """Trains on it, and prints the mean return, which is 1 once the way is known."""
+    """Trains PPO on the line and prints its mean return, which is 1 once it has learned to walk right."""
     result = rlkit.train(agent="ppo", env="Line-v0", env_kwargs={"length": 5}, total_timesteps=10_000, seed=0)
     print(result.summary["eval_return_mean"])
 

@@ -1,4 +1,4 @@
-"""Train PPO on CartPole-v1, load it back, and evaluate it: with rlkit, and with Stable-Baselines3."""
+"""Train PPO on CartPole-v1, load it back, and evaluate it both with rlkit and with Stable-Baselines3."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import rlkit
 
 
 def main() -> None:
-    """Trains briefly: 20,000 steps take seconds, and more steps a better policy."""
+    """Trains for 20,000 steps, which take seconds; more steps give a better policy."""
     result = rlkit.train(agent="ppo", env="CartPole-v1", total_timesteps=20_000, seed=0)
 
     agent = rlkit.load(result.run_dir)

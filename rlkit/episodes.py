@@ -1,4 +1,4 @@
-"""Playing episodes with an agent: `evaluate_policy`."""
+"""Evaluation of an agent: `evaluate_policy` plays whole episodes and returns their returns and lengths."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     Env = gym.Env[Any, Any]
 
 MAX_EPISODE_STEPS = 100_000
-"""An episode is cut here: an environment without a time limit and an agent that never ends it would go on for ever."""
+"""Steps after which an episode is cut, because without a time limit some agents would never end it."""
 
 
 class Predictor(Protocol):
-    """What can be evaluated: our agents, and Stable-Baselines3's."""
+    """The interface that an agent needs for evaluation; rlkit's agents and Stable-Baselines3's have it."""
 
     observation_space: Any
     action_space: Any
 
     @property
     def predict(self) -> Callable[..., tuple[Any, Any]]:
-        """predict(obs, state, episode_start, deterministic): actions for a batch of obs, and the next memory."""
+        """Function (obs, state, episode_start, deterministic) -> actions for a batch of obs, and the next memory."""
 
 
 @dataclass
@@ -36,33 +36,33 @@ class Evaluation:
     """The episodes of one evaluation, in the order of their seeds."""
 
     returns: list[float]
-    """Undiscounted sums of rewards."""
+    """Undiscounted sum of rewards of each episode."""
     lengths: list[int]
-    """Steps."""
+    """Number of steps of each episode."""
 
     @property
     def return_mean(self) -> float:
-        """Mean over episodes."""
+        """Mean return over episodes."""
         return math.fsum(self.returns) / len(self.returns)
 
     @property
     def return_std(self) -> float:
-        """Standard deviation over episodes: the spread of one agent's episodes, not of training runs."""
+        """Standard deviation of the return over episodes, which is the spread of one agent, not of training runs."""
         mean = self.return_mean
         return math.sqrt(math.fsum((value - mean) ** 2 for value in self.returns) / len(self.returns))
 
     @property
     def length_mean(self) -> float:
-        """Mean over episodes."""
+        """Mean length over episodes."""
         return sum(self.lengths) / len(self.lengths)
 
     @property
     def num_cut(self) -> int:
-        """Episodes that did not end, and were cut after MAX_EPISODE_STEPS."""
+        """Number of episodes that did not end, and were cut after MAX_EPISODE_STEPS."""
         return sum(length >= MAX_EPISODE_STEPS for length in self.lengths)
 
     def remark(self) -> str:
-        """What the user should know of episodes that were cut; empty where none was."""
+        """Returns a sentence for the user about episodes that were cut; empty if none was."""
         if not self.num_cut:
             return ""
         return (
@@ -84,11 +84,11 @@ def evaluate_policy(
 ) -> Evaluation:
     """Plays `episodes` whole episodes and returns their undiscounted returns and lengths.
 
-    `env` is an id, an environment, or several equal ones to play side by side; `env_kwargs`, `preprocessing` and
-    `num_envs` (no more than episodes are made) are for an id. Episode i starts from `seed + i` on any number of
-    environments, and every episode that starts counts, so short ones weigh no more than long ones; one that does not
-    end is cut after MAX_EPISODE_STEPS. Action masks are taken from `info["action_mask"]`. Raises RlkitError when the
-    environment does not fit the agent, or fails.
+    `env` is an id, an environment, or several equal environments to play in side by side. `env_kwargs`, `preprocessing`
+    and `num_envs` are for an id; there are never more environments than episodes. Episode i starts from `seed + i`,
+    whatever the number of environments is. Every episode that starts counts, so that short ones weigh no more than long
+    ones, and one that does not end is cut after MAX_EPISODE_STEPS. Action masks are taken from `info["action_mask"]`.
+    Raises RlkitError when the environment does not fit the agent, or fails.
     """
     import gymnasium as gym
 
@@ -111,7 +111,7 @@ def evaluate_policy(
 
 
 def _play(agent: Predictor, envs: Sequence[Env], episodes: int, seed: int, deterministic: bool) -> Evaluation:
-    """Plays episode i on environment i modulo their number."""
+    """Plays episode i in environment i modulo the number of environments, and returns all results."""
     import numpy as np
 
     from rlkit.envs.check import env_errors
@@ -121,7 +121,7 @@ def _play(agent: Predictor, envs: Sequence[Env], episodes: int, seed: int, deter
     name = envs[0].spec.id if envs[0].spec else type(envs[0].unwrapped).__name__
     _check_spaces(agent, envs[0], name)
     returns, lengths = [0.0] * episodes, [0] * episodes
-    playing = list(range(num_envs))  # the episode that each environment is at
+    playing = list(range(num_envs))  # the episode that each environment plays
     with env_errors(name, "reset"):
         starts = [env.reset(seed=seed + i) for i, env in enumerate(envs)]
     observations = [obs for obs, _ in starts]
@@ -129,8 +129,8 @@ def _play(agent: Predictor, envs: Sequence[Env], episodes: int, seed: int, deter
     episode_start = np.ones(num_envs, dtype=bool)
     state = None
     while min(playing) < episodes:
-        # Environments that are done stay in the batch, with their last observation: a recurrent agent's memory has
-        # one row per environment.
+        # Environments that are done stay in the batch with their last observation, because a recurrent agent's memory
+        # has one row per environment.
         masked = {} if masks[0] is None else {"action_masks": np.array(masks)}
         obs = stacked(space, observations)
         actions, state = agent.predict(
@@ -157,7 +157,7 @@ def _play(agent: Predictor, envs: Sequence[Env], episodes: int, seed: int, deter
 
 
 def _check_spaces(agent: Predictor, env: Env, name: str) -> None:
-    """Raises RlkitError unless the agent can see and act in the environment."""
+    """Raises RlkitError unless the environment has the agent's observation and action spaces."""
     if not _fits(agent.observation_space, env.observation_space):
         kind, have, want = "observations", env.observation_space, agent.observation_space
     elif agent.action_space != env.action_space:
@@ -168,7 +168,7 @@ def _check_spaces(agent: Predictor, env: Env, name: str) -> None:
 
 
 def _fits(agent_space: Any, env_space: Any) -> bool:
-    """Whether two observation spaces differ in nothing but the bounds of their boxes."""
+    """True if two observation spaces are equal, apart from the bounds of their boxes."""
     from gymnasium import spaces
 
     match agent_space, env_space:

@@ -1,4 +1,4 @@
-"""The command `python -m rlkit.evaluate RUN`: plays and records episodes with a saved agent."""
+"""The command `python -m rlkit.evaluate RUN`, which plays and records episodes with a saved agent."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from rlkit.errors import RlkitError, check_choice, check_range, unknown
 
 @dataclass
 class EvaluateConfig:
-    """What `python -m rlkit.evaluate RUN key=value …` takes."""
+    """Options of `python -m rlkit.evaluate RUN key=value …`."""
 
     episodes: int = 20
-    """Whole episodes to play."""
+    """Number of whole episodes to play."""
     seed: int = 0
     """Episode i starts from seed + i."""
     deterministic: bool = True
-    """Take the most likely action; false: sample, as in training."""
+    """Take the most likely action; false: sample actions, as in training."""
     video: bool = False
     """Also record the first episodes, as videos/episode-<i>.mp4."""
     video_episodes: int = 3
-    """How many of them."""
+    """Number of episodes that `video` records."""
     device: str = "auto"
     """auto, cpu or cuda."""
     env: str | None = None
-    """Another environment than the one that the agent was trained on."""
+    """Another environment to play in; null: the one that the agent was trained on."""
     env_kwargs: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments for the environment, on top of those of the training unless `env` is given."""
+    """Keyword arguments for the environment, in addition to those of the training unless `env` is given."""
 
     def validate(self) -> None:
         """Raises RlkitError on the first field whose value cannot work."""
@@ -55,7 +55,7 @@ For example: python -m rlkit.evaluate runs/ppo/CartPole-v1/2026-01-31_12-00-00-s
 
 
 def help_text() -> str:
-    """What `--help` prints."""
+    """Returns the text that `--help` prints."""
     from rlkit.runs.field_docs import field_docs
 
     docs = field_docs(EvaluateConfig())
@@ -65,7 +65,7 @@ def help_text() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code: 0, 2 for a mistake of the user's, 130 after Ctrl-C."""
+    """Runs the command and returns its exit code: 0, 2 for a mistake of the user's, 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if {"-h", "--help"} & set(arguments):
         from rlkit.runs.field_docs import show
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str]) -> tuple[Path, EvaluateConfig]:
-    """The run folder and the options; raises RlkitError for one that is unknown, missing, or of the wrong type."""
+    """Returns the run folder and the options; raises RlkitError if one is unknown, missing or of the wrong type."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError  # type: ignore[import-untyped]
@@ -116,14 +116,15 @@ def _evaluate_and_report(run: Path, config: EvaluateConfig) -> None:
     from rlkit.runs.files import write_json
     from rlkit.runs.tensor_files import find
 
-    # Without them, pygame greets on stdout, and SDL looks for a display and complains on stderr.
+    # The first variable keeps pygame from greeting on stdout; the second keeps SDL from looking for a display, and
+    # complaining about it on stderr.
     os.environ |= {"PYGAME_HIDE_SUPPORT_PROMPT": "hide", "SDL_VIDEODRIVER": "dummy"}
     folder = find(run)
     env: dict[str, Any] = {"id": config.env, "kwargs": {}, "preprocessing": "auto"}
     if config.env is None:
         env = checkpoint.read_env(folder)
     factory = EnvFactory(env["id"], {**env["kwargs"], **config.env_kwargs}, env["preprocessing"], training=False)
-    filmed = video.make_recordable(factory) if config.video else None  # before the episodes: it may not be possible
+    filmed = video.make_recordable(factory) if config.video else None  # first, because it may turn out impossible
     agent = checkpoint.load(folder, device=config.device)
     evaluation = evaluate_policy(
         agent,

@@ -1,4 +1,4 @@
-"""Observation and action spaces as JSON, so that a model file needs neither a pickle nor its environment."""
+"""Observation and action spaces as JSON, so that loading a model needs neither a pickle nor its environment."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from rlkit.errors import RlkitError, unknown
 from rlkit.spaces import Array
 
 SPACES = ("Box", "Discrete", "MultiDiscrete", "MultiBinary", "Dict", "Tuple")
+"""Kinds of spaces that can be saved."""
 
 
 def to_json(space: spaces.Space[Any]) -> dict[str, Any]:
-    """The space as a dict of JSON values; raises RlkitError for a kind of space that is not in `SPACES`.
+    """Returns the space as a dict of JSON values; raises RlkitError for a kind of space that is not in `SPACES`.
 
-    A Box whose bounds are all equal holds the number instead of the array; infinities are the strings "inf"
-    and "-inf", because JSON has none.
+    A bound of a Box that is equal everywhere is stored as one number instead of an array. Infinities are the strings
+    "inf" and "-inf", because JSON has none.
     """
     match space:
         case spaces.Box():
@@ -41,7 +42,7 @@ def to_json(space: spaces.Space[Any]) -> dict[str, Any]:
         case spaces.MultiBinary():
             return {"type": "MultiBinary", "n": space.n}
         case spaces.Dict():
-            # Pairs, because the order of the keys is part of the space.
+            # A list of pairs, because the order of the keys is part of the space.
             return {"type": "Dict", "spaces": [[key, to_json(part)] for key, part in space.spaces.items()]}
         case spaces.Tuple():
             return {"type": "Tuple", "spaces": [to_json(part) for part in space.spaces]}
@@ -49,7 +50,7 @@ def to_json(space: spaces.Space[Any]) -> dict[str, Any]:
 
 
 def from_json(data: dict[str, Any]) -> spaces.Space[Any]:
-    """The space that `to_json` described; raises RlkitError for an unknown type, KeyError for a missing field."""
+    """Makes the space that `to_json` described; raises RlkitError for an unknown type, KeyError for a missing field."""
     match data["type"]:
         case "Box":
             shape, dtype = tuple(data["shape"]), np.dtype(data["dtype"])
@@ -70,7 +71,7 @@ def from_json(data: dict[str, Any]) -> spaces.Space[Any]:
 
 
 def _bound_to_json(bound: Array) -> Any:
-    """One number where the bound is the same everywhere, else nested lists."""
+    """Returns one number if the bound is equal everywhere, and otherwise nested lists."""
     if bound.size and (bound == bound.flat[0]).all():
         return _number_to_json(bound.flat[0].item())
     return _nested_to_json(bound.tolist())
@@ -85,5 +86,5 @@ def _number_to_json(number: Any) -> Any:
 
 
 def _bound_from_json(bound: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    # NumPy reads "inf" where it makes floats.
+    # NumPy reads the strings "inf" and "-inf" when it makes floats.
     return np.broadcast_to(np.array(bound, dtype=dtype), shape).copy()

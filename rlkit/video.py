@@ -1,4 +1,4 @@
-"""Episodes as mp4 files, without a display."""
+"""Recording of episodes as mp4 files, which needs no display."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Env = gym.Env[Any, Any]
 
 
 def make_recordable(factory: EnvFactory) -> Env:
-    """The factory's environment, rendering to arrays; raises RlkitError when it cannot."""
+    """Makes the factory's environment with rendering to arrays; raises RlkitError if it has no such render mode."""
     env = factory()
     modes = env.metadata.get("render_modes") or []
     env.close()
@@ -37,9 +37,10 @@ def make_recordable(factory: EnvFactory) -> Env:
 def record(
     agent: Predictor, env: Env, folder: Path, episodes: int, *, seed: int = 0, deterministic: bool = True
 ) -> list[Path]:
-    """Plays the episodes that `evaluate_policy` plays, and writes each as `folder`/episode-<i>.mp4.
+    """Plays episodes with the seeds of `evaluate_policy` and writes each as `folder`/episode-<i>.mp4.
 
-    `env` has the render mode `rgb_array`. Raises RlkitError when it fails or a file cannot be written.
+    `env` must have the render mode `rgb_array`. Returns the files' paths. Raises RlkitError when the environment fails
+    or a file cannot be written.
     """
     make_folder(folder)
     paths = [folder / f"episode-{i}.mp4" for i in range(episodes)]
@@ -50,7 +51,10 @@ def record(
 
 
 class _Filmed(gym.Wrapper[Any, Any, Any, Any]):
-    """Hands every frame on: Gymnasium's RecordVideo holds them all in memory, 360 MB for one episode of CartPole."""
+    """A wrapper that hands every frame to `write_frame` at once.
+
+    Gymnasium's RecordVideo keeps all frames in memory instead, which takes 360 MB for one episode of CartPole.
+    """
 
     def __init__(self, env: Env, write_frame: Callable[[Any], None]) -> None:
         super().__init__(env)
@@ -69,7 +73,10 @@ class _Filmed(gym.Wrapper[Any, Any, Any, Any]):
 
 @contextmanager
 def _video(path: Path, fps: float) -> Iterator[Callable[[Any], None]]:
-    """Yields a function that takes the frames (height, width, 3) of one video; none is left when the block raises."""
+    """Yields a function that takes the frames of one video, (height, width, 3) bytes.
+
+    If the block raises an exception, no file is left.
+    """
     import imageio_ffmpeg
 
     encoder: Generator[None, Any, None] | None = None
@@ -88,7 +95,7 @@ def _video(path: Path, fps: float) -> Iterator[Callable[[Any], None]]:
                 (width, height),
                 fps=fps,
                 macro_block_size=1,
-                # Players want H.264 with an even width and height.
+                # Many players only show H.264 with an even width and height.
                 output_params=["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2"],
             )
             encoder.send(None)

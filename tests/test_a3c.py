@@ -22,6 +22,7 @@ import pytest
 from child_tasks import sgd_descent
 from test_budget import started
 from training import COMPUTES, assert_same_parameters, parameters, train
+from waiting import PATIENCE, rows_in, wait_until
 
 import rlkit
 import rlkit.workers.worker
@@ -229,14 +230,16 @@ def workers_of(env: str, total: int, agent: A3CConfig = QUICK, **fields: Any) ->
     return main, workers
 
 
-def test_a_killed_worker_is_started_again_and_goes_on_from_what_it_had_learned() -> None:
-    main, workers = workers_of("user_envs:user/Walk-v0", 6001, env_kwargs={"step_time": 2e-4})
+def test_a_killed_worker_is_started_again_and_goes_on_from_what_it_had_learned(tmp_path: Path) -> None:
+    hurry = tmp_path / "hurry"  # slow until it was killed, so that it is not done before
+    env_kwargs = {"step_time": 0.02, "hurry": str(hurry)}
+    main, workers = workers_of("user_envs:user/Walk-v0", 6001, env_kwargs=env_kwargs)
     first = parameters(main)
     workers.begin()
     with contextlib.closing(contextlib.ExitStack()) as stack:
         stack.callback(workers.stop)
         (member,) = workers.supervisor.members
-        while workers.timesteps < 500:
+        while workers.timesteps < 100:
             workers.collect()
         os.kill(member.process.pid, signal.SIGKILL)
         while not workers.supervisor.notes:
@@ -246,9 +249,10 @@ def test_a_killed_worker_is_started_again_and_goes_on_from_what_it_had_learned()
         learned = parameters(main)
         assert any((learned[name] != array).any() for name, array in first.items())
         at_restart = workers.timesteps
+        hurry.touch()
         while workers.timesteps < 6001:
             workers.collect()
-        assert 500 <= at_restart < workers.timesteps == 6001
+        assert 100 <= at_restart < workers.timesteps == 6001
     assert workers.timesteps == 6001
     reason = "killed by SIGKILL, as the kernel does when memory runs out"
     assert workers.supervisor.notes == [f"worker 0 died: {reason}; started again (1 of 3 times)"]
@@ -303,7 +307,7 @@ def test_an_environment_of_the_main_program_says_what_to_do(tmp_path: Path) -> N
         "gymnasium.register('Mine-v0', Mine, max_episode_steps=100)\n"
         "rlkit.train('a3c', 'Mine-v0', run_dir='run', eval_interval=0, **{'agent.num_workers': 1})\n"
     )
-    done = run(["-c", program], cwd=tmp_path).communicate(timeout=120)[0]
+    done = run(["-c", program], cwd=tmp_path).communicate(timeout=PATIENCE)[0]
     assert "RlkitError: worker 0 could not start: what the main program defines is not known in its workers" in done
     assert "env=my_module:MyEnv-v0" in done
     assert list(tmp_path.iterdir()) == []
@@ -379,25 +383,21 @@ def alive(session: int) -> set[int]:
 
 
 def assert_all_end(session: int) -> None:
-    """At once, but for the standard library's resource tracker, which notices a moment later that it is alone."""
-    deadline = time.monotonic() + 2
-    while alive(session) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert alive(session) == set()
+    """Though not all at once: the standard library's resource tracker notices a moment later that it is alone."""
+    wait_until(lambda: not alive(session), lambda: f"for {alive(session)} to end")
 
 
 @pytest.fixture
-def training(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Two workers and an evaluator in the middle of training."""
+def training(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], float]]:
+    """Two workers and an evaluator in the middle of training, and the seconds that it took to get there."""
     arguments = ["agent=a3c", "env=CartPole-v1", "agent.num_workers=2", "total_timesteps=10_000_000"]
     arguments += ["log_interval=1", "eval_interval=1000", f"hydra.run.dir={tmp_path / 'run'}"]
+    start = time.monotonic()
     process = run(["-m", "rlkit", *arguments], tmp_path)
-    metrics, deadline = tmp_path / "run" / "metrics.csv", time.monotonic() + 100
+    metrics = tmp_path / "run" / "metrics.csv"
     try:
-        while process.poll() is None and not (metrics.is_file() and metrics.read_text().count("\n") > 3):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        yield process
+        wait_until(lambda: process.poll() is not None or rows_in(metrics) > 2)
+        yield process, time.monotonic() - start
     finally:
         for pid in alive(process.pid):
             with contextlib.suppress(ProcessLookupError):
@@ -405,15 +405,18 @@ def training(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def test_ctrl_c_ends_all_processes_with_a_checkpoint(training: subprocess.Popen[str], tmp_path: Path) -> None:
-    assert len(alive(training.pid)) >= 4
+def test_ctrl_c_ends_all_processes_with_a_checkpoint(
+    training: tuple[subprocess.Popen[str], float], tmp_path: Path
+) -> None:
+    process, seconds_to_start = training
+    assert len(alive(process.pid)) >= 4
     start = time.monotonic()
-    os.killpg(training.pid, signal.SIGINT)  # as a terminal does: to the workers too
-    output, _ = training.communicate(timeout=30)
-    seconds = time.monotonic() - start
-    assert training.returncode == 130, output
-    assert seconds < 2 * max(1, os.getloadavg()[0]), output  # what else runs on the machine takes its share
-    assert_all_end(training.pid)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    output, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130, output
+    # To start is to import torch four times, on whatever else the machine does; to end is to save once.
+    assert time.monotonic() - start < seconds_to_start, output
+    assert_all_end(process.pid)
     assert "Traceback" not in output
     assert "interrupted after" in output
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
@@ -422,8 +425,9 @@ def test_ctrl_c_ends_all_processes_with_a_checkpoint(training: subprocess.Popen[
     assert rlkit.load(tmp_path / "run" / "checkpoints" / "last").predict(np.zeros(4, np.float32))[0] in (0, 1)
 
 
-def test_no_process_outlives_a_killed_main_process(training: subprocess.Popen[str]) -> None:
-    os.kill(training.pid, signal.SIGKILL)
-    output, _ = training.communicate(timeout=30)  # the workers have its output too: it ends when the last of them does
+def test_no_process_outlives_a_killed_main_process(training: tuple[subprocess.Popen[str], float]) -> None:
+    process, _ = training
+    os.kill(process.pid, signal.SIGKILL)
+    output, _ = process.communicate(timeout=PATIENCE)  # the workers have its output too: the last of them ends it
     assert "Traceback" not in output
-    assert_all_end(training.pid)
+    assert_all_end(process.pid)

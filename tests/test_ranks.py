@@ -10,7 +10,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from torchrun_runs import EQUAL, OTHERS, numbers, run
+from waiting import PATIENCE, rows_in, wait_until
 
 import rlkit
 from rlkit.cli.composition import compose
@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where two processes have left all runs of tests/torchrun_runs.py."""
     folder = tmp_path_factory.mktemp("ranks")
     command = [*TORCHRUN, str(ROOT / "tests" / "torchrun_runs.py"), str(folder)]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr  # such as that of a process group that nobody closed
     return folder
@@ -171,11 +171,8 @@ def pids_of_ranks(parent: int) -> list[int]:
 
 
 def wait_for_metrics(run_dir: Path, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 90
-    while not ((run_dir / "metrics.csv").is_file() and (run_dir / "metrics.csv").read_text().count("\n") > 1):
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: process.poll() is not None or rows_in(run_dir / "metrics.csv") > 0)
+    assert process.poll() is None, process.communicate()[0]
 
 
 def assert_without_our_traceback(output: str) -> None:
@@ -197,7 +194,7 @@ def test_a_run_that_is_disturbed_ends_in_all_processes_and_saves(end: str, tmp_p
             process.send_signal(signal.SIGINT)
         else:
             os.kill(next(p for p in pids if b"\0RANK=1\0" in Path(f"/proc/{p}/environ").read_bytes()), signal.SIGKILL)
-        output, _ = process.communicate(timeout=25)
+        output, _ = process.communicate(timeout=PATIENCE)
         assert process.returncode != 0
         assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     assert_without_our_traceback(output)
@@ -208,7 +205,7 @@ def test_a_run_that_is_disturbed_ends_in_all_processes_and_saves(end: str, tmp_p
 def test_a_rank_whose_environment_fails_says_why_once(tmp_path: Path) -> None:
     arguments = ("agent=a2c", "env=user_envs:user/Bad-v0", "env_kwargs={fault:late step of rank 1}", "num_envs=2")
     with training(tmp_path / "run", *arguments, "vectorization=sync") as process:
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode != 0
     assert_without_our_traceback(output)
     (line,) = re.findall("^error: .*$", output, re.MULTILINE)

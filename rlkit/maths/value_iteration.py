@@ -1,4 +1,4 @@
-"""Value iteration: the exact action values of an environment whose transition probabilities are known."""
+"""Value iteration, which computes exact action values where the transition probabilities are known."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 from rlkit.errors import RlkitError, check_range
 
 TransitionTable = Mapping[int, Mapping[int, Sequence[tuple[float, int, float, bool]]]]
-"""table[state][action] lists (probability, next state, reward, terminated): `env.unwrapped.P` of FrozenLake, Taxi,
-CliffWalking and the maze. States and actions count from 0, and all states have the same actions."""
+"""Transition table whose `table[state][action]` lists (probability, next state, reward, terminated).
+
+`env.unwrapped.P` of FrozenLake, Taxi, CliffWalking and the maze is one. States and actions count from 0, and all states
+have the same actions.
+"""
 
 
 def value_iteration(
@@ -22,11 +25,11 @@ def value_iteration(
     tolerance: float = 1e-10,
     max_sweeps: int = 100_000,
 ) -> NDArray[np.float64]:
-    """The action values Q, (states, actions), of the best policy; its state values are `Q.max(1)`.
+    """Computes the action values Q, (states, actions), of the best policy, whose state values are `Q.max(1)`.
 
-    With `epsilon`, of the best among those policies that take a uniformly random action with that probability: what
-    SARSA learns. Sweeps until no value moves by more than `tolerance`. Raises RlkitError where that does not come to
-    pass, as without discounting in a task that need not end.
+    With `epsilon`, it is the best of the policies that take a uniformly random action with that probability, which
+    SARSA learns. The sweeps end when no value changes by more than `tolerance`. Raises RlkitError if that does not
+    happen within `max_sweeps`, as without discounting in a task that need not end.
     """
     check_range("gamma", gamma, 0, 1)
     check_range("epsilon", epsilon, 0, 1)

@@ -1,4 +1,4 @@
-"""A companion run's network where there would be a CNN: frozen, or tuned with what is behind it."""
+"""Backbones: networks of companion runs that take the place of an agent's CNN, frozen or tuned."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from rlkit.errors import RlkitError
 from rlkit.spaces import Array
 
 if TYPE_CHECKING:
-    from rlkit.perception.backbone import Backbone  # takes time to import, which most runs need not wait for
+    from rlkit.perception.backbone import Backbone  # importing it takes time, which only runs with a backbone spend
 
 CHUNK = 256
-"""Images encoded at once, so that a rollout of them fits in memory."""
+"""Number of images that are encoded together, so that the activations for a whole rollout need not fit in memory."""
 
 
 def make_backbone(config: NetworkConfig) -> Backbone | None:
-    """The network that `config.backbone` names, None without one; raises RlkitError where it cannot be loaded.
+    """Loads the backbone that `config.backbone` names; None without one. Raises RlkitError when it cannot be loaded.
 
-    What no gradient reaches becomes buffers: all of a frozen network, and of a tuned one its head or decoder. So it is
-    saved with the agent, and no optimiser, engine or worker takes it for a parameter. Tuned, it stays in evaluation
-    mode: the policy that learns has to be the one that has acted, without dropout or the statistics of a batch.
+    Parameters that get no gradients become buffers: all parameters of a frozen network, and those of a tuned one's head
+    or decoder. They are thus saved with the agent, but no optimiser, engine or worker takes them for parameters. A
+    tuned network stays in evaluation mode too: with dropout or the statistics of a batch, the policy that learns would
+    differ from the one that acted.
     """
     if config.backbone is None:
         return None
@@ -54,21 +55,24 @@ def make_backbone(config: NetworkConfig) -> Backbone | None:
 
 
 def description(network: nn.Module) -> dict[str, Any]:
-    """What it takes to build the backbone in an agent's network: `network.backbone` of a saved agent."""
+    """Returns the description from which an agent's backbone is built again: `network.backbone` of a saved agent."""
     encoder = next(module for module in network.modules() if isinstance(module, BackboneEncoder))
     assert encoder.backbone.description is not None, "an agent's backbone has been loaded, or built"
     return dataclasses.asdict(encoder.backbone.description)
 
 
 class BackboneEncoder(nn.Module):
-    """Images of an observation to a backbone's features; each frame of a stack has its own.
+    """An encoder of image observations by a backbone; each frame of a stack is encoded by itself.
 
-    A stack is an image of four dimensions, or one of as many channels as some frames of the backbone have. Grey frames
-    and colours, and other sizes, are fitted as `Backbone.encode` does.
+    A stack is an observation of four dimensions, or an image whose channels are a multiple of the backbone's.
+    `Backbone.encode` converts between grey and colours, and resizes frames of other sizes.
     """
 
     def __init__(self, backbone: Backbone, space: spaces.Box, shape: tuple[int, int, int]) -> None:
-        """`shape`: (channels, height, width) of the images, with all frames' channels; RlkitError unless they fit."""
+        """Makes the encoder; `shape` is (channels, height, width), where channels counts those of all frames.
+
+        Raises RlkitError unless the space's images fit the backbone.
+        """
         super().__init__()
         self.backbone, self.shape = backbone, shape
         expected, channels = backbone.input_shape[0], shape[0]
@@ -88,12 +92,12 @@ class BackboneEncoder(nn.Module):
         self.num_outputs = self.frames * backbone.feature_size
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, *shape), bytes or from 0 to 1 -> (batch, num_outputs)."""
+        """Returns the features of images, bytes or floats from 0 to 1: (batch, *shape) -> (batch, num_outputs)."""
         features = self.backbone.encode(images.reshape(len(images) * self.frames, -1, *self.shape[1:]))
         return features.reshape(len(images), self.num_outputs)
 
     def encode(self, images: Array) -> Array:
-        """The same of NumPy's arrays, without gradients."""
+        """Returns the features of images in a NumPy array, without gradients."""
         device = next(self.backbone.buffers()).device
         with torch.no_grad():
             parts = [self(torch.from_numpy(part).to(device)).cpu() for part in _chunks(images)]

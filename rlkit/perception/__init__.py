@@ -1,4 +1,4 @@
-"""Supervised and generative networks on real data: a module of its own, which knows nothing of agents."""
+"""Companion models: supervised and generative networks on real data, independent of the agents."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MODULES = {"Backbone": "backbone", "FitConfig": "config", "fit": "loop", "train
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what is asked for, when it is asked for: torch takes seconds."""
+    """Imports a public name when it is first used, because importing torch takes seconds."""
     if name not in _MODULES:
         raise AttributeError(f"module 'rlkit.perception' has no attribute '{name}'")
     return getattr(import_module(f"rlkit.perception.{_MODULES[name]}"), name)

@@ -1,6 +1,7 @@
-"""`python -m rlkit.perception recipe=NAME [key=value …]`: trains a companion model; `resume=RUN` goes on with a run.
+"""The command `python -m rlkit.perception recipe=NAME [key=value …]`, which trains a companion model.
 
-Whatever is the user's to mend is one line on stderr and exit code 2; Ctrl-C saves, and is exit code 130.
+`resume=RUN` continues a run that was stopped. A user's mistake ends with one line on stderr and exit code 2; Ctrl-C
+saves the run and ends with exit code 130.
 """
 
 from __future__ import annotations
@@ -39,13 +40,16 @@ def main() -> None:
 
 
 def _train(job: Job) -> None:
-    from rlkit.perception.run import run  # imports torch: not for a mistake in the settings
+    from rlkit.perception.run import run  # here, because it imports torch: mistakes in the settings are told sooner
 
     run(job.config, job.run_dir, hydra_files=job.hydra_files)
 
 
 def _resume(arguments: list[str]) -> None:
-    """Goes on with the run in a folder, as it was configured; more arguments change that for good: `fit.epochs=30`."""
+    """Continues the run in a folder with its stored configuration.
+
+    Further arguments, such as `fit.epochs=30`, change that configuration for good.
+    """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError  # type: ignore[import-untyped]
@@ -64,7 +68,8 @@ def _resume(arguments: list[str]) -> None:
         overrides = list(OmegaConf.load(run_dir / ".hydra" / "overrides.yaml"))
     except (OSError, YAMLError, OmegaConfBaseException) as error:
         raise RlkitError(f"{run_dir} cannot be resumed: its .hydra/ is missing or damaged") from error
-    # Composed anew for the types; the values are those that the run began with, whatever a recipe says by now.
+    # Composing once more gives the types of all fields. The values are those that the run began with, even if its
+    # recipe has changed since.
     composed, hydra_config, _ = compose(APP, overrides)
     with readable_errors(APP):
         composed.merge_with(stored)

@@ -1,4 +1,4 @@
-"""A trained network without its head: observations in, features out; for agents, and for networks of other data."""
+"""A trained network without its head, which turns observations into features for agents and for other networks."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from rlkit.perception.inputs import Inputs
 
 
 class Backbone(nn.Module):
-    """`encode(obs) -> features` of any network that can; `feature_size` says how many.
+    """A network that maps observations to `feature_size` features by its `encode` method.
 
-    Frozen, it has neither gradients nor a training mode: dropout is off and batch normalisation keeps its statistics.
+    A frozen backbone gets no gradients and stays in evaluation mode: dropout is off and batch normalisation keeps its
+    statistics.
     """
 
     def __init__(
@@ -34,25 +35,25 @@ class Backbone(nn.Module):
         self.model = model
         self.inputs = inputs or Inputs()
         self.description = description
-        """What it takes to build it again, if it comes from a run."""
+        """Description from which the network can be built again; None unless it comes from a companion run."""
         self.frozen = False
         if frozen:
             self.freeze()
 
     @classmethod
     def load(cls, path: str | Path, *, frozen: bool = True) -> Backbone:
-        """The network of a companion run: its run folder, a checkpoint, or a model file.
+        """Loads the network of a companion run; `path` is its run folder, a checkpoint folder or a model file.
 
-        Raises RlkitError when there is none, it is damaged, or its network cannot encode.
+        Raises RlkitError when there is no model, when it is damaged, or when its network has no `encode`.
         """
         model, inputs, description = load_model(path)
         return cls(model, inputs, frozen=frozen, description=description)
 
     @classmethod
     def build(cls, description: Mapping[str, Any], *, frozen: bool = True) -> Backbone:
-        """One of random weights, for those that were saved elsewhere; `description` has the fields of `Description`.
+        """Builds a backbone with random weights, into which weights that were saved elsewhere can be loaded.
 
-        Raises RlkitError where it describes no backbone.
+        `description` has the fields of `Description`. Raises RlkitError when they describe no backbone.
         """
         try:
             described = Description(**description)
@@ -62,20 +63,21 @@ class Backbone(nn.Module):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """(channels, height, width) of the images that the network was built for; of others theirs, () if unknown."""
+        """Shape of the inputs that the network was built for: (channels, height, width) for images, () if unknown."""
         return tuple(getattr(self.model, "input_shape", ()))
 
     @property
     def feature_size(self) -> int:
-        """How many features an observation has."""
+        """Number of features that `encode` makes of one observation."""
         size: int = self.model.feature_size  # type: ignore[assignment]
         return size
 
     def encode(self, obs: Tensor) -> Tensor:
-        """(batch, …) observations, as the network's data set has them -> (batch, feature_size).
+        """Returns the features, (batch, feature_size), of observations (batch, …) like those in the model's data set.
 
-        Images are (batch, channels, height, width), bytes or from 0 to 1, and enlarged or shrunk to the size that the
-        network was built for; grey ones are repeated for a network of colours, and colours made grey for one of grey.
+        Images are (batch, channels, height, width), bytes or floats from 0 to 1. They are resized to the size that the
+        network was built for. A grey image is repeated in every channel for a network of colour images, and a colour
+        image is made grey for a network of grey ones.
         """
         shape = self.input_shape
         if obs.dtype == torch.uint8:
@@ -90,27 +92,27 @@ class Backbone(nn.Module):
     forward = encode
 
     def freeze(self) -> Backbone:
-        """Takes the network out of training."""
+        """Excludes the network from training: no gradients, no dropout, fixed batch statistics."""
         self.frozen = True
         self.model.requires_grad_(False)
         self.eval()
         return self
 
     def unfreeze(self) -> Backbone:
-        """Puts the network back into training: gradients, dropout, batch statistics."""
+        """Includes the network in training again: gradients, dropout, batch statistics."""
         self.frozen = False
         self.model.requires_grad_(True)
         self.train()
         return self
 
     def train(self, mode: bool = True) -> Backbone:
-        """As of every module, but a frozen network stays in evaluation mode."""
+        """Sets training or evaluation mode as for every module, but a frozen backbone stays in evaluation mode."""
         super().train(mode and not self.frozen)
         return self
 
 
 def _fitting(images: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """Images with the channels and the size of `shape`."""
+    """Returns the images with the channels and the size of `shape`, (channels, height, width)."""
     channels = images.shape[1]
     if channels != shape[0]:
         if channels == 1:
@@ -126,9 +128,9 @@ def _fitting(images: Tensor, shape: tuple[int, int, int]) -> Tensor:
 
 
 def transfer(model: nn.Module, path: str | Path, *, freeze: bool) -> None:
-    """Gives `model` the parameters that the network at `path` has, all but the head's; `freeze` keeps them as they are.
+    """Copies all parameters but the head's from the network at `path` into `model`; `freeze` keeps them from training.
 
-    Raises RlkitError unless it is the same network, up to its head.
+    Raises RlkitError unless both networks are equal but for their heads.
     """
     source, _, description = load_model(path)
     theirs, mine = source.state_dict(), model.state_dict()

@@ -1,7 +1,8 @@
-"""Checkpoints of companion runs: safetensors and JSON, nothing in them is executed.
+"""Checkpoints of companion runs, in safetensors and JSON, so that loading one executes nothing.
 
 `last` and `best` hold the model: `model.safetensors`, and `model.json`, which says how to build it. `last` also has
-`training.safetensors`, with all that it takes to go on: one file, so that what is in it belongs together.
+`training.safetensors` with the whole state of the training, from which a run is resumed. That is one file, so that an
+interrupted write cannot leave parts of two different states.
 """
 
 from __future__ import annotations
@@ -30,31 +31,34 @@ TRAINING_FILE = "training.safetensors"
 
 @dataclass
 class Description:
-    """What it takes to rebuild a model, and to feed it."""
+    """The values from which a model and its input stage are built again."""
 
     recipe: str
     model: str
     fields: dict[str, Any]
-    """The model's constructor's, those that the data set knew included."""
+    """Arguments of the model's constructor, including those that the data set determined, such as `num_outputs`."""
     inputs: dict[str, Any]
-    """Those of `Inputs`."""
+    """Arguments of `Inputs`, the stage that prepares what the model takes."""
     classes: tuple[str, ...]
-    """Names of the labels, if any."""
+    """Names of the labels; empty where the model predicts values."""
     vocabulary: tuple[str, ...] = ()
-    """Of texts: the word of each number."""
+    """Words in the order of their numbers; empty unless the model reads texts."""
 
 
 def save_model(
     folder: Path, description: Description, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> None:
-    """Writes a model's files, each whole or not at all; `tensors` are the task's. Raises RlkitError if it cannot."""
+    """Writes a model's two files, each of them whole or not at all; `tensors` is the state of its task.
+
+    Raises RlkitError when they cannot be written.
+    """
     make_folder(folder)
     write_json(folder / DESCRIPTION_FILE, {"format": FORMAT, "rlkit": __version__, **vars(description)})
     write_tensors(folder / MODEL_FILE, tensors, metadata)
 
 
 def save(trainer: Training, description: Description, folder: RunFolder) -> None:
-    """Writes checkpoints/last, and checkpoints/best where validation has found one."""
+    """Writes checkpoints/last, and checkpoints/best once validation has chosen a best model."""
     progress = {"steps": str(trainer.steps), "epoch": str(trainer.epoch)}
     last = folder.checkpoint("last")
     save_model(last, description, trainer.task.state_dict(), progress)
@@ -65,7 +69,10 @@ def save(trainer: Training, description: Description, folder: RunFolder) -> None
 
 
 def resume(trainer: Training, folder: RunFolder) -> None:
-    """Makes the trainer go on where the run stopped; raises RlkitError for a missing, damaged or other checkpoint."""
+    """Restores the trainer to the state in which the run stopped.
+
+    Raises RlkitError when the checkpoint is missing, damaged, or of another recipe.
+    """
     file = folder.checkpoint("last") / TRAINING_FILE
     if not file.is_file():
         raise RlkitError(
@@ -84,9 +91,9 @@ def resume(trainer: Training, folder: RunFolder) -> None:
 
 
 def read_description(path: str | Path) -> tuple[Path, Description]:
-    """The checkpoint at `path` (a run folder: its best, else its last), and what it says of itself.
+    """Returns the checkpoint folder at `path` and the description in it; of a run folder the best, else the last.
 
-    Raises RlkitError when there is none, or it is damaged.
+    Raises RlkitError when there is no checkpoint, or it is damaged.
     """
     folder = find(path)
     file = folder / DESCRIPTION_FILE
@@ -108,12 +115,15 @@ def read_description(path: str | Path) -> tuple[Path, Description]:
 
 
 def build_model(description: Description) -> tuple[nn.Module, Inputs]:
-    """The model as it is described, of random weights, and what goes before it; RlkitError for unknown names."""
+    """Builds the described model with random weights, and its input stage; raises RlkitError for unknown names."""
     return make_model(description.model, **description.fields), Inputs(**description.inputs)
 
 
 def load_model(path: str | Path) -> tuple[nn.Module, Inputs, Description]:
-    """The model saved at `path`, in evaluation mode, and what goes before it; raises RlkitError like the above."""
+    """Loads the model at `path`, in evaluation mode, with its input stage and its description.
+
+    Raises RlkitError when there is no checkpoint, when it is damaged, or when this version does not know its model.
+    """
     folder, description = read_description(path)
     tensors, _ = read_tensors(folder / MODEL_FILE)
     try:

@@ -1,4 +1,4 @@
-"""What a companion run is made of: typed configs, their documentation, and their checks. Imports no torch."""
+"""Typed configuration of companion runs, with documentation and checks. Imports no torch, so that `--help` is quick."""
 
 from __future__ import annotations
 
@@ -16,71 +16,72 @@ DEVICES = ("auto", "cpu", "cuda")
 
 @dataclass
 class FitConfig:
-    """How a model is trained."""
+    """Settings of the training loop: batches, optimiser, schedule, validation, checkpoints."""
 
     epochs: int = 10
     """Passes over the training samples."""
     batch_size: int = 128
-    """Samples of each gradient step."""
+    """Samples in each gradient step."""
     eval_batch_size: int = 500
-    """Samples at a time in validation and test."""
+    """Samples in each batch of validation and test."""
     drop_last: bool = False
     """Leave out an epoch's last batch where it is smaller than the others."""
     optimizer: str = "adam"
     """`sgd`, `adam`, `adamw` (weight decay apart from the gradient), or `rmsprop`."""
     learning_rate: float = 1e-3
-    """Of the first step after the warm-up."""
+    """The learning rate, which `schedule` scales; with `one_cycle`, the highest one."""
     learning_rates: dict[str, float] = field(default_factory=dict)
-    """Of parts that have one of their own, such as `{discriminator: 4e-4}`."""
+    """Learning rates of single parts of a model, such as `{discriminator: 4e-4}`; the others have `learning_rate`."""
     momentum: float = 0.0
-    """Of SGD and RMSProp."""
+    """Momentum of SGD and RMSProp."""
     nesterov: bool = False
-    """Nesterov's momentum, with SGD."""
+    """Use Nesterov's momentum with SGD."""
     beta1: float = 0.9
     """Adam's decay of the mean gradient."""
     beta2: float = 0.999
     """Adam's decay of the mean squared gradient, and RMSProp's."""
     schedule: str = "constant"
-    """Of the learning rate: `constant`; `linear` or `cosine` down to 0; `step` every `schedule_epochs`; `exponential`
-    every epoch; `one_cycle` up for 30 % of the run from a 25th, and down to almost nothing."""
+    """Schedule of the learning rate: `constant`; `linear` or `cosine` down to 0; `step`, multiplied by
+    `schedule_factor` every `schedule_epochs`; `exponential`, multiplied by it every epoch; `one_cycle`, from a 25th up
+    for 30 % of the run, then down to almost nothing."""
     schedule_factor: float = 0.1
-    """What `step` and `exponential` multiply by."""
+    """Factor by which the schedules `step` and `exponential` multiply the learning rate."""
     schedule_epochs: int = 30
-    """How often `step` does."""
+    """Epochs between two multiplications of the schedule `step`."""
     warmup_steps: int = 0
-    """Gradient steps over which the learning rate grows to its value."""
+    """Gradient steps at the beginning of the run over which the learning rate grows linearly to its value."""
     weight_decay: float = 0.0
-    """The optimiser's own."""
+    """The optimiser's weight decay: weight_decay · w is added to the gradient; with `adamw`, it is applied apart."""
     l1: float = 0.0
     """Adds l1 Σ|w| to the loss."""
     l2: float = 0.0
     """Adds l2 Σw² to the loss."""
     penalized: str = "."
-    """A regular expression: whose weights `l1` and `l2` are for; biases are left out."""
+    """A regular expression: `l1` and `l2` are for the weights whose names it matches; biases are left out."""
     clip_value: float | None = None
-    """Clips every entry of the gradient to ± this."""
+    """Clip every entry of the gradient to ± this value; null: don't."""
     clip_norm: float | None = None
-    """Clips the norm of each parameter's gradient."""
+    """Clip the norm of each parameter tensor's gradient to this value; null: don't."""
     clip_global_norm: float | None = None
-    """Clips the norm of the gradient of all parameters together."""
+    """Clip the norm of the gradient of all parameters together to this value; null: don't."""
     monitor: str = "loss"
-    """The validation metric that says which model is best, and when to stop: `loss` and `mae` the smaller, others the
-    larger, the better."""
+    """The validation metric by which the best model is chosen and training stops early. `loss` and `mae` are better
+    when they are smaller, all other metrics when they are larger."""
     patience: int | None = None
-    """Stop after so many epochs without an improvement; null: never."""
+    """Stop after this many epochs without an improvement; null: never."""
     min_delta: float = 0.0
-    """What counts as an improvement, for `patience`."""
+    """The least change of the monitored metric that `patience` counts as an improvement."""
     restore_best: bool = True
-    """The result is the model that was best in validation, where there is one, instead of the last one."""
+    """Return the model that was best in validation instead of the last one; without validation, it is the last one."""
     validation_interval: int = 1
     """Epochs between validations."""
     amp: str = "auto"
-    """Mixed precision: `bfloat16`, `float16` (with scaled losses), `off`; `auto`: bfloat16 on a GPU that has it,
-    float16 on others, off on a CPU."""
+    """Mixed precision: `bfloat16`, `float16` (with scaled losses) or `off`; `auto`: bfloat16 on a GPU that supports it,
+    float16 on other GPUs, off on a CPU."""
     log_interval: int | None = None
-    """Gradient steps between rows of metrics.csv; null: a row per epoch."""
+    """Gradient steps between rows of metrics.csv, beside the row after each epoch; null: a row per epoch."""
     checkpoint_interval: int | None = None
-    """Epochs between writes of checkpoints; null: a tenth of the run; 0: only at the end."""
+    """Epochs between checkpoints; null: a tenth of the run; 0: only one at the end."""
 
     def validate(self) -> None:
         """Raises RlkitError on the first field whose value cannot work."""
@@ -108,10 +109,10 @@ class FitConfig:
 
 @dataclass
 class PerceptionConfig:
-    """One companion run."""
+    """Settings of one companion run."""
 
     recipe: str = "none"
-    """Set by the recipe: its name."""
+    """Name of the recipe, which the recipe itself sets."""
     data: Any = None
     """The data set's own fields."""
     model: Any = None
@@ -122,23 +123,24 @@ class PerceptionConfig:
     logger: dict[str, Any] = field(default_factory=dict)
     """Loggers beside the CSV file, by name; `logger=[tensorboard,wandb]` on the command line."""
     data_root: str | None = None
-    """The folder with the data sets, `<data_root>/<name>/…`; null: what the variable RLKIT_DATA says."""
+    """The folder with the data sets, `<data_root>/<name>/…`; null: the folder named by the variable RLKIT_DATA."""
     seed: int = 0
-    """Seeds the initial weights, the order of the samples, dropout and augmentation."""
+    """Seed of the initial weights, the order of the samples, dropout and augmentation."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: CUDA where there is a GPU."""
     scale: str = "auto"
-    """Of images and columns: `unit` leaves [0, 1], `signed` makes it [−1, 1], `standardize` whitens by the training
-    samples' statistics, `none` changes nothing; `auto` standardises where that makes sense."""
+    """Scaling of images and columns: `unit` keeps pixels from 0 to 1, `signed` maps 0 to 1 onto −1 to 1, `standardize`
+    uses the mean and standard deviation of the training samples, `none` changes nothing; `auto` standardises wherever
+    the data set has these statistics."""
     resize: int | None = None
-    """Enlarge or shrink images to so many pixels."""
+    """Enlarge or shrink images to this height and width in pixels; null: leave them as they are."""
     augment: dict[str, float] = field(default_factory=dict)
-    """What happens to training images, by name: `{crop: 4, flip: 0.5}`; also flip_vertical, rotate, rotate90, erase,
-    color, noise."""
+    """Random changes to training images, each with its strength: `{crop: 4, flip: 0.5}`; also flip_vertical, rotate,
+    rotate90, erase, color, noise."""
     init_from: str | None = None
-    """A companion run's folder: start with its network, all but the head."""
+    """Folder of a companion run: start with the weights of its network, all but the head's; null: random weights."""
     freeze: bool = False
-    """With `init_from`: train nothing but the head."""
+    """Train nothing but the head; needs `init_from`."""
 
     def validate(self) -> None:
         """Raises RlkitError on the first field whose value cannot work."""

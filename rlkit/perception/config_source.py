@@ -1,6 +1,8 @@
-"""Where Hydra finds the configuration of companion runs: the recipes in rlkit.conf.perception, and the groups `data`,
-`model`, `task` and `logger`, whose fields are the keyword parameters of what they stand for. Importing this module
-tells Hydra about it."""
+"""Plugins through which Hydra finds the configuration of companion runs. Importing this module registers them.
+
+The recipes are the YAML files in rlkit.conf.perception. The groups `data`, `model` and `task` have no files: the fields
+of each choice are made from the keyword parameters of its function or class. A `logger` brings a dataclass of its own.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,9 @@ from rlkit.runs.hydra_app import App
 from rlkit.runs.loggers import LOGGERS
 
 CONF = "rlkit.conf.perception"
-"""The package of the YAML files."""
+"""Package with the YAML files of the recipes."""
 PROVIDED = ("data_root", "input_shape", "num_outputs", "vocabulary_size", "model")
-"""Parameters that a run fills in, and no one else."""
+"""Parameters that the run fills in, so that they are no fields of the configuration."""
 APP = App(
     name="perception",
     conf=CONF,
@@ -37,7 +39,7 @@ APP = App(
 
 
 def table(group: str) -> Mapping[str, Callable[..., Any]]:
-    """What the names in a group stand for."""
+    """Returns the functions or classes behind the names in the group `data`, `model` or `task`."""
     if group == "data":
         from rlkit.perception.data import DATASETS
 
@@ -52,13 +54,16 @@ def table(group: str) -> Mapping[str, Callable[..., Any]]:
 
 
 def recipes() -> list[str]:
-    """Every `recipe=` choice."""
+    """Returns the names of all recipes, sorted."""
     return sorted(file.name.removesuffix(".yaml") for file in (resources.files(CONF) / "recipe").iterdir())
 
 
 @functools.cache
 def fields_of(group: str, name: str) -> type[Any]:
-    """A dataclass of the keyword parameters of what the name stands for; its attribute `name` is the name."""
+    """Makes a config dataclass from the keyword parameters of a data set, model or task.
+
+    Its class attribute `name` is the name by which it was chosen.
+    """
     made = table(group)[name]
     hints = typing.get_type_hints(made.__init__ if inspect.isclass(made) else made)
     fields: list[Any] = []
@@ -71,13 +76,13 @@ def fields_of(group: str, name: str) -> type[Any]:
         elif isinstance(default, Sequence) and not isinstance(default, str):
             default = dataclasses.field(default_factory=functools.partial(list, default))
         elif default is inspect.Parameter.empty:
-            default = "???"  # OmegaConf's word for a value that has to be given
+            default = "???"  # marks a value that the user has to give, in OmegaConf
         fields.append((parameter.name, kind, default))
     return dataclasses.make_dataclass(f"{group.title()}Fields", fields, namespace={"name": name})
 
 
 def _plain(hint: Any) -> Any:
-    """The type as OmegaConf knows it: `int`, `float`, `bool` and `str`, those or None, and anything else as `Any`."""
+    """Returns the hint if OmegaConf can check it (int, float, bool, str, each or None), and `Any` otherwise."""
     if hint in (int, float, bool, str):
         return hint
     if typing.get_origin(hint) in (Union, UnionType):
@@ -88,27 +93,27 @@ def _plain(hint: Any) -> Any:
 
 
 class PerceptionSource(ConfigSource):
-    """Serves the configs that are not YAML files: what `_lookup` finds."""
+    """Hydra's source of the configs that have no YAML file: the schema, data sets, models, tasks and loggers."""
 
     @staticmethod
     def scheme() -> str:
-        """What stands for this source in a search path."""
+        """Returns the prefix that names this source in a search path."""
         return "rlkit-perception"
 
     def available(self) -> bool:
-        """Always."""
+        """Returns True: this source needs nothing that could be missing."""
         return True
 
     def is_group(self, config_path: str) -> bool:
-        """Whether the path is a group of this source."""
+        """Returns True if this source has a group at the path."""
         return config_path in ("data", "model", "task", "logger")
 
     def is_config(self, config_path: str) -> bool:
-        """Whether the path is a config of this source."""
+        """Returns True if this source has a config at the path."""
         return _lookup(config_path) is not None
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """The config at the path, which `is_config`."""
+        """Returns the config at a path for which `is_config` is true."""
         config = _lookup(config_path)
         assert config is not None
         name = config_path.removeprefix("logger/")
@@ -116,14 +121,14 @@ class PerceptionSource(ConfigSource):
         return ConfigResult(self.provider, self.full_path(), config, header)
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> List[str]:  # noqa: UP006 (`list` is this)
-        """The choices in a group, for error messages and shell completion."""
+        """Returns the choices in a group, for error messages and shell completion."""
         if config_path == "logger":
             return sorted(LOGGERS)
         return sorted(table(config_path)) if self.is_group(config_path) else []
 
 
 def _lookup(config_path: str) -> Any:
-    """The config at the path, or None."""
+    """Returns the config at the path, or None if this source has none there."""
     group, _, name = config_path.partition("/")
     if config_path == "schema":
         schema = OmegaConf.structured(PerceptionConfig)
@@ -138,10 +143,10 @@ def _lookup(config_path: str) -> Any:
 
 
 class PerceptionSearchPath(SearchPathPlugin):
-    """Puts PerceptionSource behind the YAML files of rlkit.conf.perception, in search paths that have them."""
+    """Appends PerceptionSource to every search path that contains the YAML files of rlkit.conf.perception."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Called by Hydra with every search path that it makes."""
+        """Appends the source; Hydra calls this with every search path that it makes."""
         if any(element.path == f"pkg://{CONF}" for element in search_path.get_path()):
             search_path.append("rlkit", f"{PerceptionSource.scheme()}://")
 

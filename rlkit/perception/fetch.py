@@ -1,7 +1,8 @@
-"""`python -m rlkit.perception.fetch NAME … data_root=FOLDER`: brings data sets, in the formats of their authors.
+"""The command `python -m rlkit.perception.fetch NAME … data_root=FOLDER`, which downloads data sets.
 
-Files come from public places with known checksums, tables through scikit-learn from OpenML. What is there already is
-not fetched again; a download that was stopped goes on where it stopped.
+Files come from public places, in their authors' formats, and are checked against known checksums. Tables come through
+scikit-learn from OpenML. A data set that is there already is not fetched again, and a download that was stopped is
+continued.
 """
 
 from __future__ import annotations
@@ -26,12 +27,18 @@ from rlkit.perception.data.root import VARIABLE
 from rlkit.runs.files import atomic, make_folder
 
 CHUNK = 1 << 20
+"""Bytes that are read from a download at a time."""
 TIMEOUT = 30
+"""Seconds without an answer after which a connection is given up."""
 ATTEMPTS = 3
+"""Number of attempts at each address."""
 
 
 class File(NamedTuple):
-    """One download: the places to try in turn, and the MD5 sum that its authors, torchvision or torchtext publish."""
+    """One file to download: the addresses to try in turn, and its MD5 sum.
+
+    The sums are those that the file's authors, torchvision or torchtext publish.
+    """
 
     name: str
     urls: tuple[str, ...]
@@ -95,7 +102,7 @@ DOWNLOADS: dict[str, tuple[File, ...]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code: 0, 2 for a mistake or a download that failed, 130 after Ctrl-C."""
+    """Runs the command and returns its exit code: 0, 2 for a mistake or a failed download, 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
     known = [*DOWNLOADS, *MADE]
     if not arguments or {"-h", "--help"} & set(arguments):
@@ -123,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def fetch(name: str, root: Path) -> None:
-    """Brings a data set into `<root>/<name>`; raises RlkitError when none of its sources works."""
+    """Fetches a data set into `<root>/<name>`, unless it is there; raises RlkitError when none of its sources works."""
     done = root / name / ".fetched"
     if done.exists():
         print(f"{name}: there already, in {root / name}")
@@ -140,9 +147,10 @@ def fetch(name: str, root: Path) -> None:
 
 
 def download(file: File, path: Path) -> None:
-    """Brings one file, unless it is there: into `<path>.part` first, which a later attempt goes on with.
+    """Downloads one file to `path`, unless it is there.
 
-    Raises RlkitError when no source can be reached, or the file that came is not the one with the checksum.
+    It is written to `<path>.part` first, which a later attempt continues. Raises RlkitError when no address gives a
+    file with the expected checksum.
     """
     if path.exists():
         return
@@ -151,7 +159,7 @@ def download(file: File, path: Path) -> None:
     for url in file.urls:
         try:
             _download(url, part)
-        except OSError as error:  # urllib's errors too
+        except OSError as error:  # the base class of urllib's errors too
             reasons.append(f"{url}: {error}")
             continue
         found = md5(part)
@@ -164,7 +172,7 @@ def download(file: File, path: Path) -> None:
 
 
 def _download(url: str, part: Path) -> None:
-    """Downloads into `part`, with some patience where the connection breaks; raises OSError when that is at its end."""
+    """Downloads into `part`, trying again when the connection breaks; raises OSError after the last attempt."""
     for attempt in range(ATTEMPTS):
         try:
             return _continue(url, part)
@@ -176,13 +184,13 @@ def _download(url: str, part: Path) -> None:
 
 
 def _continue(url: str, part: Path) -> None:
-    """Downloads what is missing in `part`; all of it where the server does not know how to go on."""
+    """Downloads the rest of `part`; the whole file if the server cannot send a part of it."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # there is nothing behind what we have
+        if error.code == 416 and have:  # the requested range is empty: the file is complete
             return
         raise
     with response:
@@ -201,19 +209,19 @@ def _continue(url: str, part: Path) -> None:
 
 
 def md5(path: Path) -> str:
-    """Of a file's contents."""
+    """Returns the MD5 sum of a file's contents."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def unpack_cifar(archive: Path) -> None:
-    """cifar-10-batches-bin/*.bin out of the authors' archive."""
+    """Unpacks cifar-10-batches-bin/*.bin from the authors' archive."""
     with _readable(archive), tarfile.open(archive) as packed:
         packed.extractall(archive.parent, filter="data")
 
 
 def unpack_imdb(archive: Path) -> None:
-    """imdb.csv with the 25,000 training and then the 25,000 test reviews, in the order of their files' names."""
+    """Writes imdb.csv with the 25,000 training reviews before the 25,000 test reviews, sorted by their files' names."""
     import csv
 
     rows = []
@@ -234,7 +242,7 @@ def unpack_imdb(archive: Path) -> None:
 
 
 def unpack_glove(archive: Path) -> None:
-    """glove.6B.100d.txt out of the authors' archive, whose members have checksums."""
+    """Unpacks glove.6B.100d.txt from the authors' archive, whose members have checksums."""
     name = "glove.6B.100d.txt"
     with (
         _readable(archive),
@@ -247,7 +255,7 @@ def unpack_glove(archive: Path) -> None:
 
 
 class _readable:
-    """Turns what is wrong with an archive into an RlkitError."""
+    """A context that deletes an archive that turns out to be damaged, and raises an RlkitError about it."""
 
     def __init__(self, archive: Path) -> None:
         self._archive = archive
@@ -263,7 +271,7 @@ class _readable:
 
 
 def make_auto_mpg(folder: Path) -> None:
-    """auto-mpg.csv, from OpenML through scikit-learn, which checks its checksums."""
+    """Writes auto-mpg.csv from OpenML's table, which scikit-learn downloads and checks."""
     from sklearn.datasets import fetch_openml
 
     from rlkit.perception.data.tables import COLUMNS, ORIGINS
@@ -277,7 +285,7 @@ def make_auto_mpg(folder: Path) -> None:
     for row, target in zip(sheet.data, sheet.target, strict=True):
         values = dict(zip(names, row, strict=True))
         numbers = [float(value) for value in (*(values[column] for column in (*COLUMNS, "origin")), target)]
-        if not any(map(math.isnan, numbers)):  # of six cars the horsepower is missing
+        if not any(map(math.isnan, numbers)):  # the horsepower of six cars is missing
             lines.append(",".join(f"{number:g}" for number in numbers))
     if len(lines) != 393:
         raise RlkitError(f"auto-mpg from OpenML has {len(lines) - 1} cars with {len(ORIGINS)} origins instead of 392")
@@ -286,7 +294,7 @@ def make_auto_mpg(folder: Path) -> None:
 
 
 def make_environments(folder: Path, count: int = 200, size: int = 96) -> None:
-    """A folder of rendered frames for each of five environments: images of one's own, which anyone can make."""
+    """Renders a folder of frames for each of five environments, as an example of images of one's own."""
     from PIL import Image
 
     from rlkit.perception.data.rendering import ENVIRONMENTS, render
@@ -303,8 +311,9 @@ UNPACKED: dict[str, Callable[[Path], None]] = {
     "imdb": unpack_imdb,
     "glove": unpack_glove,
 }
+"""Data sets whose archive has to be unpacked, with the function that does it."""
 MADE: dict[str, Callable[[Path], None]] = {"auto-mpg": make_auto_mpg, "environments": make_environments}
-"""Data sets that are not downloaded as files."""
+"""Data sets that are made instead of downloaded, with the function that writes the folder."""
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""Tasks of generative models: what autoencoders and adversaries learn, how that is measured, and what is drawn."""
+"""Tasks of generative models: losses, results and pictures of autoencoders and of adversarial networks."""
 
 from __future__ import annotations
 
@@ -24,16 +24,18 @@ from rlkit.perception.plots import draw_points, draw_tiles
 from rlkit.perception.task import Loss, Task
 
 MOST_SAMPLES = 5_000
-"""For distances between sets of samples."""
-ROWS, COLUMNS = 5, 10
-"""Of a grid of originals; as many rows of what was made of them."""
+"""Largest number of samples in a comparison of two sets."""
+ROWS = 5
+"""Rows of originals in a picture, which are followed by as many rows of their reconstructions."""
+COLUMNS = 10
+"""Columns of the grids in pictures."""
 
 
 class Judge:
-    """A trained classifier, in whose features samples are compared; it is no part of the task's own state."""
+    """A trained classifier whose features are used to compare samples; it does not belong to the task's state."""
 
     def __init__(self, path: str | None) -> None:
-        from rlkit.perception.checkpoint import load_model  # which knows of the tasks
+        from rlkit.perception.checkpoint import load_model  # here, because that module imports the tasks
 
         self.model, self.inputs = None, None
         if path is not None:
@@ -43,7 +45,7 @@ class Judge:
 
     @torch.no_grad()
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Features, (n, features), and class probabilities, (n, classes), of images from 0 to 1."""
+        """Returns features, (n, features), and class probabilities, (n, classes), of images from 0 to 1."""
         assert self.model is not None
         assert self.inputs is not None
         self.model.to(images.device)
@@ -56,9 +58,10 @@ class Judge:
         return torch.cat(features), torch.cat(probabilities)
 
     def compare(self, real: Tensor, fake: Tensor, training: Tensor) -> dict[str, float]:
-        """Fréchet distance to real images, and inception score, of images from 0 to 1; nothing without a classifier.
+        """Returns the Fréchet distance of `fake` to `real` images, and the inception score; {} without a classifier.
 
-        `real_frechet_distance`, of as many training images, is what a perfect generator would have.
+        All images are from 0 to 1. `real_frechet_distance` is the distance of as many training images, which a perfect
+        generator would have.
         """
         if self.model is None:
             return {}
@@ -75,11 +78,11 @@ class Judge:
 
 
 class Autoencoding(Task):
-    """Pixels from few latent numbers. Images must be in [0, 1]: `scale=unit`.
+    """Reconstruct images from few latent numbers. Pixels must be in [0, 1]: `scale=unit`.
 
-    `loss` is `bce`, the cross-entropy of the pixels, or `mse`. With `noise`, the standard deviation of what is added to
-    the input but not to the target, it is a denoising autoencoder; with `contraction`, the weight of the squared slopes
-    of latent numbers, a contractive one.
+    `loss` is `bce`, the cross-entropy of the pixels, or `mse`. `noise` makes it a denoising autoencoder: it is the
+    standard deviation of the noise that is added to the input but not to the target. `contraction` makes it a
+    contractive one: it weighs the squared derivatives of the latent numbers by the pixels.
     """
 
     def __init__(self, model: nn.Module, *, loss: str = "bce", noise: float = 0.0, contraction: float = 0.0) -> None:
@@ -92,24 +95,28 @@ class Autoencoding(Task):
         self.loss, self.noise, self.contraction = loss, noise, contraction
 
     def measure(self, batch: Batch) -> dict[str, Tensor]:
-        """Loss, summed over pixels, and mean squared error per pixel."""
+        """Returns the loss, summed over pixels, and the mean squared error per pixel."""
         images = in_unit_range(batch.inputs)
-        logits: Tensor = self.model(self.disturbed(images))
+        logits: Tensor = self.model(self.add_noise(images))
         loss = objectives.reconstruction_loss(logits, images, self.loss)
         if self.contraction and torch.is_grad_enabled():
             encode: Any = self.model.encode
             loss = loss + self.contraction * objectives.contractive_penalty(encode, images)
         return {"loss": loss, "mse": functional.mse_loss(logits.sigmoid(), images)}
 
-    def disturbed(self, images: Tensor) -> Tensor:
-        """What the encoder sees."""
+    def add_noise(self, images: Tensor) -> Tensor:
+        """Returns the images with the task's noise, as the encoder gets them."""
         return images + self.noise * torch.randn_like(images) if self.noise else images
 
     @torch.no_grad()
     def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
-        """Draws originals and reconstructions; the mean squared errors of PCA, and of noise that is left alone."""
+        """Returns the errors of two simple methods, and draws originals and reconstructions.
+
+        `pca_mse` is the mean squared error of PCA with as many components as there are latent numbers. `noise_mse` is
+        that of the noisy images themselves, without any denoising.
+        """
         images = some_inputs(data, inputs, MOST_SAMPLES)
-        seen = self.disturbed(images[: ROWS * COLUMNS])
+        seen = self.add_noise(images[: ROWS * COLUMNS])
         if folder is not None:
             rows = [images[: len(seen)], *([seen] if self.noise else []), self.model(seen).sigmoid()]
             draw_tiles(folder / "reconstructions.png", torch.cat(rows), COLUMNS)
@@ -117,15 +124,15 @@ class Autoencoding(Task):
         training = some_inputs(data, inputs, MOST_SAMPLES, part="train")
         results = {"pca_mse": pca_error(training.flatten(1), images.flatten(1), int(latent_size))}
         if self.noise:
-            results["noise_mse"] = float(functional.mse_loss(self.disturbed(images), images))
+            results["noise_mse"] = float(functional.mse_loss(self.add_noise(images), images))
         return results
 
 
 class Variational(Task):
-    """The evidence lower bound; images must be in [0, 1]: `scale=unit`. Losses are in nats per image.
+    """Maximise the evidence lower bound, in nats per image. Pixels must be in [0, 1]: `scale=unit`.
 
-    `beta` weighs the KL term. `features_from`, the run folder of a classifier of the same images, adds the Fréchet
-    distance of generated ones in its features.
+    `beta` weighs the KL term. `features_from` is the run folder of a classifier of such images, in whose features the
+    Fréchet distance of generated images is measured at the end.
     """
 
     def __init__(self, model: nn.Module, *, beta: float = 1.0, features_from: str | None = None) -> None:
@@ -136,11 +143,14 @@ class Variational(Task):
 
     @property
     def vae(self) -> VAE:
-        """The model."""
+        """The model, typed as a VAE."""
         return cast(VAE, self.model)
 
     def measure(self, batch: Batch) -> dict[str, Tensor]:
-        """Loss, its two terms, the bound itself, and the mean squared error per pixel; one draw of z per image."""
+        """Returns the loss, the bound `elbo`, its term `kl`, and the mean squared error per pixel.
+
+        The latent numbers of each image are drawn once.
+        """
         images = in_unit_range(batch.inputs)
         logits, mean, log_variance = self.vae(images)
         return {
@@ -152,7 +162,7 @@ class Variational(Task):
 
     @torch.no_grad()
     def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
-        """Draws reconstructions and samples."""
+        """Returns the comparison with a classifier's features, and draws reconstructions and samples."""
         images = some_inputs(data, inputs, MOST_SAMPLES)
         first = images[: ROWS * COLUMNS]
         samples = self.vae.decoder(torch.randn(len(images), self.vae.feature_size, device=images.device)).sigmoid()
@@ -163,9 +173,9 @@ class Variational(Task):
 
 
 class AdversarialAutoencoding(Autoencoding):
-    """An autoencoder whose latent numbers a discriminator can't tell from normal ones, so that it can generate.
+    """Train an autoencoder until a discriminator can't tell its latent numbers from normal ones, so that it generates.
 
-    `weight` is that of deceiving the discriminator, beside pixels whose losses are summed.
+    `weight` is the weight of the loss of deceiving the discriminator, beside the loss that is summed over pixels.
     """
 
     def __init__(
@@ -184,22 +194,22 @@ class AdversarialAutoencoding(Autoencoding):
 
     @property
     def both(self) -> AdversarialAutoencoder:
-        """The model."""
+        """The model, typed as an adversarial autoencoder."""
         return cast(AdversarialAutoencoder, self.model)
 
     def parts(self) -> dict[str, nn.Module]:
-        """The autoencoder, and the discriminator of latent numbers."""
+        """Returns the autoencoder, and the discriminator of latent numbers."""
         return {"autoencoder": self.both.autoencoder, "discriminator": self.both.discriminator}
 
     def losses(self, batch: Batch) -> Iterator[Loss]:
-        """First the discriminator, then the autoencoder: pixels, and the discriminator's deception."""
+        """Yields the discriminator's loss, then the autoencoder's: that of the pixels and of the deception."""
         images = in_unit_range(batch.inputs)
         with torch.no_grad():
-            latents = self.both.encode(self.disturbed(images))
+            latents = self.both.encode(self.add_noise(images))
         discriminate = self.both.discriminator
         told = objectives.discriminator_loss(discriminate(torch.randn_like(latents)), discriminate(latents))
         yield Loss("discriminator", told, {"discriminator_loss": told})
-        latents = self.both.encode(self.disturbed(images))
+        latents = self.both.encode(self.add_noise(images))
         logits = self.both.decoder(latents)
         pixels = objectives.reconstruction_loss(logits, images, self.loss)
         deceived = objectives.generator_loss(discriminate(latents))
@@ -210,7 +220,7 @@ class AdversarialAutoencoding(Autoencoding):
 
     @torch.no_grad()
     def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
-        """Draws reconstructions and samples; how far latent numbers are from normal ones."""
+        """Returns an autoencoder's results and the latent numbers' Fréchet distance from normal ones; draws samples."""
         results = super().finish(data, inputs, folder)
         images = some_inputs(data, inputs, MOST_SAMPLES)
         prior = torch.randn(len(images), self.both.feature_size, device=images.device)
@@ -226,12 +236,12 @@ class AdversarialAutoencoding(Autoencoding):
 
 
 class Adversarial(Task):
-    """A generator against a discriminator or critic. Images must be in [−1, 1]: `scale=signed`.
+    """Train a generator against a discriminator or critic. Pixels must be in [−1, 1]: `scale=signed`.
 
     `objective` is `minimax`, `non_saturating`, `wasserstein`, `hinge` or `least_squares`. A Wasserstein critic is kept
     Lipschitz by `gradient_penalty` (WGAN-GP: 10) or `weight_clip` (WGAN: 0.01). The generator learns from every
-    `discriminator_steps`-th batch. `features_from`, the run folder of a classifier of the same images, adds the Fréchet
-    distance of generated ones in its features. Raises RlkitError for fields that cannot work.
+    `discriminator_steps`-th batch. `features_from` is the run folder of a classifier of such images, in whose features
+    the Fréchet distance of generated images is measured at the end. Raises RlkitError for fields that cannot work.
     """
 
     batches: Tensor
@@ -262,15 +272,15 @@ class Adversarial(Task):
 
     @property
     def gan(self) -> Adversaries:
-        """The model."""
+        """The model, typed as a pair of adversaries."""
         return cast(Adversaries, self.model)
 
     def parts(self) -> dict[str, nn.Module]:
-        """Each has an optimiser of its own."""
+        """Returns the generator and the discriminator, which have an optimiser each."""
         return {"generator": self.gan.generator, "discriminator": self.gan.discriminator}
 
     def losses(self, batch: Batch) -> Iterator[Loss]:
-        """The discriminator's, and after enough of its steps the generator's."""
+        """Yields the discriminator's loss, and in every `discriminator_steps`-th batch the generator's."""
         real, labels = in_signed_range(batch.inputs), self.labels(batch)
         with torch.no_grad():
             fake = self.gan(self.gan.draw_latents(len(real)), labels)
@@ -281,12 +291,12 @@ class Adversarial(Task):
                     parameter.clamp_(-self.weight_clip, self.weight_clip)
         self.batches += 1
         if int(self.batches) % self.discriminator_steps == 0:
-            self.gan.discriminator.requires_grad_(False)  # spares its gradients
+            self.gan.discriminator.requires_grad_(False)  # its gradients would be computed for nothing
             yield self.generator_loss(len(real), labels)
             self.gan.discriminator.requires_grad_(True)
 
     def discriminator_loss(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> Loss:
-        """What the discriminator makes of real and generated samples, and how steep it is."""
+        """Returns the discriminator's loss on real and generated samples, with the gradient penalty if there is one."""
 
         def discriminate(inputs: Tensor) -> Tensor:
             score: Tensor = self.gan.discriminator(inputs, labels)
@@ -301,17 +311,17 @@ class Adversarial(Task):
         return Loss("discriminator", loss, metrics)
 
     def generator_loss(self, count: int, labels: Tensor | None) -> Loss:
-        """How well new samples deceive the discriminator."""
+        """Returns the generator's loss on newly generated samples: small if they deceive the discriminator."""
         fake = self.gan(self.gan.draw_latents(count), labels)
         loss = objectives.generator_loss(self.gan.discriminator(fake, labels), self.objective)
         return Loss("generator", loss, {"generator_loss": loss})
 
     def labels(self, batch: Batch) -> Tensor | None:
-        """What conditional adversaries see beside the samples."""
+        """Returns the labels that conditional adversaries get beside the samples; None for others."""
         return batch.targets if self.gan.num_classes else None
 
     def measure(self, batch: Batch) -> dict[str, Tensor]:
-        """The discriminator's loss on held-out samples, which says little of how good generated ones are."""
+        """Returns the discriminator's loss on held-out samples, which says little about how good generated ones are."""
         labels = self.labels(batch)
         fake = self.gan(self.gan.draw_latents(len(batch.inputs)), labels)
         real_score, fake_score = self.gan.discriminator(batch.inputs, labels), self.gan.discriminator(fake, labels)
@@ -320,7 +330,10 @@ class Adversarial(Task):
 
     @torch.no_grad()
     def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
-        """Draws samples, and compares them with the data: modes of points, features of images."""
+        """Returns a comparison of generated samples with the data, and draws them.
+
+        Points of the plane are compared by the modes that they cover, images by a classifier's features.
+        """
         real = some_inputs(data, inputs, MOST_SAMPLES)
         labels = None
         if self.gan.num_classes:
@@ -344,7 +357,10 @@ class Adversarial(Task):
 
 
 class InformationMaximizing(Adversarial):
-    """InfoGAN: the generator also learns that its codes can be found in the image; `information` weighs that."""
+    """Train an InfoGAN, whose generator also learns to make images in which its codes can be found.
+
+    `information` weighs the loss of finding the codes.
+    """
 
     def __init__(self, model: nn.Module, *, information: float = 1.0, features_from: str | None = None) -> None:
         super().__init__(model, features_from=features_from)
@@ -354,16 +370,16 @@ class InformationMaximizing(Adversarial):
 
     @property
     def info(self) -> InfoGAN:
-        """The model."""
+        """The model, typed as an InfoGAN."""
         return cast(InfoGAN, self.model)
 
     def parts(self) -> dict[str, nn.Module]:
-        """The adversaries, and what finds the codes: the discriminator's convolutions and a head of its own."""
+        """Returns the adversaries, and the code finder: the discriminator's convolutions with a head of its own."""
         finder = nn.ModuleList([self.gan.discriminator.get_submodule("features"), self.info.code_head])
         return {**super().parts(), "code_finder": finder}
 
     def losses(self, batch: Batch) -> Iterator[Loss]:
-        """Discriminator, code finder, generator: each step is taken before the next loss is computed."""
+        """Yields the losses of the discriminator, of the code finder and of the generator."""
         real = in_signed_range(batch.inputs)
         latents = self.gan.draw_latents(len(real))
         with torch.no_grad():
@@ -381,12 +397,16 @@ class InformationMaximizing(Adversarial):
         )
 
     def code_loss(self, images: Tensor, latents: Tensor) -> Tensor:
-        """How badly the codes are found."""
+        """Returns the loss of finding the codes of `latents` in the images that were made from them."""
         return objectives.information_loss(*self.info.find_codes(images), *self.info.codes(latents))
 
     @torch.no_grad()
     def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
-        """Draws a row per code; how much the image tells of the code, and the classes of each."""
+        """Returns the information about the code in an image, and the codes' purity; draws a column of images per code.
+
+        `code_purity`, which needs a classifier, is the share of images that are of the most frequent class of their
+        code.
+        """
         results = super().finish(data, inputs, folder)
         latents = self.gan.draw_latents(2000)
         images = self.gan(latents)
@@ -396,7 +416,7 @@ class InformationMaximizing(Adversarial):
         results["information"] = objectives.information_bound(cross_entropy, self.info.num_codes)
         if folder is not None:
             end = latents.shape[1] - self.info.num_continuous
-            rows = latents[:COLUMNS].repeat_interleave(self.info.num_codes, 0)  # the same noise with every code
+            rows = latents[:COLUMNS].repeat_interleave(self.info.num_codes, 0)  # in a row, all codes share their noise
             one_hot = torch.eye(self.info.num_codes, device=latents.device).repeat(COLUMNS, 1)
             rows[:, end - self.info.num_codes : end] = one_hot
             draw_tiles(folder / "codes.png", (self.gan(rows) + 1) / 2, self.info.num_codes)
@@ -411,10 +431,10 @@ class InformationMaximizing(Adversarial):
 
 
 class CycleConsistency(Task):
-    """Images of one kind to another and back without pairs, by CycleGAN. Images must be in [−1, 1]: `scale=signed`.
+    """Translate images of one kind to another and back, without pairs. Pixels must be in [−1, 1]: `scale=signed`.
 
-    The other kind is made from half of each batch, so that it is known how a translation should be: `negative`, or
-    `thick`, the maximum of 3 × 3 pixels. `cycle` weighs the way there and back.
+    The other kind is made from half of each batch, so that translations can be compared with the right ones: `other` is
+    `negative`, or `thick`, the maximum over 3 × 3 pixels. `cycle` weighs the error of a translation there and back.
     """
 
     def __init__(self, model: nn.Module, *, other: str = "thick", cycle: float = 10.0) -> None:
@@ -426,22 +446,22 @@ class CycleConsistency(Task):
 
     @property
     def nets(self) -> CycleGAN:
-        """The model."""
+        """The model, typed as a CycleGAN."""
         return cast(CycleGAN, self.model)
 
     def parts(self) -> dict[str, nn.Module]:
-        """Both translators, and both discriminators."""
+        """Returns both translators as one part and both discriminators as another."""
         return {"translators": self.nets.translators, "discriminators": self.nets.discriminators}
 
     def translated(self, images: Tensor) -> Tensor:
-        """What a perfect translator would make of them."""
+        """Returns the images as a perfect translator would translate them."""
         return -images if self.other == "negative" else functional.max_pool2d(images, 3, 1, padding=1)
 
     def losses(self, batch: Batch) -> Iterator[Loss]:
-        """The discriminators', then the translators'."""
+        """Yields the discriminators' loss, then the translators'."""
         images = in_signed_range(batch.inputs)
         half = len(images) // 2
-        a, b = images[:half], self.translated(images[half:])  # not of the same images
+        a, b = images[:half], self.translated(images[half:])  # from different images, so that there are no pairs
         a_to_b, b_to_a = self.nets.translators["a_to_b"], self.nets.translators["b_to_a"]
         judge_a, judge_b = self.nets.discriminators["a"], self.nets.discriminators["b"]
         with torch.no_grad():
@@ -456,7 +476,7 @@ class CycleConsistency(Task):
         yield Loss("translators", deceived + self.cycle * back, {"generator_loss": deceived, "cycle_loss": back})
 
     def measure(self, batch: Batch) -> dict[str, Tensor]:
-        """Mean absolute errors: of the translation (`loss`), of the way there and back, and of no translation."""
+        """Returns mean absolute errors: of the translation (`loss`), of one there and back, and of no translation."""
         there = self.nets(batch.inputs)
         wanted = self.translated(batch.inputs)
         return {
@@ -467,7 +487,7 @@ class CycleConsistency(Task):
 
     @torch.no_grad()
     def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
-        """Draws rows of images, what they became, what they should, and the way back."""
+        """Draws rows of images, their translations, the right translations, and the translations back."""
         if folder is not None:
             images = some_inputs(data, inputs, COLUMNS)
             there = self.nets(images)
@@ -476,44 +496,50 @@ class CycleConsistency(Task):
         return {}
 
 
-# What they share
+# Functions that several tasks share
 
 
 def in_unit_range(images: Tensor) -> Tensor:
-    """The images, if all pixels are in [0, 1]; RlkitError otherwise."""
+    """Returns the images if all pixels are in [0, 1]; raises RlkitError otherwise."""
     if images.min() < 0 or images.max() > 1:
         raise RlkitError("the model's pixels are from 0 to 1, but the images are not: scale=unit")
     return images
 
 
 def in_signed_range(inputs: Tensor) -> Tensor:
-    """The inputs, if they are no images or use all of [−1, 1]; RlkitError otherwise."""
+    """Returns the inputs if they are signed or no images; raises RlkitError for images that are not in [−1, 1].
+
+    Images without a negative value are taken to be from 0 to 1.
+    """
     if inputs.dim() == 4 and (inputs.min() >= 0 or inputs.abs().max() > 1):
         raise RlkitError("generated pixels are from −1 to 1, but the images are not: scale=signed")
     return inputs
 
 
 def some_inputs(data: Data, inputs: Inputs, count: int, part: str = "test") -> Tensor:
-    """The first samples of a part as the model sees them: (count or fewer, …)."""
+    """Returns the first samples of the `train` or `test` part as the model gets them: (at most count, …)."""
     samples = data.train if part == "train" else data.test
     outputs: Tensor = inputs(samples.batch(torch.arange(min(count, len(samples)))).inputs)
     return outputs
 
 
 def pca_error(training: Tensor, test: Tensor, size: int) -> float:
-    """Mean squared error on `test` of its projection onto the first principal components of `training`: (n, values)."""
+    """Returns the mean squared error of PCA: of projecting `test` onto `size` principal components of `training`.
+
+    Both are (n, values).
+    """
     mean = training.mean(0)
     if len(training) > training.shape[1]:
         _, vectors = torch.linalg.eigh(torch.cov(training.T))
         components = vectors[:, -size:]  # the largest come last
-    else:  # fewer samples than values: their covariance would be large, and have many zeros
+    else:  # with fewer samples than values, the covariance would be a large matrix of low rank
         components = torch.linalg.svd(training - mean, full_matrices=False).Vh[:size].T
     projected = (test - mean) @ components @ components.T + mean
     return float(functional.mse_loss(projected, test))
 
 
 def points_metrics(data: Data, inputs: Inputs, fake: Tensor) -> dict[str, float]:
-    """How many of the labelled groups of points samples cover, and which share of them is near one."""
+    """Returns the number of groups of labelled points that generated points cover, and the share of them near one."""
     batch = data.train.batch(torch.arange(len(data.train)))
     points = inputs(batch.inputs)
     groups = [points[batch.targets == label] for label in range(data.num_outputs)]

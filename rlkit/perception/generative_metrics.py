@@ -1,4 +1,4 @@
-"""How good generated samples are: Fréchet distance, inception score, modes of a mixture that are found."""
+"""Measures of generated samples: Fréchet distance, inception score, coverage of a mixture's modes."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from rlkit.errors import RlkitError
 
 
 def frechet_distance(real: Tensor, fake: Tensor) -> float:
-    """‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½) of two sets of features, (samples, features) (Heusel et al. 2017).
+    """Fréchet distance ‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½) of two sets of features (Heusel et al. 2017).
 
-    The squared 2-Wasserstein distance of normal distributions with these means and covariances. Few samples bias it
-    upwards: compare equal numbers. Raises RlkitError for fewer than 2.
+    `real` and `fake` are (samples, features). It is the squared 2-Wasserstein distance of normal distributions with
+    these means and covariances. Few samples bias it upwards, so compare equal numbers. Raises RlkitError for fewer
+    than 2.
     """
     if min(len(real), len(fake)) < 2:
         raise RlkitError(f"the Fréchet distance needs 2 samples of each kind, but got {len(real)} and {len(fake)}")
     real, fake = real.double(), fake.double()
     mean_real, mean_fake = real.mean(0), fake.mean(0)
     cov_real, cov_fake = (torch.cov(features.T).reshape(features.shape[1], -1) for features in (real, fake))
-    # tr (Σ₁Σ₂)^½ by the symmetric Σ₁^½ Σ₂ Σ₁^½, which has the same eigenvalues
+    # tr (Σ₁Σ₂)^½ is computed from Σ₁^½ Σ₂ Σ₁^½, which has the same eigenvalues and is symmetric.
     values, vectors = torch.linalg.eigh(cov_real)
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T
     cross = torch.linalg.eigvalsh(root @ cov_fake @ root).clamp(min=0).sqrt().sum()
@@ -30,9 +31,10 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
 
 
 def inception_score(probabilities: Tensor) -> float:
-    """exp E[KL(p(y|x) ‖ p(y))] of a classifier's (samples, classes): between 1 and the number of classes.
+    """Inception score exp E[KL(p(y|x) ‖ p(y))], between 1 and the number of classes (Salimans et al. 2016).
 
-    Large where each sample is surely of one class and all classes occur (Salimans et al. 2016).
+    `probabilities` are a classifier's, (samples, classes). The score is large if every sample is surely of one class
+    and all classes occur.
     """
     p = probabilities.double()
     kl = (torch.special.xlogy(p, p) - torch.special.xlogy(p, p.mean(0))).sum(1)
@@ -40,18 +42,18 @@ def inception_score(probabilities: Tensor) -> float:
 
 
 class Modes(NamedTuple):
-    """What of a mixture was found."""
+    """Coverage of a mixture's modes by samples."""
 
     covered: int
-    """Modes with at least a quarter of their share of the samples near them."""
+    """Number of modes that have near them at least a quarter of the samples that are due to each."""
     share_near: float
-    """Samples near any mode, of all."""
+    """Share of the samples that are near any mode."""
 
 
 def mode_coverage(samples: Tensor, centers: Tensor, std: float) -> Modes:
-    """How many modes of a mixture of Gaussians samples cover; near a mode is within 4 standard deviations.
+    """Counts the modes of a mixture of Gaussians that samples cover; near a mode is within 4 standard deviations.
 
-    `samples`: (count, dims), `centers`: (modes, dims).
+    `samples` is (count, dims), `centers` is (modes, dims), and `std` is that of every mode along one axis.
     """
     distances, nearest = torch.cdist(samples.double(), centers.double()).min(1)
     near = distances <= 4 * std

@@ -23,7 +23,7 @@ Train a companion model: a network, a data set and all settings that go with the
 
 
 def help_text(arguments: Sequence[str]) -> str:
-    """All groups, the fields of every group's choice among the `arguments`, and those of the run."""
+    """Returns the help text: the choices of each group, the fields of those in `arguments`, and the run's settings."""
     sections = [USAGE, _listing("recipe", recipes())]
     for group, default in (("data", "digits"), ("model", "lenet"), ("task", "classification")):
         names = sorted(table(group))
@@ -37,7 +37,8 @@ def help_text(arguments: Sequence[str]) -> str:
         instance = fields_of(group, chosen)()
         lines += [f"  {group}.{field.name}={as_override(getattr(instance, field.name))}" for field in fields]
         sections.append("\n".join(lines))
-    sections += [section("Of the training:", "fit.", FitConfig()), section("Of the run:", "", PerceptionConfig())]
+    sections.append(section("Settings of the training:", "fit.", FitConfig()))
+    sections.append(section("Settings of the run:", "", PerceptionConfig()))
     return "\n\n".join(sections)
 
 

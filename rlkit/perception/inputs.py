@@ -1,4 +1,4 @@
-"""From stored samples to what a network takes: floats, resized, augmented while training, normalised."""
+"""Preparation of stored samples for a network: to floats, resized, augmented in training, normalised."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ SCALES = ("auto", "unit", "signed", "standardize", "none")
 
 
 class Inputs(nn.Module):
-    """The first stage of every model, with nothing to learn; its numbers are saved beside the model's.
+    """The stage in front of every model, which has nothing to learn. `describe` is saved beside the model's weights.
 
-    `scale`: `unit` leaves images in [0, 1], `signed` puts them into [−1, 1], `standardize` whitens by the mean and the
-    standard deviation of the training inputs, `none` changes nothing. `augment` is what `augmentation` takes; it works
-    in training mode only.
+    Inputs become (inputs − mean) / std, per channel or column; with an empty `mean` they keep their values. `resize` is
+    the new height and width of images. `augment` maps names to strengths as `augmentation` takes them, and works in
+    training mode only.
     """
 
     def __init__(
@@ -40,11 +40,14 @@ class Inputs(nn.Module):
         self.augment = nn.Sequential(*(augmentation(name, amount) for name, amount in augment.items()))
 
     def describe(self) -> dict[str, Any]:
-        """The constructor's arguments, without the augmentation, as JSON takes them."""
+        """Returns the constructor's arguments for JSON, without `augment`, which only training needs."""
         return {"mean": self.mean.tolist(), "std": self.std.tolist(), "resize": self.resize}
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(batch, …) -> (batch, …): bytes become floats from 0 to 1 first; word numbers stay as they are."""
+        """Returns the prepared inputs: (batch, …) -> (batch, …).
+
+        Bytes become floats from 0 to 1 before anything else; other integers are the numbers of words and stay so.
+        """
         if inputs.dtype == torch.uint8:
             inputs = inputs.float() / 255
         if not inputs.is_floating_point():
@@ -61,9 +64,9 @@ class Inputs(nn.Module):
 
 
 def make_inputs(data: Data, *, scale: str, resize: int | None, augment: Mapping[str, float]) -> Inputs:
-    """The first stage for a data set; raises RlkitError for fields that do not suit it.
+    """Makes the input stage for a data set; raises RlkitError for fields that do not suit its inputs.
 
-    `scale=auto` standardises where the data set has statistics.
+    `scale=auto` standardises if the data set has a mean and a standard deviation.
     """
     check_choice("scale", scale, SCALES)
     check_range("resize", resize, 1)
@@ -86,13 +89,13 @@ def make_inputs(data: Data, *, scale: str, resize: int | None, augment: Mapping[
 
 
 def augmentation(name: str, amount: float) -> nn.Module:
-    """One of kornia's random transformations, of a strength; raises RlkitError for an unknown name.
+    """Makes one random transformation of images by name and strength; raises RlkitError for an unknown name.
 
     | name | amount |
     |---|---|
     | `flip`, `flip_vertical` | the probability of a mirror image |
-    | `crop` | pixels that are padded on each side before the original size is cut out somewhere |
-    | `rotate` | degrees, at most |
+    | `crop` | pixels of padding on each side, before the original size is cut out at a random place |
+    | `rotate` | the largest angle, in degrees |
     | `rotate90` | the probability of one to three quarter turns |
     | `erase` | the probability of a grey rectangle |
     | `color` | how much brightness and contrast change |
@@ -114,14 +117,17 @@ def _kornia(name: str, *args: Any, **fields: Any) -> nn.Module:
 
 
 class Crop(nn.Module):
-    """Pads every side by `padding` zeros, and cuts the original size out, at a random place of its own per image."""
+    """Pads every side with `padding` zeros and cuts the original size out, at a random place for each image.
+
+    Kornia's RandomCrop resamples the images, which takes far longer.
+    """
 
     def __init__(self, padding: float) -> None:
         super().__init__()
         self.padding = int(padding)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, channels, height, width), the same again. Kornia's RandomCrop resamples, which takes far longer."""
+        """Returns the cropped images: (batch, channels, height, width), of the shape they had."""
         batch, channels, height, width = images.shape
         padded = functional.pad(images, [self.padding] * 4)
         corner = torch.randint(2 * self.padding + 1, (2, batch, 1, 1), device=images.device)

@@ -1,4 +1,4 @@
-"""The task of a language model: the next token, how surprising a text is, and texts of its own."""
+"""The task of a language model: predict the next token, measure perplexity, and generate texts."""
 
 from __future__ import annotations
 
@@ -21,18 +21,20 @@ from rlkit.perception.task import Task
 from rlkit.runs.files import write_text
 
 CHUNK = 1000
-"""Tokens at a time when a whole text is read."""
+"""Tokens that the network reads in one call when it reads a whole text."""
 PSEUDO_COUNTS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-JUDGED = 20_000
-"""Tokens of the validation text by which n-grams choose one of them."""
+"""Pseudo-counts that are tried for the smoothing of each n-gram model."""
+SMOOTHING_TOKENS = 20_000
+"""Tokens of the validation text on which the best of the pseudo-counts is chosen."""
 
 
 class LanguageModeling(Task):
-    """The next token of a text: cross-entropy in nats per token.
+    """Predict the next token of a text; the loss is the cross-entropy in nats per token.
 
-    At the end the test text is read in one go, the state being carried on: `perplexity`. Beside it are those of
-    n-grams, for each n of `ngrams`, on the same tokens (`perplexity_3gram`). `generate` tokens are drawn from each into
-    samples.txt, with logits divided by each of the `temperatures`.
+    At the end, `perplexity` is measured on the whole test text, with the state carried on from its first token to its
+    last. N-gram models, one for each n in `ngrams`, are measured on the same tokens (`perplexity_3gram`). Samples of
+    `generate` tokens from every model are written to samples.txt; the network's are drawn once for each of the
+    `temperatures`, by which its logits are divided.
     """
 
     def __init__(
@@ -57,11 +59,11 @@ class LanguageModeling(Task):
 
     @property
     def network(self) -> RNNLanguageModel:
-        """The model."""
+        """The model, typed as a language model."""
         return cast(RNNLanguageModel, self.model)
 
     def measure(self, batch: Batch) -> dict[str, Tensor]:
-        """Loss, and how often the likeliest token is the next; each window is read without what was before it."""
+        """Loss, and the share of tokens that were predicted as likeliest; each window is read from an empty state."""
         if batch.targets.shape != batch.inputs.shape:
             raise RlkitError("task=language_modeling needs running text: data=text")
         logits, _ = self.network(batch.inputs)  # (batch, length, vocabulary)
@@ -70,11 +72,11 @@ class LanguageModeling(Task):
 
     @torch.no_grad()
     def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
-        """Perplexities of the test text, and texts of its own."""
+        """Returns perplexities on the test text, and writes generated texts to samples.txt."""
         train, test = (stream_of(cast(TensorSamples, part)) for part in (data.train, data.test))
         known = stream_of(cast(TensorSamples, data.validation)) if data.validation else train[-len(train) // 10 :]
         results = {"perplexity": perplexity(self.read(test))}
-        models = count_ngrams(train.tolist(), known[:JUDGED].tolist(), len(data.vocabulary), self.ngrams)
+        models = count_ngrams(train.tolist(), known[:SMOOTHING_TOKENS].tolist(), len(data.vocabulary), self.ngrams)
         for model in models:
             results[f"perplexity_{model.n}gram"] = perplexity(model.log_probs(test.tolist())[1:])
         if folder is not None and self.generate:
@@ -82,7 +84,10 @@ class LanguageModeling(Task):
         return results
 
     def read(self, stream: Tensor) -> Tensor:
-        """log p(token | all before) of each token of a text but the first: (tokens,) -> (tokens − 1,), in float64."""
+        """Returns log p(token | all before it) of each token but the first, in float64: (tokens,) -> (tokens − 1,).
+
+        The text is read in chunks, between which the state is carried on, so that memory stays bounded.
+        """
         found, states = [], None
         for start in range(0, len(stream) - 1, CHUNK):
             tokens = stream[start : start + CHUNK + 1]
@@ -92,7 +97,7 @@ class LanguageModeling(Task):
         return torch.cat(found)
 
     def samples(self, vocabulary: Sequence[str], ngrams: Sequence[NGram], device: torch.device) -> str:
-        """What the models write behind the end of a text."""
+        """Returns texts that each model generates after an end-of-text token, under a heading per model."""
         start = vocabulary.index(END)
         generator = torch.Generator(device).manual_seed(0)
         parts = []
@@ -109,16 +114,16 @@ class LanguageModeling(Task):
 def count_ngrams(
     train: Sequence[int], known: Sequence[int], vocabulary_size: int, lengths: Sequence[int]
 ) -> list[NGram]:
-    """Interpolated n-grams of the training text, one for each n in `lengths`.
+    """Fits interpolated n-gram models to the training text, one for each n in `lengths`.
 
-    Each has the pseudo-count, of a few, that makes `known`, a text it has not counted, least surprising.
+    Each gets the pseudo-count of PSEUDO_COUNTS under which the text `known`, which should be held out, is likeliest.
     """
     counted = NGram(n=max(lengths, default=1), vocabulary_size=vocabulary_size, interpolate=True).fit(train)
     chosen = []
     for n in lengths:
         candidates: list[tuple[float, NGram]] = []
         for smoothing in PSEUDO_COUNTS:
-            model = copy.copy(counted)  # with the same counts
+            model = copy.copy(counted)  # a shallow copy: all models share the counts
             model.n, model.smoothing = n, smoothing
             candidates.append((math.fsum(model.log_probs(known)), model))
         chosen.append(max(candidates, key=lambda candidate: candidate[0])[1])

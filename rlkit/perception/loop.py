@@ -1,7 +1,7 @@
-"""The training loop of every companion model: steps, validation, early stopping, the best model, a last test.
+"""The training loop of every companion model: steps, validation, early stopping, the best model, a final test.
 
-What is trained is a `Task` (`rlkit/perception/task.py`), by the settings of a `FitConfig`; how a step is taken is in
-`rlkit/perception/optimization.py`. `rlkit.perception.run` puts a run folder around it.
+The loop trains a `Task` (`rlkit/perception/task.py`) with the settings of a `FitConfig`. The optimisers and the
+learning rate's schedule are in `rlkit/perception/optimization.py`. `rlkit.perception.run` adds the run folder.
 """
 
 from __future__ import annotations
@@ -28,24 +28,27 @@ from rlkit.runs.loggers import Logger
 from rlkit.runs.progress import Progress
 
 STEP_KEY = "time/step"
+"""Column of metrics.csv with the number of gradient steps."""
 LATEST = {"train/loss": "loss {:.4f}", "val/loss": "validation {:.4f}", "val/accuracy": "accuracy {:.2%}"}
-_NUMBERS = ("epoch", "steps", "batches_done", "best", "best_epoch", "_patience_best", "_stale")
+"""Metrics that the progress bar shows, with their formats."""
+_COUNTERS = ("epoch", "steps", "batches_done", "best", "best_epoch", "_patience_best", "_stale")
+"""Attributes of `Training` that are saved as plain numbers, beside the tensors."""
 UNCHECKED_STEPS = 50
-"""On a GPU, how many losses are read at a time: each reading waits until the step is done."""
+"""Losses that are read from a GPU together, because every reading waits until the GPU has caught up."""
 
 
 @dataclass
 class Fitted:
-    """What `fit` returns."""
+    """The trained task with its results, which `fit` returns."""
 
     task: Task
-    """As it is now: with `restore_best`, as it was when it did best in validation."""
+    """The trained task; with `restore_best`, in the state in which it was best in validation."""
     metrics: dict[str, float]
-    """`test_loss` and the task's other test metrics, by `test_<name>`."""
+    """`test_loss` and the task's other test metrics, as `test_<name>`."""
     epochs: int
-    """Epochs that were trained."""
+    """Number of epochs that were trained."""
     best_epoch: int | None
-    """The one after which the model was best; None without validation."""
+    """Epoch after which the model was best in validation, counted from 1; None without validation."""
 
 
 def fit(
@@ -58,10 +61,10 @@ def fit(
     device: str = "cpu",
     loggers: Sequence[Logger] = (),
 ) -> Fitted:
-    """Trains the task's model on the data, and tests it. Seeds torch's global generator.
+    """Trains the task's model on the data and tests it. Seeds torch's global generator.
 
-    `inputs` goes before the model (None: data go in as they are, bytes as from 0 to 1). Raises RlkitError for settings
-    that cannot work, and when the loss is no number any more.
+    `inputs` is the stage in front of the model; without it, the data go in as they are, and bytes as floats from 0 to
+    1. Raises RlkitError for settings that cannot work, and when the loss stops being a finite number.
     """
     config = config or FitConfig()
     config.validate()
@@ -73,7 +76,7 @@ def fit(
 
 
 class Training:
-    """One training: `train` is the loop, the rest are its steps. `state` and `load_state` hold all of it."""
+    """One training, whose loop is `train`; `state` and `load_state` save and restore all of it."""
 
     def __init__(
         self,
@@ -97,31 +100,32 @@ class Training:
         self.scaler = torch.amp.GradScaler(device, enabled=self.amp == torch.float16)
         self.order = torch.Generator().manual_seed(seed)
         self._order_state = self._epoch_order = self.order.get_state()
-        self.epoch = self.steps = self.batches_done = 0  # epochs; steps of all; batches of this epoch
+        self.epoch = self.steps = self.batches_done = 0  # finished epochs, steps of all epochs, batches of this epoch
         self.best: float | None = None
         self.best_epoch: int | None = None
         self.best_state: dict[str, Tensor] | None = None
         self._patience_best, self._stale = math.inf, 0
-        self._sums: dict[str, Any] = {}  # of the next row's metrics, and under `weights` of how many samples
+        # Each metric of the next row, summed over samples; "weights" holds the number of samples in each sum.
+        self._sums: dict[str, Any] = {}
         self._unchecked: list[tuple[int, Tensor]] = []
         self.interrupted = False
         self._since_log = (0, time.perf_counter())
 
     @property
     def batches_per_epoch(self) -> int:
-        """Gradient steps of an epoch."""
+        """Number of gradient steps in an epoch."""
         samples, size = len(self.data.train), self.config.batch_size
         return max(1, samples // size if self.config.drop_last else math.ceil(samples / size))
 
     @property
     def total_samples(self) -> int:
-        """What the training goes through, should nothing stop it early."""
+        """Number of samples in all epochs together, if nothing stops the training early."""
         return self.config.epochs * len(self.data.train)
 
     # The loop
 
     def train(self) -> None:
-        """The loop: for each epoch a step for each batch; then validation, a row of metrics, and a checkpoint."""
+        """Trains epoch by epoch: a step for each batch, then validation, a row of metrics and a checkpoint."""
         self._since_log = (self.steps, time.perf_counter())
         while self.epoch < self.config.epochs and not self.stopped_early:
             for batch in self.batches():
@@ -137,7 +141,10 @@ class Training:
             self.task.load_state_dict(self.best_state)
 
     def batches(self) -> Iterator[Batch]:
-        """The rest of this epoch's training batches, in an order of its own; raises KeyboardInterrupt after Ctrl-C."""
+        """Yields the training batches that are left of this epoch, whose order is drawn anew for each epoch.
+
+        Raises KeyboardInterrupt after Ctrl-C.
+        """
         set_training(self.task)
         self.inputs.train()
         self._order_state = self._epoch_order = self.order.get_state()
@@ -153,7 +160,7 @@ class Training:
         self._order_state = self.order.get_state()
 
     def step(self, batch: Batch) -> None:
-        """A gradient step for each loss that the task has of the batch."""
+        """Takes a gradient step for each loss that the task yields for the batch."""
         total_steps = self.config.epochs * self.batches_per_epoch
         factor = learning_rate_factor(self.config, self.steps, total_steps, self.epoch)
         losses = self.task.losses(batch)
@@ -177,13 +184,14 @@ class Training:
             self.log()
 
     def validate(self) -> None:
-        """Measures on the validation samples, and keeps a copy of the best model so far."""
+        """Measures the model on the validation samples and keeps a copy of the best one so far."""
         if self.data.validation is None:
             return
         generator = torch.get_rng_state()
         try:
             metrics = self.evaluate(self.data.validation)
-        except KeyboardInterrupt:  # go on with the validation, behind the last batch of the epoch before it was counted
+        except KeyboardInterrupt:
+            # Back to the end of the epoch's last batch, before the epoch was counted: a resumed run validates first.
             self.epoch, self.batches_done, self._order_state = self.epoch - 1, self.batches_per_epoch, self._epoch_order
             torch.set_rng_state(generator)
             raise
@@ -204,11 +212,14 @@ class Training:
 
     @property
     def stopped_early(self) -> bool:
-        """Whether validation has not improved for `patience` epochs."""
+        """True if validation has not improved for `patience` epochs."""
         return self.config.patience is not None and self._stale >= self.config.patience
 
     def evaluate(self, samples: Samples) -> dict[str, float]:
-        """The task's metrics over all `samples`, in evaluation mode; raises KeyboardInterrupt after Ctrl-C."""
+        """Returns the task's metrics, means over all `samples`, in evaluation mode.
+
+        Raises KeyboardInterrupt after Ctrl-C.
+        """
         self.task.eval()
         self.inputs.eval()
         sums: dict[str, Tensor] = {}
@@ -224,12 +235,12 @@ class Training:
         return {name: float(total) / len(samples) for name, total in sums.items()}
 
     def finish(self, folder: Path | None) -> dict[str, float]:
-        """Tests the model as it is now, and lets the task draw into `folder`: all results, by `test_<name>`."""
+        """Tests the model and lets the task draw into `folder`; returns all results as `test_<name>`."""
         results = self.evaluate(self.data.test) | self.task.finish(self.data, self.inputs, folder)
         return {f"test_{name}": value for name, value in results.items()}
 
     def log(self) -> None:
-        """Hands the means since the last row to the loggers."""
+        """Hands the means of all metrics since the last row to the loggers."""
         self._check(now=True)
         weights = self._sums.pop("weights", {})
         metrics = {
@@ -246,10 +257,10 @@ class Training:
         done = (self.epoch + self.batches_done / self.batches_per_epoch) * len(self.data.train)
         self.progress.update(round(done), metrics)
 
-    # All of its state
+    # Saving and restoring
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What it takes to go on exactly here: tensors, and numbers as JSON takes them."""
+        """Returns all that it takes to continue exactly here: tensors by name, and numbers that JSON can hold."""
         tensors = {f"task.{name}": tensor for name, tensor in self.task.state_dict().items()}
         for part, optimizer in self.optimizers.items():
             for index, values in optimizer.state_dict()["state"].items():
@@ -259,12 +270,12 @@ class Training:
         if self.device == "cuda":
             tensors["generator.cuda"] = torch.cuda.get_rng_state()
         weights = self._sums.get("weights", {})
-        numbers = {name: getattr(self, name) for name in _NUMBERS}
+        numbers = {name: getattr(self, name) for name in _COUNTERS}
         sums = {name: float(value) for name, value in self._sums.items() if name != "weights"}
         return tensors, {**numbers, "sums": sums, "weights": weights, "scaler": self.scaler.state_dict()}
 
     def load_state(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
-        """Goes on where `state` was taken; raises KeyError, ValueError or RuntimeError where that does not fit."""
+        """Restores what `state` returned; raises KeyError, ValueError or RuntimeError if it is of another training."""
         self.task.load_state_dict(_below("task.", tensors))
         for part, optimizer in self.optimizers.items():
             state: dict[int, dict[str, Tensor]] = {}
@@ -274,7 +285,7 @@ class Training:
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         self.order.set_state(tensors["order"])
         self._order_state = tensors["order"]
-        for name in _NUMBERS:
+        for name in _COUNTERS:
             setattr(self, name, numbers[name])
         self._sums = {**numbers["sums"], "weights": dict(numbers["weights"])} if numbers["sums"] else {}
         self.scaler.load_state_dict(numbers["scaler"])
@@ -282,10 +293,10 @@ class Training:
             torch.cuda.set_rng_state(tensors["generator.cuda"])
         torch.set_rng_state(tensors["generator"])
 
-    # How a step is taken
+    # Parts of a step
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Mixed precision, if there is any."""
+        """Returns the context for mixed precision, which does nothing where everything is float32."""
         return torch.autocast(self.device, self.amp) if self.amp else nullcontext()
 
     def _make_optimizers(self) -> dict[str, Optimizer]:
@@ -311,7 +322,7 @@ class Training:
             )
 
     def _note(self, loss: Tensor, metrics: Mapping[str, Tensor], size: int) -> None:
-        """Adds a step's metrics to the means of the next row."""
+        """Adds the metrics of a step over `size` samples to the sums for the next row."""
         self._unchecked.append((self.steps + 1, loss.detach()))
         weights = self._sums.setdefault("weights", {})
         for name, value in metrics.items():
@@ -320,7 +331,10 @@ class Training:
             weights[key] = weights.get(key, 0) + size
 
     def _check(self, now: bool = False) -> None:
-        """Raises RlkitError if one of the last losses is not a finite number."""
+        """Raises RlkitError if one of the losses since the last check is not a finite number.
+
+        On a GPU this waits until there are UNCHECKED_STEPS of them, unless `now` is true.
+        """
         if not self._unchecked or not (now or self.device == "cpu" or len(self._unchecked) >= UNCHECKED_STEPS):
             return
         steps, losses = zip(*self._unchecked, strict=True)
@@ -342,7 +356,7 @@ class Training:
 
 
 def set_training(task: Task) -> None:
-    """Training mode for all but what is frozen: its batch normalisation keeps its statistics."""
+    """Sets training mode for all modules but frozen ones, whose batch normalisation thus keeps its statistics."""
     task.train()
     for module in task.modules():
         parameters = list(module.parameters())
@@ -351,12 +365,15 @@ def set_training(task: Task) -> None:
 
 
 def channels_last(tensor: Tensor) -> Tensor:
-    """Images with the channels of a pixel side by side in memory, for which convolutions are faster; others as is."""
+    """Lays out images with the channels of a pixel side by side in memory, because convolutions are faster so.
+
+    Tensors that are no images are returned as they are.
+    """
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those whose names start so, without it."""
+    """Returns the tensors whose names start with the prefix, with the prefix removed from their names."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
@@ -365,7 +382,7 @@ def _suffix(part: str) -> str:
 
 
 def _amp_dtype(amp: str, device: str) -> torch.dtype | None:
-    """What mixed precision computes in; None: float32 throughout."""
+    """Returns the data type that mixed precision computes in; None means float32 throughout."""
     if amp == "auto":
         if device != "cuda":
             return None

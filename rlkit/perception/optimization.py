@@ -1,4 +1,4 @@
-"""How parameters take a step: optimisers by name, learning rates over a run, clipped gradients, penalties."""
+"""Optimisers by name, learning rate schedules, weight penalties and gradient clipping."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rlkit.perception.config import FitConfig
 
 
 def make_optimizer(module: nn.Module, config: FitConfig, learning_rate: float) -> Optimizer:
-    """The optimiser that `config` describes, of the parameters that are not frozen."""
+    """Makes the optimiser that `config` describes for all parameters that are not frozen."""
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if config.optimizer == "sgd":
         momentum = config.momentum
@@ -29,11 +29,12 @@ def make_optimizer(module: nn.Module, config: FitConfig, learning_rate: float) -
 
 
 def learning_rate_factor(config: FitConfig, step: int, total_steps: int, epoch: int) -> float:
-    """What the learning rate is multiplied by: in step `step`, counted from 0 as epochs are, of `total_steps`.
+    """Returns the factor of the learning rate in step `step` of `total_steps`; steps and epochs count from 0.
 
-    `constant`: 1. `linear` and `cosine` fall to 0 at the end; `step` multiplies by `schedule_factor` every
-    `schedule_epochs` epochs, `exponential` does so in each. `one_cycle` climbs for 30 % of the run from 1/25, and falls
-    by a cosine to almost nothing (Smith & Topin 2018). Before that, it grows linearly over `warmup_steps`.
+    It first grows linearly to 1 over `warmup_steps`, then follows the schedule. `constant` stays at 1. `linear` and
+    `cosine` fall to 0 at the end. `step` multiplies by `schedule_factor` every `schedule_epochs` epochs, `exponential`
+    in every epoch. `one_cycle` climbs from 1/25 to 1 for 30 % of the run, and falls along a cosine to almost nothing
+    (Smith & Topin 2018).
     """
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
@@ -54,12 +55,15 @@ def learning_rate_factor(config: FitConfig, step: int, total_steps: int, epoch: 
 
 
 def _between(start: float, end: float, share: float) -> float:
-    """From start to end along half a cosine."""
+    """Interpolates from `start` to `end` along half a period of a cosine; `share` is from 0 to 1."""
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * share))
 
 
 def penalty(module: nn.Module, l1: float, l2: float, pattern: str) -> Tensor | None:
-    """l1 Σ|w| + l2 Σw² over the weights (not biases, which are vectors) whose names match; None where both are 0."""
+    """Returns l1 Σ|w| + l2 Σw² over the weights whose names match the pattern; None if both factors are 0.
+
+    Biases are left out: they are the parameters with a single dimension.
+    """
     if not l1 and not l2:
         return None
     weights = [
@@ -79,7 +83,10 @@ def penalty(module: nn.Module, l1: float, l2: float, pattern: str) -> Tensor | N
 def clip_gradients(
     parameters: Iterable[Tensor], *, value: float | None, norm: float | None, global_norm: float | None
 ) -> None:
-    """Clips what there is to clip, in this order: each entry, each tensor's norm, the norm of all together."""
+    """Clips gradients in place: each entry, then the norm of each tensor, then the norm of all together.
+
+    A limit of None leaves its stage out.
+    """
     parameters = [parameter for parameter in parameters if parameter.grad is not None]
     if value is not None:
         nn.utils.clip_grad_value_(parameters, value)

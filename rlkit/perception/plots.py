@@ -1,4 +1,4 @@
-"""Pictures of a run: learning curves, decision boundaries, grids of images. Needs no display."""
+"""Pictures of a run: learning curves, decision boundaries, grids of images. They need no display."""
 
 from __future__ import annotations
 
@@ -18,12 +18,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_PANELS = 4
-MAGNITUDES = 100.0
-"""Losses that shrink by this factor get a logarithmic axis: on a linear one they soon lie flat."""
+"""Largest number of metrics that are drawn side by side."""
+LOG_AXIS_RATIO = 100.0
+"""Losses that shrink by more than this factor get a logarithmic axis, because on a linear one they soon look flat."""
 
 
 def draw_curves(run_dir: Path) -> Path | None:
-    """curves.png: the metrics of metrics.csv over epochs, training and validation together; None without a row."""
+    """Draws metrics.csv over epochs into curves.png, each metric's training and validation values together.
+
+    Returns the picture's path, or None if there are no metrics yet.
+    """
     with (run_dir / "metrics.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     names = [key.partition("/")[2] for key in (rows[0] if rows else ()) if key.startswith(("train/", "val/"))]
@@ -40,7 +44,7 @@ def draw_curves(run_dir: Path) -> Path | None:
                 marker = "o" if len(known) == 1 else None
                 axes.plot(*zip(*known, strict=True), label=label, marker=marker)
                 drawn += [value for _, value in known]
-        if name == "loss" and min(drawn) > 0 and max(drawn) > MAGNITUDES * min(drawn):
+        if name == "loss" and min(drawn) > 0 and max(drawn) > LOG_AXIS_RATIO * min(drawn):
             axes.set_yscale("log")
         axes.set(xlabel="epoch", title=name)
         axes.locator_params(axis="x", integer=True)
@@ -54,7 +58,10 @@ def draw_boundary(
     labels: NDArray[np.int64],
     grid: tuple[NDArray[np.float32], ...],
 ) -> Path:
-    """A plane of probabilities of class 1, `grid` = (xs, ys, probabilities (ys, xs)), and labelled points on it."""
+    """Draws labelled points over the probability of class 1 at every place of a plane.
+
+    `grid` is (xs, ys, probabilities), of which the last is a matrix (len(ys), len(xs)).
+    """
     figure = _figure(1)
     axes = figure.subplots()
     xs, ys, probabilities = grid
@@ -68,7 +75,7 @@ def draw_boundary(
 def draw_function(
     path: Path, x: NDArray[np.float32], y: NDArray[np.float32], line: NDArray[np.float32], values: NDArray[np.float32]
 ) -> Path:
-    """Samples (x, y), and a function's `values` along a `line`; all are columns."""
+    """Draws samples (x, y), and a function's `values` at the places of `line`; all are columns, (n, 1)."""
     figure = _figure(1)
     axes = figure.subplots()
     axes.plot(x[:, 0], y[:, 0], "o", markersize=3, label="samples")
@@ -79,7 +86,7 @@ def draw_function(
 
 
 def draw_predictions(path: Path, targets: NDArray[np.float32], outputs: NDArray[np.float32]) -> Path:
-    """What a model says beside what is right, (samples,) both; on the line it is right."""
+    """Draws predictions over targets, each (samples,), with the line on which a prediction is right."""
     figure = _figure(1, height=5.0)
     axes = figure.subplots()
     axes.plot(targets, outputs, "o", markersize=3)
@@ -91,20 +98,23 @@ def draw_predictions(path: Path, targets: NDArray[np.float32], outputs: NDArray[
 
 
 def draw_contours(
-    path: Path, axis: NDArray[np.float32], surface: NDArray[np.float32], way: Sequence[tuple[float, float]]
+    path: Path, axis: NDArray[np.float32], surface: NDArray[np.float32], trajectory: Sequence[tuple[float, float]]
 ) -> Path:
-    """A function's values [y, x] along the same axis twice, and a way through its plane, which ends in a star."""
+    """Draws the contours of a function of the plane, and a trajectory of points whose end is a star.
+
+    `surface` is [y, x], the function's values where x and y both go through `axis`.
+    """
     figure = _figure(1)
     axes = figure.subplots()
     axes.contourf(axis, axis, surface, levels=30)
-    axes.plot(*zip(*way, strict=True), "w.-", markersize=4, linewidth=1)
-    axes.plot(*way[-1], "r*", markersize=12)
+    axes.plot(*zip(*trajectory, strict=True), "w.-", markersize=4, linewidth=1)
+    axes.plot(*trajectory[-1], "r*", markersize=12)
     axes.set(xlabel="x", ylabel="y", title="log(1 + f)")
     return save_figure(figure, path)
 
 
 def draw_row(path: Path, images: Mapping[str, Tensor]) -> Path:
-    """Images side by side under their names: each (1, height, width) of its own size, from 0 to 1."""
+    """Draws grey images side by side under their names; each is (1, height, width), from 0 to 1."""
     figure = _figure(1, height=2.5)
     axes = figure.subplots(1, len(images), squeeze=False)[0]
     for ax, (name, image) in zip(axes, images.items(), strict=True):
@@ -114,7 +124,10 @@ def draw_row(path: Path, images: Mapping[str, Tensor]) -> Path:
 
 
 def draw_tiles(path: Path, images: Tensor, columns: int = 10) -> Path:
-    """Images (n, 1 or 3, height, width), from 0 to 1, pixel by pixel without borders in rows of `columns`."""
+    """Writes images side by side as one picture in their own pixels, without borders, in rows of `columns`.
+
+    They are (n, 1 or 3, height, width), from 0 to 1.
+    """
     from matplotlib.image import imsave
 
     images = images.detach().cpu().float().clamp(0, 1)
@@ -123,14 +136,14 @@ def draw_tiles(path: Path, images: Tensor, columns: int = 10) -> Path:
     count, channels, height, width = images.shape
     tiles = images.view(count // columns, columns, channels, height, width)
     sheet = tiles.permute(0, 3, 1, 4, 2).reshape(count // columns * height, columns * width, channels)
-    sheet = sheet.expand(-1, -1, 3)  # grey as equal colours
+    sheet = sheet.expand(-1, -1, 3)  # grey pixels have three equal colours
     with atomic(path) as temporary:
         imsave(temporary, sheet.numpy(), format="png")
     return path
 
 
 def draw_points(path: Path, groups: Mapping[str, Tensor]) -> Path:
-    """Points of the plane, (n, 2), in a colour for each group."""
+    """Draws groups of points of the plane, each (n, 2), in a colour per group."""
     figure = _figure(1, height=5.0)
     axes = figure.subplots()
     for name, points in groups.items():
@@ -141,7 +154,7 @@ def draw_points(path: Path, groups: Mapping[str, Tensor]) -> Path:
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Writes the figure as PNG, whole or not at all; returns the path."""
+    """Writes the figure as a PNG file, whole or not at all, and returns the path."""
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=100)
     return path

@@ -1,4 +1,4 @@
-"""A companion run from its config: builds the parts, trains, and writes down how it ended."""
+"""A companion run from its config: builds the parts, trains, and writes the run folder with its summary."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from rlkit.runs.run_folder import RunFolder
 
 @dataclass
 class Result:
-    """What a companion run returns."""
+    """The trained task of a companion run, its summary, and its run folder."""
 
     task: Task
     summary: dict[str, Any]
@@ -46,9 +46,9 @@ class Result:
 
 
 def train(recipe: str, run_dir: str | Path | None = None, **settings: Any) -> Result:
-    """Trains like `python -m rlkit.perception recipe=…`; `settings` are keys of the configuration.
+    """Trains a companion model like `python -m rlkit.perception recipe=…`; `settings` are keys of the configuration.
 
-    Nested ones are dotted: `**{"fit.epochs": 3}`. Raises RlkitError for any mistake in them.
+    Nested keys are dotted: `**{"fit.epochs": 3}`. Raises RlkitError for any mistake in them.
     """
     from rlkit.perception.config_source import APP
     from rlkit.runs.hydra_app import compose_job, override
@@ -61,10 +61,11 @@ def train(recipe: str, run_dir: str | Path | None = None, **settings: Any) -> Re
 
 
 def run(config: PerceptionConfig, run_dir: Path, *, hydra_files: Mapping[str, str], resume: bool = False) -> Result:
-    """Trains as configured and writes the run folder; Ctrl-C saves before it raises KeyboardInterrupt.
+    """Trains as configured and writes the run folder; Ctrl-C saves a checkpoint before it raises KeyboardInterrupt.
 
-    `resume` goes on in a run folder, whose `hydra_files` change if there are any. Raises RlkitError for what cannot
-    work, before anything is written.
+    `hydra_files` are written into the folder's .hydra/, by file name. With `resume`, the run in the folder is
+    continued, and the files replace those that are there. Raises RlkitError for settings that cannot work, before
+    anything is written.
     """
     config.validate()
     device = _device(config.device)
@@ -104,7 +105,7 @@ def run(config: PerceptionConfig, run_dir: Path, *, hydra_files: Mapping[str, st
         try:
             with _interruptible(training):
                 training.train()
-                saved = True  # and the model is the best one by now: not to be saved as the last
+                saved = True  # by now the task holds the best model, which must not be saved as the last one
                 results = training.finish(run_dir)
             status = "finished"
         except KeyboardInterrupt:
@@ -142,7 +143,7 @@ def run(config: PerceptionConfig, run_dir: Path, *, hydra_files: Mapping[str, st
 
 
 def make_data(config: PerceptionConfig) -> Data:
-    """The data set; raises RlkitError when it is missing or damaged."""
+    """Loads or draws the configured data set; raises RlkitError when it is missing or damaged."""
     load = DATASETS[config.data.name]
     fields = _plain(config.data)
     if "data_root" in inspect.signature(load).parameters:
@@ -151,7 +152,10 @@ def make_data(config: PerceptionConfig) -> Data:
 
 
 def build_model(config: PerceptionConfig, data: Data, inputs: Inputs) -> tuple[nn.Module, dict[str, Any]]:
-    """The network, and all its fields: the configured ones, and those that the data set knows."""
+    """Builds the network; returns it with its constructor's arguments, configured or known from the data set.
+
+    Raises RlkitError when the network cannot read this kind of data.
+    """
     shape = data.input_shape
     if inputs.resize is not None:
         shape = (shape[0], inputs.resize, inputs.resize)
@@ -189,7 +193,7 @@ def _seconds_so_far(run_dir: Path) -> float:
 
 @contextmanager
 def _interruptible(training: Training) -> Iterator[None]:
-    """Ctrl-C and SIGTERM stop the training after its current step; a second Ctrl-C stops at once."""
+    """Makes Ctrl-C and SIGTERM stop the training after its current step; a second Ctrl-C stops it at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

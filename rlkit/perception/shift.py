@@ -1,8 +1,8 @@
-"""Distribution shift: what is learned on one distribution and used on another, and weights that correct for it.
+"""Weights that correct for distribution shift, when a model is trained on one distribution p and used on another, q.
 
-Covariate shift: p(x) changes, p(y|x) stays; each sample weighs q(x)/p(x), which a classifier of old against new inputs
-estimates. Label shift: p(y) changes, p(x|y) stays; each sample weighs q(y)/p(y), which a model's confusion matrix and
-its predictions on new inputs give. Neither needs labels of the new distribution.
+In covariate shift, p(x) changes and p(y|x) stays; a sample's weight is q(x)/p(x), which a classifier that tells old
+from new inputs estimates. In label shift, p(y) changes and p(x|y) stays; a sample's weight is q(y)/p(y), which follows
+from a model's confusion matrix and its predictions on new inputs. Neither needs labels of the new distribution.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ def density_ratio(
     steps: int = 100,
     limit: float = 20.0,
 ) -> Tensor:
-    """q(x)/p(x) at the old inputs: (n, …) old and (m, …) new ones -> (n,), at most `limit`, of mean 1.
+    """Estimates q(x)/p(x) at the old inputs, from (n, …) old and (m, …) new ones: (n,), of mean 1.
 
-    A classifier that tells new from old has the logit log(q(x) m / (p(x) n)) at its best; it is a linear one, or
-    `model`, (rows, …) -> (rows, 1), which is trained in place by so many steps of L-BFGS. Raises RlkitError for inputs
-    that don't go together.
+    The best classifier that tells new from old inputs has the logit log(q(x) m / (p(x) n)). It is a linear one, or
+    `model`, (rows, …) -> (rows, 1), which is trained in place; `steps` is the most iterations of L-BFGS. Ratios are
+    clipped to `limit` before they are divided by their mean. Raises RlkitError for inputs of different shapes.
     """
     if old.shape[1:] != new.shape[1:] or not len(old) or not len(new):
         raise RlkitError(f"old and new inputs must be rows of one shape, not {list(old.shape)} and {list(new.shape)}")
@@ -52,16 +52,19 @@ def density_ratio(
 
 
 def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """C[i, j] = the share of samples that are of class j and predicted as i: (n,) and (n,) -> (classes, classes)."""
+    """Returns C[i, j], the share of all samples that are of class j and predicted as i: (classes, classes).
+
+    `predicted` and `labels` are (n,) class numbers.
+    """
     counts = torch.bincount(predicted * num_classes + labels, minlength=num_classes**2)
     return counts.view(num_classes, num_classes).double() / len(labels)
 
 
 def label_ratio(confusion: Tensor, predicted: Tensor) -> Tensor:
-    """q(y)/p(y) of each class, from the confusion matrix on old data and predictions on new: (classes,).
+    """Estimates q(y)/p(y) of each class from the confusion matrix on old data and predictions on new: (classes,).
 
-    Black-box shift estimation (Lipton et al. 2018): C w = the shares of new predictions, solved for w and clipped at 0.
-    Raises RlkitError where the model's predictions don't tell the classes apart.
+    Black-box shift estimation (Lipton et al. 2018) solves C w = shares of the classes among the new predictions for w,
+    which is clipped at 0. Raises RlkitError if the model's predictions don't tell the classes apart.
     """
     classes = len(confusion)
     shares = torch.bincount(predicted, minlength=classes).double() / len(predicted)
@@ -72,11 +75,14 @@ def label_ratio(confusion: Tensor, predicted: Tensor) -> Tensor:
 
 
 def reweighted_posterior(probabilities: Tensor, ratio: Tensor) -> Tensor:
-    """What a classifier should say after label shift: p(y|x) · w(y), normalised; (n, classes) and (classes,)."""
+    """Corrects a classifier's probabilities for label shift: p(y|x) · w(y), normalised.
+
+    `probabilities` is (n, classes), and `ratio`, w, is (classes,).
+    """
     weighted = probabilities * ratio.to(probabilities.dtype)
     return weighted / weighted.sum(1, keepdim=True)
 
 
 def effective_samples(weights: Tensor) -> float:
-    """(Σw)² / Σw²: as many equally weighted samples are worth the weighted ones (Kish 1965)."""
+    """Returns (Σw)² / Σw², the number of equally weighted samples that are worth the weighted ones (Kish 1965)."""
     return float(weights.sum() ** 2 / (weights**2).sum())

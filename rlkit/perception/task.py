@@ -1,4 +1,4 @@
-"""What a task is: the contract between what is learned and `fit`, which trains it."""
+"""The interface of tasks: a model together with the losses that `fit` trains it for."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from rlkit.perception.inputs import Inputs
 
 
 class Loss(NamedTuple):
-    """What one part of the model is to make smaller."""
+    """A loss of one part of the model, which takes a gradient step to make it smaller."""
 
     part: str
-    """Which of the task's `parts` takes a gradient step for it."""
+    """Name of the part in the task's `parts`."""
     value: Tensor
-    """()"""
+    """The loss, a tensor without dimensions."""
     metrics: Mapping[str, Tensor] = {}
-    """Means over the batch, for the log."""
+    """Metrics for the log, means over the batch."""
 
 
 class Task(nn.Module):
-    """A model, and what it is trained for. Its state, and so a checkpoint's, is all in it.
+    """A model and the losses that it is trained for; its `state_dict` is what a checkpoint holds.
 
-    Written for one model and one loss; GANs and other models of several parts override `parts` and `losses`.
+    The methods here suit a model with one loss, for which only `measure` has to be written. GANs and other models of
+    several parts override `parts` and `losses`.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -34,24 +35,27 @@ class Task(nn.Module):
         self.model = model
 
     def parts(self) -> dict[str, nn.Module]:
-        """The modules that have an optimiser each."""
+        """Returns the modules that have an optimiser each, by the names that `Loss.part` uses."""
         return {"model": self.model}
 
     def losses(self, batch: Batch) -> Iterator[Loss]:
-        """The losses of a training batch, one after another: each is asked for when the step for the last one is taken.
+        """Yields the losses of a training batch; the step for each is taken before the next one is computed.
 
-        So a discriminator has learned already when its generator's loss is computed.
+        A discriminator, for example, has already learned from the batch when its generator's loss is computed.
         """
         metrics = self.measure(batch)
         yield Loss("model", metrics["loss"], metrics)
 
     def measure(self, batch: Batch) -> dict[str, Tensor]:
-        """Means over a batch, among them `loss`: for validation and test, in evaluation mode and without gradients."""
+        """Returns metrics as means over a batch, among them `loss`.
+
+        Validation and test call this in evaluation mode without gradients; `losses` calls it for training.
+        """
         raise NotImplementedError
 
     def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
-        """At the end, in evaluation mode: draws what there is to draw into `folder`, if there is one.
+        """Returns further results for the summary and draws pictures into `folder`, unless it is None.
 
-        Returns further results for the summary.
+        Called once after the training, in evaluation mode.
         """
         return {}

@@ -1,4 +1,4 @@
-"""The tasks by name, and those with targets: classes, values, and the minimum of a function."""
+"""All tasks by name, and those without a generative model: classification, regression, minimising a function."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from rlkit.perception.plots import draw_boundary, draw_contours, draw_function, 
 from rlkit.perception.task import Task
 
 MOST_DRAWN = 1000
-"""Test samples whose predictions are drawn."""
+"""Largest number of test samples whose predictions are drawn."""
 
 
 class Classification(Task):
-    """Which of several classes: cross-entropy of the logits, or with `loss=mse` squared errors to the one-hot label.
+    """Classify: cross-entropy of the logits, or with `loss=mse` their squared error to the one-hot label.
 
-    A model with one output tells two classes apart by the logit of the second.
+    A model with one output tells two classes apart: its output is the logit of the second class.
     """
 
     def __init__(self, model: nn.Module, *, loss: str = "cross_entropy", label_smoothing: float = 0.0) -> None:
@@ -40,7 +40,7 @@ class Classification(Task):
         self.loss, self.label_smoothing = loss, label_smoothing
 
     def measure(self, batch: Batch) -> dict[str, Tensor]:
-        """Loss and accuracy."""
+        """Returns loss and accuracy."""
         logits: Tensor = self.model(batch.inputs)
         if logits.shape[1] == 1:
             logits = torch.cat([torch.zeros_like(logits), logits], 1)  # sigmoid(z) = softmax(0, z)
@@ -52,12 +52,12 @@ class Classification(Task):
         return {"loss": loss, "accuracy": (logits.argmax(1) == batch.targets).float().mean()}
 
     def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
-        """Draws the decision boundary where inputs are points of the plane."""
+        """Draws the decision boundary if the inputs are points of the plane."""
         if data.input_shape == (2,) and folder is not None and isinstance(data.test, TensorSamples):
             points, labels = data.test.inputs, data.test.targets
             low, high = points.min(0).values - 0.3, points.max(0).values + 0.3
             xs, ys = (torch.linspace(float(low[i]), float(high[i]), 200, device=points.device) for i in range(2))
-            grid = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), -1).flatten(0, 1)  # (200 · 200, 2), by rows
+            grid = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), -1).flatten(0, 1)  # (200 · 200, 2), row by row
             with torch.no_grad():
                 logits = self.model(inputs(grid))
             if logits.shape[1] == 1:
@@ -72,9 +72,9 @@ class Classification(Task):
 
 
 class Regression(Task):
-    """Values: the squared error, its mean or with `reduction=sum` its sum; `mae` is the mean absolute error.
+    """Predict values: the mean squared error, or with `reduction=sum` its sum; `mae` is the mean absolute error.
 
-    The results of models of up to eight parameters tell them.
+    If the model has at most eight parameters, their values are among the results.
     """
 
     def __init__(self, model: nn.Module, *, reduction: str = "mean") -> None:
@@ -83,7 +83,7 @@ class Regression(Task):
         self.reduction = reduction
 
     def measure(self, batch: Batch) -> dict[str, Tensor]:
-        """Loss and mean absolute error."""
+        """Returns loss and mean absolute error."""
         outputs: Tensor = self.model(batch.inputs)
         if outputs.shape != batch.targets.shape:
             raise RlkitError(f"the model's outputs are {list(outputs.shape)}, the targets {list(batch.targets.shape)}")
@@ -91,7 +91,11 @@ class Regression(Task):
         return {"loss": loss, "mae": (outputs - batch.targets).abs().mean()}
 
     def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
-        """Draws a function of one variable, what a kernel finds in an image, or predictions beside the targets."""
+        """Returns the parameters of a small model, and draws its predictions.
+
+        The picture is a curve for a function of one variable, the edges that a kernel finds in an image, or else the
+        predictions over the targets.
+        """
         if folder is None:
             return parameters_of(self.model)
         if data.input_shape == (1,) and isinstance(data.train, TensorSamples):
@@ -113,38 +117,38 @@ class Regression(Task):
 
 
 class Himmelblau(Task):
-    """min (x² + y − 11)² + (x + y² − 7)², which is 0 in four places; the model is a point of the plane."""
+    """Minimise (x² + y − 11)² + (x + y² − 7)², which is 0 in four places; the model is a point of the plane."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        self.way: list[tuple[float, float]] = []
-        """Where it has been, to draw it."""
+        self.trajectory: list[tuple[float, float]] = []
+        """Points that the training has visited, for the drawing."""
 
     def measure(self, batch: Batch) -> dict[str, Tensor]:
-        """The function, and where it is taken."""
+        """Returns the function's value as `loss`, and the point (x, y)."""
         x, y = self.model(batch.inputs)
         if self.training:
-            self.way.append((float(x.detach()), float(y.detach())))
+            self.trajectory.append((float(x.detach()), float(y.detach())))
         return {"loss": himmelblau(x, y), "x": x, "y": y}
 
     def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
-        """Draws the way that the point has come."""
+        """Draws the trajectory of the point over the function's contours."""
         if folder is not None:
             with torch.no_grad():
                 x, y = (float(value) for value in self.model(data.test.batch(torch.arange(1)).inputs))
             axis = torch.linspace(-6, 6, 200)
             surface = himmelblau(axis.unsqueeze(0), axis.unsqueeze(1))  # [y, x]
-            draw_contours(folder / "function.png", axis.numpy(), surface.log1p().numpy(), [*self.way, (x, y)])
+            draw_contours(folder / "function.png", axis.numpy(), surface.log1p().numpy(), [*self.trajectory, (x, y)])
         return {}
 
 
 def himmelblau(x: Tensor, y: Tensor) -> Tensor:
-    """(x² + y − 11)² + (x + y² − 7)² (Himmelblau 1972)."""
+    """Himmelblau's function (x² + y − 11)² + (x + y² − 7)² (Himmelblau 1972)."""
     return (x**2 + y - 11) ** 2 + (x + y**2 - 7) ** 2
 
 
 def parameters_of(model: nn.Module, most: int = 8) -> dict[str, float]:
-    """Every parameter by name and place, `weight_0`, of a model that has no more than `most`; else nothing."""
+    """Returns every parameter by name and index, such as `weight_0`; nothing if there are more than `most`."""
     parameters = {name.rpartition(".")[2]: parameter for name, parameter in model.named_parameters()}
     if sum(parameter.numel() for parameter in model.parameters()) > most:
         return {}
@@ -167,4 +171,4 @@ TASKS: dict[str, type[Task]] = {
     "information_maximizing": InformationMaximizing,
     "cycle_consistency": CycleConsistency,
 }
-"""Every `task=` choice."""
+"""All choices of `task=` by name."""

@@ -1,1 +1,1 @@
-"""What agents and companion models share: run folders, files, loggers, progress, and how a command is composed."""
+"""Run folders, files, loggers, progress and the composition of commands, which agents and companion models share."""

@@ -1,4 +1,4 @@
-"""What the docstrings below the fields of config dataclasses say, for `--help` and for the documentation."""
+"""Reads the docstrings below the fields of config dataclasses, for `--help` and for the documentation."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from typing import Any, NamedTuple
 
 
 class FieldDoc(NamedTuple):
-    """What there is to know about one field of a config dataclass."""
+    """The documentation of one field of a config dataclass."""
 
     name: str
     type: str
+    """The field's type as it is written in the source."""
     default: Any
     doc: str
+    """The docstring below the field, on one line; empty if there is none."""
 
 
 def field_docs(config: Any) -> list[FieldDoc]:
-    """The fields of a config (an instance: its values are the defaults), each with the docstring below it."""
+    """Returns the fields of a config, each with the docstring below it; the instance's values are the defaults."""
     (body,) = ast.parse(textwrap.dedent(inspect.getsource(type(config)))).body
     assert isinstance(body, ast.ClassDef)
     docs = {
@@ -39,27 +41,31 @@ def field_docs(config: Any) -> list[FieldDoc]:
 
 
 def section(title: str, prefix: str, config: Any) -> str:
-    """A title, and each field of the config as an override, with its documentation; nested configs are left out."""
+    """Returns a title, and below it each field of the config as an override with its documentation.
+
+    Fields that hold another config are left out.
+    """
     width = min(shutil.get_terminal_size().columns, 120)
     lines = [title]
     for field in field_docs(config):
         if dataclasses.is_dataclass(field.default) or field.name in ("agent", "id"):
-            continue  # has a section of its own, or is chosen by name
+            continue  # a nested config has a section of its own, and the others are chosen by name
         lines.append(f"  {prefix}{field.name}={as_override(field.default)}  ({field.type})")
         lines += textwrap.wrap(field.doc, width, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
 
 
 def as_override(value: Any) -> str:
-    """A value as the command line has it."""
+    """Returns a value as it is written on the command line."""
     if isinstance(value, bool):
         return str(value).lower()
     return "null" if value is None else str(value)
 
 
 def show(text: str) -> None:
-    """Prints a help text; ends quietly when `head` or a pager has read enough of it."""
+    """Prints a help text, and ends quietly when `head` or a pager has read enough of it."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would flush again, and complain
+        # Otherwise Python would flush the broken pipe once more at exit, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

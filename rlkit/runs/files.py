@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written beside their place, then moved onto it."""
+"""Atomic writing: a file is written under a temporary name and then moved to its place, so that it is never partial."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from rlkit.errors import RlkitError
 
 @contextmanager
 def atomic(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Yields a temporary path in the folder of `path`; moves it onto `path`, or removes it when the block raises.
+    """Yields a temporary path beside `path`, which replaces `path` at the end or is removed after an exception.
 
-    Whoever reads `path` sees the old file or the new one, also when this process is killed; `durable` waits until it
-    is on the disk, and so outlasts a power cut. Raises RlkitError when the folder cannot be written to.
+    A reader of `path` sees either the old file or the new one, even if this process is killed. With `durable`, this
+    waits until the file is on the disk, so that it also outlasts a power cut. Raises RlkitError when the folder cannot
+    be written to.
     """
-    # The process id keeps two writers apart; the suffix stays, because encoders choose the format by it.
+    # The process id keeps two writers apart. The suffix stays, because encoders of images and videos choose their
+    # format by it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield temporary
@@ -38,7 +40,7 @@ def atomic(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 
 def make_folder(path: Path) -> Path:
-    """Makes the folder and those above it unless they are there; raises RlkitError when that is not possible."""
+    """Makes the folder and its parents if they are missing; raises RlkitError when that is not possible."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -47,13 +49,13 @@ def make_folder(path: Path) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces the file `path` by `text`; raises RlkitError when that is not possible."""
+    """Writes `text` to `path`, atomically and durably; raises RlkitError when that is not possible."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Replaces the file `path` by `data` as JSON, NumPy numbers included; raises RlkitError like `write_text`."""
+    """Writes `data`, which may hold NumPy numbers, to `path` as JSON; raises RlkitError like `write_text`."""
     write_text(path, json.dumps(data, indent=2, default=lambda number: number.item()) + "\n")
 
 
@@ -62,7 +64,7 @@ def _reason(error: OSError) -> str:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes the new name in the folder outlast a power cut."""
+    """Writes the folder itself to the disk, so that a new file's name in it outlasts a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,6 +1,6 @@
-"""From `key=value` overrides to a checked config dataclass, by Hydra; its errors become one-line RlkitErrors.
+"""Composes `key=value` overrides to a checked config dataclass by Hydra, whose errors become one-line RlkitErrors.
 
-What `python -m rlkit` and `python -m rlkit.perception` have in common; an `App` says where they differ.
+`python -m rlkit` and `python -m rlkit.perception` have this in common; an `App` holds all in which they differ.
 """
 
 from __future__ import annotations
@@ -34,32 +34,33 @@ class App(NamedTuple):
     """A command whose configuration Hydra composes."""
 
     name: str
-    """What Hydra calls the application."""
+    """Name of the application in Hydra."""
     conf: str
-    """The package of its YAML files; `config.yaml` is the primary one."""
+    """Package of the YAML files, of which `config.yaml` is the primary one."""
     config: type[Any]
-    """What a configuration becomes: a dataclass with a field `logger` and a method `validate`."""
+    """Dataclass of the composed configuration, which has a field `logger` and a method `validate`."""
     groups: tuple[str, ...]
-    """The folders of configs: their names as keys choose a config by name. Hydra's own have subfolders too."""
+    """Names of the config groups, which are the keys that choose a config by its name."""
     explanations: Mapping[str, str] = {}
-    """What to say instead of an error of Hydra's in which the key occurs."""
+    """Messages that replace an error of Hydra's, by a text that occurs in the error."""
 
 
 class Job(NamedTuple):
-    """All that a run is started with."""
+    """A run that is ready to be started: its configuration and its folder."""
 
     config: Any
     run_dir: Path
     hydra_files: dict[str, str]
-    """What goes into the run folder's .hydra/, by file name."""
+    """Contents of the files in the run folder's .hydra/, by file name."""
 
 
 def run(
     app: App, overrides: Sequence[str], start: Callable[[Job], None], fail: Callable[[RlkitError], NoReturn]
 ) -> None:
-    """Starts the run that the command line describes, or with `-m` those that it sweeps over.
+    """Starts the run that the command line describes, or with `-m` all runs of its sweep.
 
-    `fail` ends a run of Hydra's own launcher; elsewhere a mistake is raised as an RlkitError.
+    A mistake is raised as an RlkitError, except in a single run that Hydra's own launcher has started: that one is
+    ended by `fail`, which reports the error and exits.
     """
     arguments = list(overrides)
     parsed, rest = get_args_parser().parse_known_args(arguments)
@@ -67,35 +68,38 @@ def run(
         raise RlkitError(f"cannot read '{rest[0]}': expected key=value, and options such as -m before or after these")
     for_hydra = [argument for argument in arguments if argument.lstrip("+~").startswith("hydra")]
     if parsed.overrides == arguments and all(argument.startswith("hydra.run.dir=") for argument in for_hydra):
-        start(compose_job(app, arguments))  # one run like most, which Hydra's launcher would compose three times over
+        start(compose_job(app, arguments))  # Hydra's launcher would compose the configuration three times over
         return
     check_choices(app, parsed.overrides)
 
     def task(composed: DictConfig) -> None:
-        """One of Hydra's jobs: a run in the folder that Hydra has made for it."""
+        """Runs one of Hydra's jobs in the folder that Hydra has made for it."""
         hydra_config: Any = HydraConfig.instance().cfg
         run_dir = Path(hydra_config.hydra.runtime.output_dir)
         try:
             start(make_job(app, composed, hydra_config, run_dir))
         except RlkitError as error:
             if hydra_config.hydra.mode == RunMode.MULTIRUN:
-                raise  # Hydra goes on with the other jobs, and raises it at the end
+                raise  # Hydra goes on with the other jobs, and raises this error at the end
             fail(error)
         finally:
             _remove_empty(run_dir)
 
-    # With HYDRA_FULL_ERROR, Hydra raises errors instead of printing them in its own words.
+    # With HYDRA_FULL_ERROR, Hydra raises errors instead of printing them itself, so that they can be made readable.
     with env_override({"HYDRA_FULL_ERROR": "1"}), readable_errors(app):
         hydra.main(version_base="1.3", config_path=f"pkg://{app.conf}", config_name="config")(task)()
 
 
 def compose_job(app: App, overrides: Sequence[str]) -> Job:
-    """The run that the command line starts; raises RlkitError for any mistake in the overrides."""
+    """Makes the job of a single run from its overrides; raises RlkitError for any mistake in them."""
     return make_job(app, *compose(app, overrides))
 
 
 def compose(app: App, overrides: Sequence[str]) -> tuple[DictConfig, DictConfig, Path]:
-    """The configuration that the command line describes, Hydra's own, and the run folder; RlkitError for a mistake."""
+    """Returns the configuration that the overrides describe, Hydra's own configuration, and the run folder.
+
+    Raises RlkitError for a mistake in the overrides.
+    """
     check_choices(app, overrides)
     outer = GlobalHydra.instance().hydra  # set where this is called inside another Hydra application
     GlobalHydra.instance().clear()
@@ -113,7 +117,7 @@ def compose(app: App, overrides: Sequence[str]) -> tuple[DictConfig, DictConfig,
 
 
 def make_job(app: App, composed: DictConfig, hydra_config: DictConfig, run_dir: Path) -> Job:
-    """The run that a composed configuration describes; raises RlkitError where its values cannot work.
+    """Makes the job of the run that a composed configuration describes; raises RlkitError for values that cannot work.
 
     `hydra_config` holds Hydra's own configuration under the key `hydra`.
     """
@@ -132,7 +136,7 @@ def make_job(app: App, composed: DictConfig, hydra_config: DictConfig, run_dir: 
 
 
 def refuse_undeclared(config: Any, prefix: str = "") -> None:
-    """Raises RlkitError for what Hydra's `+key=value` put where the dataclasses have no field."""
+    """Raises RlkitError for a key that Hydra's `+key=value` added although no dataclass has such a field."""
     declared = [prefix + field.name for field in dataclasses.fields(config)]
     for name, value in vars(config).items():
         if prefix + name not in declared:
@@ -156,7 +160,7 @@ def _unused_logger(name: str) -> RlkitError:
 
 @contextmanager
 def readable_errors(app: App) -> Iterator[None]:
-    """Turns the errors of Hydra and OmegaConf into RlkitErrors."""
+    """Turns errors of Hydra and OmegaConf into RlkitErrors of one line."""
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
@@ -164,7 +168,7 @@ def readable_errors(app: App) -> Iterator[None]:
 
 
 def check_choices(app: App, overrides: Sequence[str]) -> None:
-    """Raises RlkitError where a group's choice is not a name: what Hydra says about it does not name the override."""
+    """Raises RlkitError for a group's choice that is no name, because Hydra's own error does not name the override."""
     with readable_errors(app):
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     for override in parsed:
@@ -180,7 +184,7 @@ def check_choices(app: App, overrides: Sequence[str]) -> None:
 def _readable(app: App, error: Exception) -> RlkitError:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        # Hydra leaves out the options where a list was given: logger=[…]
+        # Hydra leaves out the options if a list was given, as in logger=[…].
         return unknown(group, name, error.options or (LOGGERS if group == "logger" else ()))
     if isinstance(error, OverrideParseException):
         return RlkitError(f"cannot read '{error.override}': expected key=value, with quotes around special characters")
@@ -212,7 +216,7 @@ def _dotted_keys(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
 
 def _remove_empty(run_dir: Path) -> None:
     """Removes the run folder if nothing was written to it, and then its empty parents below the working directory."""
-    with contextlib.suppress(OSError):  # not empty
+    with contextlib.suppress(OSError):  # raised for the first folder that is not empty, where the removal ends
         run_dir.rmdir()
         for parent in run_dir.parents:
             if Path.cwd() in parent.parents:
@@ -220,15 +224,15 @@ def _remove_empty(run_dir: Path) -> None:
 
 
 def override(key: str, value: Any) -> str:
-    """`key=value` as it is written on the command line; raises RlkitError for a value that cannot be."""
+    """Returns `key=value` as it is written on the command line; raises RlkitError for a value that cannot be."""
     return f"{key}={_literal(key, value)}"
 
 
 def _literal(key: str, value: Any) -> str:
-    """`value` as it is written on the command line; raises RlkitError for what cannot be."""
+    """Returns `value` as it is written on the command line; raises RlkitError, which names `key`, if it cannot be."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, Real):  # NumPy's numbers too
+    if isinstance(value, Real):  # includes NumPy's numbers
         return str(value)
     if isinstance(value, str | Path):
         return QuotedString(str(value), Quote.single).with_quotes()

@@ -1,4 +1,4 @@
-"""Where metrics go: CSV always, TensorBoard and Weights & Biases when asked for.
+"""Loggers, to which a run hands its metrics: CSV always, TensorBoard and Weights & Biases when asked for.
 
 A logger is a class with `log` and `close`, built as `Class(config, run_dir, run_config)` and named in `LOGGERS`.
 """
@@ -16,24 +16,25 @@ from rlkit.errors import RlkitError, check_choice, unknown
 from rlkit.runs.files import atomic
 
 STEP_KEY = "time/total_timesteps"
+"""First column of an agent's metrics.csv."""
 WANDB_MODES = ("offline", "online")
 
 
 class Logger(Protocol):
-    """Takes the metrics of one log point after another."""
+    """The interface of loggers, which take the metrics of one log point after another."""
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Records metrics by log key; `step` never decreases."""
 
     def close(self) -> None:
-        """Writes out what is left."""
+        """Writes everything that is still in memory."""
 
 
 class CSVLogger:
-    """metrics.csv: one row per log point, written at once; the columns are the log keys, first `step_key`.
+    """Writes metrics.csv, one row per log point, at once; its columns are `step_key` and then the log keys.
 
-    With `resume_at`, continues the file of a run that goes on from that step, and drops the rows after it. Raises
-    RlkitError when the file exists otherwise, or cannot be written.
+    `resume_at` is the step from which a run is resumed: its file is continued, without the rows after that step.
+    Otherwise raises RlkitError when the file exists already. Raises RlkitError when it cannot be written.
     """
 
     def __init__(self, run_dir: Path, step_key: str = STEP_KEY, resume_at: int | None = None) -> None:
@@ -52,7 +53,7 @@ class CSVLogger:
         self._writer.writeheader()
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Appends a row; a key that comes for the first time gets a column, empty in the rows before."""
+        """Appends a row; a key that was not there before gets a new column, which is empty in earlier rows."""
         row = {**metrics, self._step_key: step}
         if new := [key for key in row if key not in self._columns]:
             self._add_columns(new)
@@ -85,11 +86,11 @@ class CSVLogger:
 
 @dataclass
 class TensorBoardConfig:
-    """TensorBoard events, in `tensorboard/` in the run folder."""
+    """TensorBoard events, in the run folder's `tensorboard/`."""
 
 
 class TensorBoardLogger:
-    """Event files for `tensorboard --logdir <run folder>`."""
+    """Writes event files for `tensorboard --logdir <run folder>`."""
 
     def __init__(self, config: TensorBoardConfig, run_dir: Path, run_config: Mapping[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -104,13 +105,13 @@ class TensorBoardLogger:
             self._writer.add_scalar(key, value, step)
 
     def close(self) -> None:
-        """Writes out what is left."""
+        """Writes all events that are still in memory."""
         self._writer.close()
 
 
 @dataclass
 class WandbConfig:
-    """Weights & Biases, in `wandb/` in the run folder."""
+    """Weights & Biases, in the run folder's `wandb/`."""
 
     mode: str = "offline"
     """`offline` needs neither a login nor a network: `wandb sync <run folder>/wandb/offline-run-*` uploads the run
@@ -118,19 +119,19 @@ class WandbConfig:
     project: str = "rlkit"
     """The project that the run belongs to."""
     entity: str | None = None
-    """The user or team; null: the one that is logged in."""
+    """The user or team that owns the run; null: the user who is logged in."""
     name: str | None = None
-    """The run's name; null: that of its folder."""
+    """The run's name; null: the name of its folder."""
     group: str | None = None
-    """Runs of one group are shown together."""
+    """A group, whose runs are shown together; null: none."""
     tags: list[str] = field(default_factory=list)
     """Labels of the run."""
 
 
 class WandbLogger:
-    """A Weights & Biases run. Its metrics go to a process of wandb's own, which ends with this one.
+    """A Weights & Biases run, whose metrics go to a process of wandb's own, which ends with this one.
 
-    Raises RlkitError when wandb cannot start: in mode `online`, without a login or a network.
+    Raises RlkitError when wandb cannot start, as in mode `online` without a login or a network.
     """
 
     def __init__(self, config: WandbConfig, run_dir: Path, run_config: Mapping[str, Any]) -> None:
@@ -139,10 +140,10 @@ class WandbLogger:
 
         settings = wandb.Settings(
             silent=True,
-            console="off",  # wandb would wrap stdout and stderr, and disturb the progress bar
+            console="off",  # otherwise wandb would wrap stdout and stderr, and disturb the progress bar
             init_timeout=20,
             finish_timeout=60,
-            x_disable_stats=True,  # watching the machine takes wandb another process
+            x_disable_stats=True,  # wandb would start another process to watch the machine
         )
         try:
             self._run = wandb.init(
@@ -171,7 +172,7 @@ class WandbLogger:
 
 
 class LoggerKind(NamedTuple):
-    """What a name in `logger=[…]` stands for."""
+    """The config dataclass and the class of a logger that `logger=[…]` can name."""
 
     config: type[Any]
     logger: type[Any]
@@ -181,7 +182,7 @@ LOGGERS: dict[str, LoggerKind] = {
     "tensorboard": LoggerKind(TensorBoardConfig, TensorBoardLogger),
     "wandb": LoggerKind(WandbConfig, WandbLogger),
 }
-"""Every `logger=` choice."""
+"""All choices of `logger=` by name."""
 
 
 def make_loggers(
@@ -192,11 +193,10 @@ def make_loggers(
     step_key: str = STEP_KEY,
     resume_at: int | None = None,
 ) -> list[Logger]:
-    """The CSV logger, and one for each of `configs` (a config by logger name); `run_config` is what they show.
+    """Makes the CSV logger, and one for each of `configs`, which maps loggers' names to their configs.
 
-    `step_key` and `resume_at` are the CSV logger's.
-
-    Raises RlkitError for an unknown name, for a logger whose package is missing, and when one cannot start.
+    `run_config` is the run's configuration, for loggers that show it. `step_key` and `resume_at` are for the CSV
+    logger. Raises RlkitError for an unknown name, for a logger whose package is missing, and when one cannot start.
     """
     for name in configs:
         if name not in LOGGERS:
@@ -210,5 +210,5 @@ def make_loggers(
             except ModuleNotFoundError as error:
                 raise RlkitError(f"logger={name} needs the package {error.name}: pip install {error.name}") from error
             started.callback(loggers[-1].close)
-        started.pop_all()  # all of them did: nothing to close yet
+        started.pop_all()  # all of them have started, so that none is to be closed here
     return loggers

@@ -1,4 +1,4 @@
-"""How far a run is: a bar in a terminal, a plain line every tenth of the run elsewhere."""
+"""The progress of a run: a bar in a terminal, and elsewhere a plain line every tenth of the run."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
 LATEST = {"rollout/episode_return": "return {:,.1f}"}
-"""Which metrics are shown, and how."""
+"""Metrics that an agent's progress shows, with their formats."""
 
 
 class Progress:
-    """Shows what is done, its speed, the time left and the latest return, on stderr; a context manager.
+    """A context manager that shows a run's progress, speed, remaining time and latest metrics on stderr.
 
-    `total` counts `unit`, and the run starts at `done` of them; `latest` says which metrics are shown, and in which
-    format. `silent` shows nothing: of the processes of one run, one speaks.
+    `total` is the length of the run in `unit`, and it starts at `done`, which is not 0 in a resumed run. `latest` maps
+    the metrics that are shown to their formats. `silent` shows nothing, because only one process of a run should.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Progress:
             self._bar.stop()
 
     def update(self, done: int, metrics: Mapping[str, float]) -> None:
-        """Shows that so many are `done`; `metrics` may hold some of those that are shown."""
+        """Shows that `done` of the total are done, and the latest values among `metrics`."""
         self._latest |= {key: text.format(metrics[key]) for key, text in self._formats.items() if key in metrics}
         share = done / self._total
         if self._bar is None and share < self._next_line:
@@ -73,13 +73,13 @@ class Progress:
             self.say(f"{so_far}  {speed_text}  {left} left  {latest}".rstrip())
 
     def say(self, line: str) -> None:
-        """Prints a line, above the bar if there is one."""
+        """Prints a line, which stands above the bar if there is one."""
         if self._silent:
             return
         if self._bar is not None:
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
-            with contextlib.suppress(BrokenPipeError):  # whoever read along has gone: no reason to stop a run
+            with contextlib.suppress(BrokenPipeError):  # the reader of the output has gone, which must not end the run
                 print(line, file=sys.stderr, flush=True)
 
 

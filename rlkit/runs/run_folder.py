@@ -1,4 +1,4 @@
-"""The folder that a run leaves behind: where its files are, and its summary."""
+"""The folder that a run leaves behind, with its configuration, checkpoints and summary."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rlkit.errors import RlkitError
 from rlkit.runs.files import write_json, write_text
 
 RUN_FILES = ("summary.json", "metrics.csv", "checkpoints", ".hydra")
-"""What a folder holds that is a run's."""
+"""Files and folders by which a folder is recognised as a run's."""
 
 
 class RunFolder:
@@ -31,7 +31,8 @@ class RunFolder:
                 if (path / name).exists():
                     raise _occupied(path, name)
             path.mkdir(parents=True, exist_ok=True)
-            # Whoever makes this folder owns the run folder: of two runs that start together, one gets here.
+            # The process that makes this folder owns the run folder, so that of two runs that start together only one
+            # gets past this line.
             (path / ".hydra").mkdir()
         except FileExistsError as error:
             if path.is_dir():
@@ -49,11 +50,11 @@ class RunFolder:
             write_text(self.path / ".hydra" / name, text)
 
     def checkpoint(self, which: str) -> Path:
-        """The folder of the checkpoint `last` or `best`, there or not yet."""
+        """Returns the folder of the checkpoint `last` or `best`, which need not exist yet."""
         return self.path / "checkpoints" / which
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Replaces summary.json; a number that JSON does not know (NaN, infinity) becomes null."""
+        """Writes summary.json; numbers that JSON does not have, NaN and infinity, become null."""
         write_json(
             self.path / "summary.json",
             {
@@ -63,7 +64,7 @@ class RunFolder:
         )
 
     def write_profile(self, report: Mapping[str, Any]) -> None:
-        """Writes profile.json."""
+        """Writes profile.json, the report of a profiled run."""
         write_json(self.path / "profile.json", report)
 
 

@@ -1,4 +1,4 @@
-"""Tensors in safetensors files, which hold no code, and where in a run folder a model's are."""
+"""Reading and writing safetensors files, which hold no code, and finding a model's file in a run folder."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ MODEL_FILE = "model.safetensors"
 def write_tensors(
     file: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], *, durable: bool = True
 ) -> None:
-    """Replaces `file`, whole or not at all, and `durable`, as `atomic` has it; `metadata` goes into its header.
+    """Writes tensors to `file`, whole or not at all, with `metadata` in its header.
 
-    Raises RlkitError like `atomic`.
+    With `durable`, this waits until the file is on the disk. Raises RlkitError when it cannot be written.
     """
     from safetensors.torch import save_file
 
-    # Copies, because safetensors refuses tensors that share memory.
+    # The tensors are copied, because safetensors refuses those that share memory.
     copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     with atomic(file, durable=durable) as temporary:
         save_file(copies, temporary, metadata=dict(metadata))
 
 
 def read_tensors(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """The tensors of a file, and the metadata of its header; raises RlkitError where it is missing or damaged."""
+    """Reads the tensors of a file and the metadata in its header; raises RlkitError if it is missing or damaged."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -47,9 +47,9 @@ def read_tensors(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 def check_fit(
     file: Path, description: str, expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]
 ) -> None:
-    """Raises RlkitError unless the tensors `found` in `file` have the names and shapes of those `expected`.
+    """Raises RlkitError unless the tensors `found` in `file` have the names and shapes of the `expected` ones.
 
-    `description` names the file, beside it, that says what is expected.
+    `description` is the message's word for that which determines the expected ones, such as a file beside `file`.
     """
     for name in sorted({*expected, *found}):
         want, have = (tuple(tensors[name].shape) if name in tensors else "missing" for tensors in (expected, found))
@@ -58,8 +58,10 @@ def check_fit(
 
 
 def find(path: str | Path) -> Path:
-    """The folder that holds the model at `path`: a run folder (its best checkpoint, else its last), a checkpoint, or
-    a model file. Raises RlkitError when there is none."""
+    """Returns the folder with the model at `path`, which is a run folder, a checkpoint folder or a model file.
+
+    In a run folder it is the best checkpoint, else the last one. Raises RlkitError when there is no model.
+    """
     given = Path(path)
     if given.name == MODEL_FILE and os.path.isfile(given):
         return given.parent
@@ -78,6 +80,6 @@ def find(path: str | Path) -> Path:
 
 
 def damaged(file: Path, error: Exception) -> RlkitError:
-    """The error for a file that cannot be read as what it should be."""
+    """Makes the error for a file whose contents cannot be read."""
     reason = " ".join(f"{error}".split()) or type(error).__name__
     return RlkitError(f"{file} is damaged: {type(error).__name__}: {reason}")

@@ -1,4 +1,4 @@
-"""Data sets by name, each of a few keyword values that a configuration file can hold."""
+"""Data sets by name; each is a function of a few keyword values, which a configuration file can hold."""
 
 from __future__ import annotations
 
@@ -32,4 +32,4 @@ DATASETS: dict[str, Callable[..., Data]] = {
     "stripes": stripes,
     "nothing": nothing,
 }
-"""Every `data=` choice. Those that are in files take `data_root`."""
+"""All choices of `data=` by name. Functions that read files take `data_root`."""

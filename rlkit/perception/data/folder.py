@@ -1,4 +1,4 @@
-"""Images of one's own: a folder per class, an index in a CSV file, and a split by shares."""
+"""Images of the user's own, in a folder per class, with an index in a CSV file."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ from rlkit.perception.data.samples import (
 from rlkit.runs.files import write_text
 
 INDEX = "images.csv"
+"""File with the path and the label of every image."""
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+"""Endings of the files that are taken for images."""
 
 
 class FileSamples:
-    """Images that are read from their files when they are asked for."""
+    """Images that are read from their files anew for every batch, because all of them may not fit into memory."""
 
     def __init__(self, files: Sequence[Path], labels: Tensor, size: int, device: str = "cpu") -> None:
         self.files, self.labels, self.size, self.device = files, labels, size, device
@@ -39,13 +41,13 @@ class FileSamples:
         return len(self.files)
 
     def batch(self, indices: Tensor) -> Batch:
-        """Those images, (batch, 3, size, size) bytes; raises RlkitError for a file that is no image."""
-        with ThreadPoolExecutor(4) as readers:  # decoding leaves Python to the others
+        """Reads the images with these indices, (batch, 3, size, size) bytes; raises RlkitError if one is damaged."""
+        with ThreadPoolExecutor(4) as readers:  # threads help, because decoding releases Python's lock
             images = list(readers.map(lambda i: read_image(self.files[i], self.size), indices.tolist()))
         return Batch(torch.stack(images).to(self.device), self.labels[indices].to(self.device))
 
     def to(self, device: str) -> FileSamples:
-        """The same files, whose batches are on `device`."""
+        """Returns samples of these files whose batches are on `device`."""
         return FileSamples(self.files, self.labels, self.size, device)
 
 
@@ -59,10 +61,11 @@ def image_folder(
     test: float = 0.2,
     split_seed: int = 0,
 ) -> Data:
-    """Images in `<data_root>/<folder>/<class>/*.png`, and in `images.csv` there the path and the label of each.
+    """Images of one's own in `<data_root>/<folder>/<class>/`, with an index `images.csv` of their paths and labels.
 
-    The classes are the folders' names, in the alphabet's order. The index is written where there is none. `in_memory`
-    reads all images at the beginning. Raises RlkitError for labels out of range and files that are missing or damaged.
+    The classes are the names of the folders, in alphabetical order. The index is written if there is none. `in_memory`
+    reads all images once, at the beginning. Raises RlkitError for labels out of range and for files that are missing or
+    damaged.
     """
     check_range("data.image_size", image_size, 1)
     root = locate(data_root, folder, [])
@@ -98,7 +101,7 @@ def image_folder(
 
 
 def write_index(root: Path, classes: Sequence[str]) -> None:
-    """Writes the path and the label of every image in the classes' folders; raises RlkitError where there is none."""
+    """Writes the path and the label of every image in the classes' folders; raises RlkitError if there is no image."""
     rows = [
         (path.relative_to(root).as_posix(), label)
         for label, name in enumerate(classes)
@@ -115,7 +118,7 @@ def write_index(root: Path, classes: Sequence[str]) -> None:
 
 
 def read_index(root: Path, classes: Sequence[str]) -> tuple[list[Path], Tensor]:
-    """The files and their labels; raises RlkitError for a row that is not right, or whose file is missing."""
+    """Reads the files and their labels, (n,); raises RlkitError for a wrong row, or one whose file is missing."""
     files, labels = [], []
     with (root / INDEX).open(newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file)
@@ -136,12 +139,15 @@ def read_index(root: Path, classes: Sequence[str]) -> tuple[list[Path], Tensor]:
 
 
 def read_image(path: Path, size: int) -> Tensor:
-    """(3, size, size) bytes: a file's image in colours, shrunk or enlarged; raises RlkitError for other files."""
+    """Reads a file's image in colours as (3, size, size) bytes, shrunk or enlarged.
+
+    Raises RlkitError for a file that is no image, or damaged.
+    """
     from PIL import Image
 
     try:
         with Image.open(path) as image:
             resized = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
             return torch.from_numpy(np.asarray(resized).transpose(2, 0, 1).copy())
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # damaged ones: SyntaxError
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's for damaged PNG files
         raise RlkitError(f"{path} is no image, or damaged: {error}") from error

@@ -1,4 +1,4 @@
-"""Files as the authors of data sets publish them: read whole and checked, or an error that says what is wrong."""
+"""Readers for files as the authors of data sets publish them, which check all that they read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IDX_BYTES = 0x08
 
 
 def read_idx(path: Path, dimensions: int) -> Tensor:
-    """The array of bytes in an idx file, gzipped or not; `dimensions` is how many it must have.
+    """Reads the array of bytes in an idx file, gzipped or not, which must have this number of `dimensions`.
 
     The format: two zero bytes, a type code, the number of dimensions, each size as a big-endian 32-bit integer, the
     values (yann.lecun.com/exdb/mnist). Raises RlkitError for anything else, and for a file that is too short or long.
@@ -42,11 +42,11 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
 
 
 def read_cifar(paths: Sequence[Path], num_classes: int = 10) -> tuple[Tensor, Tensor]:
-    """Images (n, 3, 32, 32) as bytes, and labels (n,), of files in CIFAR-10's binary format.
+    """Reads images (n, 3, 32, 32) as bytes, and labels (n,), from files in CIFAR-10's binary format.
 
-    The format: per image one label byte and 3072 bytes, red, green and blue, each by rows
-    (cs.toronto.edu/~kriz/cifar.html). Raises RlkitError for a length that is no multiple of that, and for labels out
-    of range.
+    The format: per image one label byte and 3072 bytes, red, green and blue, each row by row
+    (cs.toronto.edu/~kriz/cifar.html). Raises RlkitError for a file that is no multiple of 3073 bytes long, and for
+    labels out of range.
     """
     record = 1 + 3 * 32 * 32
     parts = []
@@ -64,7 +64,7 @@ def read_cifar(paths: Sequence[Path], num_classes: int = 10) -> tuple[Tensor, Te
 
 
 def check_equally_long(paths: Sequence[Path]) -> None:
-    """Raises RlkitError for files that are shorter than the longest of them, as CIFAR-10's should not be."""
+    """Raises RlkitError if one of the files is shorter than the longest; CIFAR-10's are all of one length."""
     sizes = {path: path.stat().st_size for path in paths}
     for path, size in sizes.items():
         if size < max(sizes.values()):
@@ -72,7 +72,7 @@ def check_equally_long(paths: Sequence[Path]) -> None:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The contents of a file, unpacked if its name ends in `.gz`; raises RlkitError where it is damaged or missing."""
+    """Reads a file, unpacking it if its name ends in `.gz`; raises RlkitError if it is damaged or missing."""
     try:
         if path.suffix != ".gz":
             return path.read_bytes()
@@ -86,6 +86,6 @@ def read_bytes(path: Path) -> bytes:
 
 
 def wrong_size(path: Path, found: int, expected: int) -> RlkitError:
-    """The error for a file that is too short or too long."""
+    """Makes the error for a file that is too short or too long."""
     what = "is truncated" if found < expected else "is too long"
     return RlkitError(f"{path} {what}: {found:,} bytes instead of {expected:,}; fetch it again")

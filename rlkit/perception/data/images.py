@@ -1,4 +1,4 @@
-"""Labelled images: scikit-learn's digits, which come with it, and MNIST, Fashion-MNIST and CIFAR-10 from files."""
+"""Labelled images: the digits that scikit-learn brings, and MNIST, Fashion-MNIST and CIFAR-10 from files."""
 
 from __future__ import annotations
 
@@ -110,5 +110,5 @@ def _idx(
 
 
 def _existing(path: Path) -> Path:
-    """The file, or the same gzipped."""
+    """Returns the path if it exists, and otherwise the path of the gzipped file."""
     return path if path.exists() else path.with_name(f"{path.name}.gz")

@@ -1,4 +1,4 @@
-"""Running text as numbers, cut into windows: what a language model learns to continue."""
+"""Running text as numbers of tokens, cut into windows, from which a language model learns to continue a text."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from rlkit.perception.data.text import read_reviews
 UNKNOWN, END = "<unknown>", "<end>"
 UNITS = ("characters", "words")
 TOKEN = re.compile(r"[a-z0-9]+(?:'[a-z]+)?|[.,;:!?()\"]")
-FEWEST = 10
-"""Paragraphs of a file; with fewer of them, its lines are the texts."""
+FEWEST_PARAGRAPHS = 10
+"""A file with fewer paragraphs than this is divided into its lines instead."""
 
 
 def text(
@@ -34,13 +34,14 @@ def text(
     test: float = 0.1,
     split_seed: int = 0,
 ) -> Data:
-    """Texts, whose next `unit` (characters or words) is to be predicted from those before it.
+    """Running text, of which each next token is predicted from those before it; `unit` is `characters` or `words`.
 
-    `source`: `python`, the paragraphs of the language's reference, which come with Python; `imdb`, film reviews
-    (`imdb/imdb.csv`); or a text file of one's own, whose paragraphs are the texts. Words are in lower case, and
-    punctuation marks are words. The texts of a part stand one behind the other, an `<end>` behind each; a sample is
-    `length` tokens, and its targets are each one's next. Tokens that are not among the `vocabulary` most frequent of
-    the training texts are `<unknown>`. `limit` keeps only so many texts.
+    `source` is `python`, the paragraphs of the language's reference, which come with Python; `imdb`, film reviews
+    (`imdb/imdb.csv`); or the path of a text file, whose paragraphs are the texts. Words are in lower case, and
+    punctuation marks are words of their own. The texts of a part are joined, with an `<end>` behind each. A sample is a
+    window of `length` tokens, and its targets are the tokens that follow each of them. The `vocabulary` − 2 most
+    frequent tokens of the training texts have numbers of their own; all others are `<unknown>`. `limit` is the largest
+    number of texts that are used.
     """
     check_choice("data.unit", unit, UNITS)
     check_range("data.length", length, 1)
@@ -67,11 +68,11 @@ def text(
 
 
 def read_texts(source: str, data_root: Path | None = None) -> list[str]:
-    """The texts of a source; raises RlkitError where there is none, or its file cannot be read."""
+    """Reads the texts of a source; raises RlkitError when it is missing or its file cannot be read."""
     if source == "python":
         from pydoc_data.topics import topics
 
-        # Topics quote each other: each paragraph is taken once, so that none is in two parts.
+        # Topics quote each other. Each paragraph is taken once, so that none is in both the training and the test part.
         quoted = (" ".join(one.split()) for name in sorted(topics) for one in topics[name].split("\n\n"))
         return [one for one in dict.fromkeys(quoted) if one]
     if source == "imdb":
@@ -85,35 +86,38 @@ def read_texts(source: str, data_root: Path | None = None) -> list[str]:
             f"data.source={source} is neither python, imdb nor a text file in UTF-8 that can be read: {error}"
         ) from error
     paragraphs = [one.strip("\n") for one in re.split(r"\n\s*\n", whole) if one.strip()]
-    return paragraphs if len(paragraphs) >= FEWEST else [line for line in whole.splitlines() if line.strip()]
+    return paragraphs if len(paragraphs) >= FEWEST_PARAGRAPHS else [line for line in whole.splitlines() if line.strip()]
 
 
 def cut(text: str, unit: str) -> list[str]:
-    """The characters or the words of a text."""
+    """Splits a text into its characters or its words."""
     return list(text) if unit == "characters" else TOKEN.findall(text.lower())
 
 
 def numbers(texts: Sequence[Sequence[str]], vocabulary: Sequence[str]) -> list[int]:
-    """The tokens' places in the vocabulary, all texts in one, with END behind each."""
-    place = {token: i for i, token in enumerate(vocabulary)}
-    unknown, end = place[UNKNOWN], place[END]
-    return [number for text in texts for number in (*(place.get(token, unknown) for token in text), end)]
+    """Returns the indices of all tokens in the vocabulary as one list, with that of END behind each text."""
+    index = {token: i for i, token in enumerate(vocabulary)}
+    unknown, end = index[UNKNOWN], index[END]
+    return [number for text in texts for number in (*(index.get(token, unknown) for token in text), end)]
 
 
 def windows(stream: Sequence[int], length: int) -> TensorSamples:
-    """As many windows as fit, side by side: inputs (windows, length), and as targets each token's next."""
+    """Cuts a text into windows that do not overlap; inputs and targets are (windows, length).
+
+    The target of each token is the token after it. What is left at the end, too short for a window, is dropped.
+    """
     count = (len(stream) - 1) // length
     tokens = torch.tensor(stream[: count * length + 1])
     return TensorSamples(tokens[:-1].view(count, length), tokens[1:].view(count, length))
 
 
 def stream_of(samples: TensorSamples) -> Tensor:
-    """The running text that `windows` cut: (tokens,)."""
+    """Joins the windows that `windows` made to a running text again: (tokens,)."""
     return torch.cat([samples.inputs.flatten(), samples.targets.flatten()[-1:]])
 
 
 def joined(tokens: Sequence[int], vocabulary: Sequence[str]) -> str:
-    """Numbers as text again; an END is an empty line."""
+    """Turns numbers of tokens into readable text; an END becomes an empty line."""
     words = [vocabulary[token] for token in tokens]
     if all(len(token) == 1 for token in vocabulary if token not in (UNKNOWN, END)):
         return "".join("\n\n" if word == END else "�" if word == UNKNOWN else word for word in words)

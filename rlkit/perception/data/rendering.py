@@ -1,4 +1,4 @@
-"""What Gymnasium's environments look like: frames, rendered or observed, labelled by the environment."""
+"""Frames of Gymnasium's environments, rendered or observed, labelled by the environment."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ def frames(
     test: float = 0.2,
     split_seed: int = 0,
 ) -> Data:
-    """`count` frames of each environment, one `every` so many steps of random actions; the labels are the environments.
+    """Rendered frames of environments that act at random, labelled by the environment; needs no files.
 
-    With `observed`, they are its observations, which have to be images: what an agent with this backbone will see.
-    Needs no files. Raises RlkitError for environments that do not exist or cannot do that.
+    There are `count` frames of each of `envs`, one after `every` steps. With `observed`, they are the environment's
+    observations instead, which have to be images: these are what an agent with such a backbone will get. Raises
+    RlkitError for environments that do not exist or have no such frames.
     """
     check_range("data.count", count, 1)
     check_range("data.every", every, 1)
@@ -48,8 +49,11 @@ def frames(
 
 
 def render(env_id: str, count: int, size: int, every: int, seed: int, *, observed: bool = False) -> Iterator[Tensor]:
-    """`count` frames, (3, size, size) bytes, of an environment that acts at random: rendered, or its observations."""
-    # Without them, pygame greets on stdout, and SDL looks for a display.
+    """Yields `count` frames, (3, size, size) bytes, of an environment with random actions: rendered, or `observed`.
+
+    Raises RlkitError for an environment that does not exist or has no such frames.
+    """
+    # The first variable keeps pygame from greeting on stdout, the second keeps SDL from looking for a display.
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     import gymnasium
@@ -81,7 +85,7 @@ def render(env_id: str, count: int, size: int, every: int, seed: int, *, observe
 
 
 def is_picture(frame: Any) -> bool:
-    """Whether this is an image as Pillow knows it: bytes, (height, width) in grey or (height, width, 1 or 3)."""
+    """True if the frame is an image that Pillow can take: bytes, (height, width) or (height, width, 1 or 3)."""
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8:
         return False
     return frame.ndim == 2 or (frame.ndim == 3 and frame.shape[2] in (1, 3))

@@ -1,4 +1,4 @@
-"""Where data sets are on this machine."""
+"""The folder that holds the data sets on this machine."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from pathlib import Path
 from rlkit.errors import RlkitError
 
 VARIABLE = "RLKIT_DATA"
+"""Environment variable with the folder of the data sets, for commands without `data_root`."""
 
 
 def locate(data_root: str | Path | None, name: str, files: Sequence[str]) -> Path:
-    """The folder of the data set `name`: `<data_root>/<name>`, where data_root=… or else RLKIT_DATA says.
+    """Returns the folder of the data set `name`, `<data_root>/<name>`; without data_root, RLKIT_DATA takes its place.
 
-    Raises RlkitError, which names the command that fetches it, unless all `files` are there, gzipped or not.
+    Raises RlkitError, which names the command that fetches the data set, unless all `files` are there, gzipped or not.
     """
     root = data_root or os.environ.get(VARIABLE)
     if root is None:

@@ -1,4 +1,4 @@
-"""What a data set is: three parts, each of which hands out batches of inputs and targets."""
+"""The interface of data sets: three parts, each of which hands out batches of inputs and targets."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from rlkit.errors import RlkitError, check_range
 
 
 class Batch(NamedTuple):
-    """Some samples."""
+    """Inputs and targets of some samples."""
 
     inputs: Tensor
-    """(batch, …)"""
+    """Inputs, (batch, …)."""
     targets: Tensor
-    """(batch,) labels, (batch, outputs) values, or whatever else the task learns from."""
+    """Labels, (batch,), values, (batch, outputs), or whatever else the task learns from."""
 
 
 class Samples(Protocol):
-    """One part of a data set."""
+    """One part of a data set: training, validation or test."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Number of samples."""
 
     def batch(self, indices: Tensor) -> Batch:
-        """Those samples: `indices` is a vector of integers."""
+        """Returns the samples with these indices, a vector of integers."""
 
     def to(self, device: str) -> Samples:
-        """The same samples, whose batches are on `device`."""
+        """Returns a copy whose batches are on `device`."""
 
 
 class TensorSamples:
-    """Samples in memory."""
+    """Samples that are held in memory as two tensors."""
 
     def __init__(self, inputs: Tensor, targets: Tensor) -> None:
         if len(inputs) != len(targets):
@@ -47,51 +47,54 @@ class TensorSamples:
         return len(self.inputs)
 
     def batch(self, indices: Tensor) -> Batch:
-        """Those samples."""
+        """Returns the samples with these indices."""
         indices = indices.to(self.inputs.device)
         return Batch(self.inputs[indices], self.targets[indices])
 
     def to(self, device: str) -> TensorSamples:
-        """A copy on the device: the data sets here fit into a GPU's memory."""
+        """Returns a copy on the device; all of it, as the data sets here fit into a GPU's memory."""
         return TensorSamples(self.inputs.to(device), self.targets.to(device))
 
     def select(self, indices: Tensor) -> TensorSamples:
-        """Only those samples."""
+        """Returns only the samples with these indices."""
         return TensorSamples(self.inputs[indices], self.targets[indices])
 
 
 @dataclass(frozen=True)
 class Data:
-    """A data set: what is learned from, what chooses the best model, and what the result is measured on."""
+    """A data set in three parts, with the facts about it that models need."""
 
     train: Samples
+    """Samples that the model learns from."""
     validation: Samples | None
-    """None: the model at the end is the result."""
+    """Samples that choose the best model; with None, the model at the end is the result."""
     test: Samples
+    """Samples on which the result is measured."""
     input_shape: tuple[int, ...]
-    """Of one sample; (channels, height, width) for images, whose values are bytes or from 0 to 1."""
+    """Shape of one input; (channels, height, width) for images, whose values are bytes or floats from 0 to 1."""
     num_outputs: int = 1
-    """Classes, or values to predict."""
+    """Number of classes, or of values to predict."""
     classes: tuple[str, ...] = ()
-    """Names of the labels; none where values are predicted."""
+    """Names of the labels; empty where values are predicted."""
     vocabulary: tuple[str, ...] = ()
-    """Of texts: the word of each number."""
+    """Words in the order of their numbers; empty unless the inputs are texts."""
     vectors: Tensor | None = None
-    """Of texts: pre-trained word vectors, (vocabulary, size)."""
+    """Pre-trained vectors of the words, (vocabulary, size), where there are any."""
     mean: tuple[float, ...] = ()
-    """Of the training inputs, per channel or column; empty where standardising makes no sense."""
+    """Mean of the training inputs, per channel or column; empty where standardising makes no sense."""
     std: tuple[float, ...] = ()
+    """Standard deviation of the training inputs, per channel or column."""
 
     def to(self, device: str) -> Data:
-        """The same on the device."""
+        """Returns a copy of all three parts on the device."""
         validation = self.validation and self.validation.to(device)
         return replace(self, train=self.train.to(device), validation=validation, test=self.test.to(device))
 
 
 def split(count: int, shares: Sequence[float], seed: int) -> list[Tensor]:
-    """Random disjoint indices below `count`: one vector per share, and the rest last. The same seed, the same split.
+    """Splits the indices below `count` at random: returns one vector per share, and the remaining indices last.
 
-    Raises RlkitError for shares that leave nothing, or make a part empty that should not be.
+    Equal seeds give equal splits. Raises RlkitError if nothing would remain, or if a share above 0 would be empty.
     """
     for share in shares:
         check_range("share of a split", share, 0, 1)
@@ -115,10 +118,10 @@ def image_data(
     limit: int | None = None,
     test_limit: int | None = None,
 ) -> Data:
-    """Labelled images with a test part of their own; `validation` is the share of the rest that is not learned from.
+    """Makes a data set of labelled images; `validation` is the share of `images` that is kept for validation.
 
-    `limit` keeps only so many of the training images, `test_limit` of those for validation and of those for the test.
-    Raises RlkitError for labels out of range.
+    At most `limit` images are kept for training, and at most `test_limit` each for validation and for the test. Raises
+    RlkitError for labels out of range.
     """
     for part in (labels, test_labels):
         check_labels(part, len(classes))
@@ -142,7 +145,7 @@ def image_data(
 
 
 def check_labels(labels: Tensor, num_classes: int, where: str = "") -> None:
-    """Raises RlkitError for labels that are not from 0 to num_classes - 1; `where` says which ones they are."""
+    """Raises RlkitError for labels that are not from 0 to num_classes - 1; its message begins with `where`."""
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
         raise RlkitError(
             f"{where}labels go from {int(labels.min())} to {int(labels.max())}: with {num_classes} classes they must "
@@ -151,10 +154,10 @@ def check_labels(labels: Tensor, num_classes: int, where: str = "") -> None:
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of (batch, channels, …); bytes count as from 0 to 1."""
+    """Returns mean and standard deviation per channel of (batch, channels, …); bytes are scaled to 0 … 1 first."""
     scale = 255.0 if images.dtype == torch.uint8 else 1.0
     means, stds = [], []
-    for channel in images.unbind(1):  # one at a time: as floats, all would take a lot of memory
+    for channel in images.unbind(1):  # one at a time, because all of them as floats would take a lot of memory
         values = channel.float() / scale
         means.append(float(values.mean()))
         stds.append(max(float(values.std(correction=0)), 1e-6))

@@ -1,4 +1,4 @@
-"""Data sets that are drawn when they are asked for: the same seed, the same samples."""
+"""Data sets that are drawn at random when they are needed; equal seeds give equal samples."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ def moons(
     test: float = 0.3,
     split_seed: int = 42,
 ) -> Data:
-    """Two half circles that reach into each other, as points of the plane.
+    """Points of the plane on two half circles that reach into each other, one for each class.
 
-    The test samples are those of scikit-learn's `train_test_split`, so that results can be compared with others'.
+    The test samples are those that scikit-learn's `train_test_split` chooses, so that results can be compared with
+    others'.
     """
     from sklearn.datasets import make_moons
 
     check_range("data.count", count, 10)
     points, labels = make_moons(count, noise=noise, random_state=seed)
     check_range("data.test", test, 0, 1, exclusive=True)
-    order = np.random.RandomState(split_seed).permutation(count)  # as scikit-learn shuffles, the test samples first
+    order = np.random.RandomState(split_seed).permutation(count)  # scikit-learn's shuffle, with the test samples first
     testing, rest = np.split(order, [math.ceil(test * count)])
     validating, training = split(len(rest), [validation], split_seed)
     return _parts(points, labels, 2, [rest[training.numpy()], rest[validating.numpy()], testing])
@@ -48,7 +49,7 @@ def gaussians(
     test: float = 0.2,
     split_seed: int = 0,
 ) -> Data:
-    """Points around `modes` places on a circle: what a generator that collapses does not cover."""
+    """Points around `modes` places on a circle, of which a generator that collapses covers only some."""
     check_range("data.count", count, 10)
     check_range("data.modes", modes, 1)
     generator = np.random.default_rng(seed)
@@ -69,9 +70,9 @@ def linear(
     uniform: float | None = None,
     seed: int = 0,
 ) -> Data:
-    """y = weights · x + bias + noise, with standard normal x, or uniform between ± `uniform`. All is for training.
+    """A linear function with noise, y = weights · x + bias + noise; x is standard normal, or uniform in ± `uniform`.
 
-    The test samples, as many, are drawn anew.
+    All `count` samples are for training. As many test samples are drawn anew, and there are none for validation.
     """
     w = torch.tensor([float(weight) for weight in weights])
 
@@ -86,7 +87,10 @@ def linear(
 def sine(
     *, count: int = 120, frequency: float = 1.2, noise: float = 0.3, low: float = -1.0, high: float = 1.0, seed: int = 0
 ) -> Data:
-    """y = sin(frequency · π · x) + noise, with x uniform between `low` and `high`; the test samples are drawn anew."""
+    """A sine with noise, y = sin(frequency · π · x) + noise, with x uniform between `low` and `high`.
+
+    All `count` samples are for training. As many test samples are drawn anew, and there are none for validation.
+    """
 
     def inputs(generator: torch.Generator) -> Tensor:
         return low + (high - low) * torch.rand(count, 1, generator=generator)
@@ -95,9 +99,10 @@ def sine(
 
 
 def stripes() -> Data:
-    """One image of 6 × 8, white, black in the middle, and where its left neighbour is white or black: +1 and −1.
+    """One white image of 6 × 8 pixels with a black middle; the targets are its vertical edges, which a kernel learns.
 
-    What finds the edges is the kernel (1, −1).
+    They are +1 between a white pixel and a black one to its right, −1 the other way round, and 0 elsewhere. The kernel
+    (1, −1) computes them.
     """
     image = torch.ones(1, 1, 6, 8)
     image[..., 2:6] = 0
@@ -106,13 +111,13 @@ def stripes() -> Data:
 
 
 def nothing() -> Data:
-    """One sample without values, for what is minimised without data."""
+    """One sample without values, for functions that are minimised without data."""
     samples = TensorSamples(torch.zeros(1, 0), torch.zeros(1, 0))
     return Data(train=samples, validation=None, test=samples, input_shape=(0,))
 
 
 def _parts(points: np.ndarray, labels: np.ndarray, classes: int, parts: Sequence[np.ndarray]) -> Data:
-    """The samples with the numbers in `parts`: training, validation, test."""
+    """Makes a data set of labelled points; `parts` are the indices for training, validation and test."""
     part = [TensorSamples(torch.from_numpy(points[i]).float(), torch.from_numpy(labels[i]).long()) for i in parts]
     return Data(
         train=part[0],
@@ -131,7 +136,7 @@ def _function(
     count: int,
     seed: int,
 ) -> Data:
-    """Samples of a function with noise: for training, and as many for the test."""
+    """Makes a data set of a function with noise: `count` samples for training, and as many for the test."""
     check_range("data.count", count, 1)
     check_range("data.noise", noise, 0)
     generator = torch.Generator().manual_seed(seed)

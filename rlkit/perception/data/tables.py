@@ -1,4 +1,4 @@
-"""Columns of numbers: the fuel consumption of cars."""
+"""Data sets of columns of numbers, such as the fuel consumption of cars."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ RANGES = {"mpg": (5, 60), "cylinders": (2, 16), "weight": (1000, 10000), "origin
 
 
 def auto_mpg(*, data_root: Path | None = None, validation: float = 0.1, test: float = 0.2, split_seed: int = 0) -> Data:
-    """Miles per gallon of 392 cars of 1970 to 1982 (Quinlan 1993), from six numbers and three columns of origin.
+    """Miles per gallon of 392 cars of 1970 to 1982 (Quinlan 1993), from six numbers and a one-hot origin.
 
-    `auto-mpg/auto-mpg.csv` with or without a header (miles per gallon last, then), or the authors' `auto-mpg.data`, of
-    whose 398 cars the six without horsepower are left out.
+    The file is the authors' `auto-mpg/auto-mpg.data`, of whose 398 cars the six without horsepower are left out, or
+    else `auto-mpg/auto-mpg.csv`. If that has no header, its columns are the six numbers, origin, name and mpg.
     """
     folder = locate(data_root, "auto-mpg", [])
     original = folder / "auto-mpg.data"
@@ -45,13 +45,13 @@ def auto_mpg(*, data_root: Path | None = None, validation: float = 0.1, test: fl
 
 
 def read_cars(path: Path) -> list[dict[str, float]]:
-    """The numbers of each car by name: `mpg`, the COLUMNS, and `origin` from 1 to 3.
+    """Reads the numbers of each car by name: `mpg`, the COLUMNS, and `origin` from 1 to 3.
 
-    Raises RlkitError, which names the line, for a row with other columns or numbers that no car has.
+    Raises RlkitError, which names the row, for a row with other columns or with numbers that no car has.
     """
     text = read_bytes(path).decode("utf-8", errors="replace")
     lines = [line for line in text.splitlines() if line.strip()]
-    if path.suffix == ".data":  # numbers between spaces, then a tab and the name
+    if path.suffix == ".data":  # the numbers stand between spaces, before a tab and the car's name
         names: Sequence[str] = ("mpg", *COLUMNS, "origin")
         table = [line.split("\t")[0].split() for line in lines]
     else:

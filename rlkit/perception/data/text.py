@@ -1,4 +1,4 @@
-"""Labelled reviews from a CSV file, as word numbers, and pre-trained vectors for the words."""
+"""Labelled reviews from a CSV file, as numbers of words, and pre-trained vectors of the words."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ PAD, START, UNKNOWN = range(3)
 SENTIMENTS = ("negative", "positive")
 WORD = re.compile(r"[a-z0-9]+(?:'[a-z]+)?")
 LARGEST_FIELD = 10**7
+"""Longest review, in characters, that the CSV reader accepts."""
 
 
 def imdb(
@@ -39,10 +40,10 @@ def imdb(
 ) -> Data:
     """Film reviews, positive or negative (Maas et al. 2011): `imdb/imdb.csv` with the columns text and label.
 
-    A review is its first or last (`keep`: start or end) so many `words`, as numbers: 0 is padding before it, 1 its
-    start where nothing was cut off there, 2 any word that is not among the `vocabulary` - 3 most frequent of the
-    training reviews. With `vectors`, the words' GloVe vectors come along (`glove/`), times `vector_scale`, zeros for
-    words that have none.
+    A review becomes as many numbers as `words`: those of its first or last words (`keep=start` or `keep=end`), with
+    padding before them if it is short. Number 0 is padding, 1 marks the start of a review unless that was cut off, and
+    2 is any word that is not among the `vocabulary` − 3 most frequent words of the training reviews. With `vectors`,
+    the words' GloVe vectors are read from `glove/` and multiplied by `vector_scale`; words without a vector get zeros.
     """
     check_range("data.words", words, 1)
     check_range("data.vocabulary", vocabulary, len(SPECIAL) + 1)
@@ -67,10 +68,10 @@ def imdb(
 
 
 def read_reviews(path: Path) -> tuple[list[str], Tensor]:
-    """The texts and labels, 0 or 1, of a CSV file with a header `text,label`.
+    """Reads the texts and the labels, 0 or 1, of a CSV file with a header `text,label`.
 
-    Raises RlkitError for a file without these columns, for a row that lacks one (a truncated file's last), and for
-    other labels.
+    Raises RlkitError for a file without these columns, for a row that lacks one, as the last row of a truncated file
+    does, and for other labels.
     """
     texts, labels = [], []
     csv.field_size_limit(LARGEST_FIELD)
@@ -92,19 +93,25 @@ def read_reviews(path: Path) -> tuple[list[str], Tensor]:
 
 
 def tokenize(text: str) -> list[str]:
-    """The words of a text in lower case, without punctuation and line breaks in HTML."""
+    """Returns the words of a text in lower case, without punctuation and without line breaks in HTML."""
     return WORD.findall(text.lower().replace("<br />", " "))
 
 
 def most_frequent(texts: Iterable[Sequence[str]], size: int) -> list[str]:
-    """A vocabulary: what is not a word, then the most frequent words; of equally frequent ones the alphabet's first."""
+    """Returns a vocabulary of `size`: the SPECIAL tokens, then the most frequent words.
+
+    Equally frequent words are in alphabetical order, so that equal texts give equal vocabularies.
+    """
     counts = Counter(word for text in texts for word in text)
     ranked = sorted(counts, key=lambda word: (-counts[word], word))
     return [*SPECIAL, *ranked[: size - len(SPECIAL)]]
 
 
 def encode(texts: Sequence[Sequence[str]], vocabulary: Sequence[str], words: int, keep: str) -> Tensor:
-    """(texts, words) numbers: each text after START, cut to its `keep`, start or end, and padded before it."""
+    """Returns the texts as numbers, (texts, words): START and the text's words, cut to the start or end of that.
+
+    `keep` is `start` or `end`. Shorter texts have padding before them.
+    """
     number = {word: i for i, word in enumerate(vocabulary)}
     rows = np.zeros((len(texts), words), np.int64)
     for row, text in zip(rows, texts, strict=True):
@@ -115,10 +122,10 @@ def encode(texts: Sequence[Sequence[str]], vocabulary: Sequence[str], words: int
 
 
 def glove(vocabulary: Sequence[str], data_root: Path | None = None) -> Tensor:
-    """The vector of each word, (vocabulary, 100); zeros for those without one.
+    """Reads the vector of each word, (vocabulary, 100); words without one get zeros.
 
-    From `glove/glove.6B.100d.txt`, a word and its numbers in each line (Pennington et al. 2014), or `glove.100d.npz`
-    with the arrays `words` and `vectors`. Raises RlkitError for damaged files.
+    The file is `glove/glove.100d.npz` with the arrays `words` and `vectors`, or else `glove/glove.6B.100d.txt` with a
+    word and its numbers in each line (Pennington et al. 2014). Raises RlkitError for a missing or damaged file.
     """
     binary = locate(data_root, "glove", []) / "glove.100d.npz"
     if binary.exists():

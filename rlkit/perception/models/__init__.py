@@ -1,4 +1,4 @@
-"""Networks by name, each of a few keyword values that a configuration file can hold."""
+"""Networks by name; the constructor of each takes a few keyword values, which a configuration file can hold."""
 
 from __future__ import annotations
 
@@ -52,17 +52,18 @@ MODELS: dict[str, type[nn.Module]] = {
     "self_attention_gan": SelfAttentionGAN,
     "cyclegan": CycleGAN,
 }
-"""Those of images have `input_shape` (channels, height, width), classifiers `num_outputs`; both, and autoencoders, have
-`encode` and `feature_size`: (batch, …) -> (batch, feature_size)."""
+"""All choices of `model=` by name. A model that has `encode`, (batch, …) -> (batch, feature_size), and `feature_size`,
+as classifiers and autoencoders do, can be a backbone."""
 
 
 MAY_BE_ZERO = ("degree", "noise_size", "num_continuous")
+"""Whole-number fields for which 0 is allowed; all others must be positive."""
 
 
 def make_model(name: str, **fields: Any) -> nn.Module:
-    """The network called `name`, with `fields` as its constructor has them.
+    """Builds the network called `name`; `fields` are its constructor's arguments.
 
-    Raises RlkitError for unknown names and fields, and for values that no network can be built with.
+    Raises RlkitError for unknown names and fields, and for values from which no network can be built.
     """
     if name not in MODELS:
         raise unknown("model", name, MODELS)
@@ -77,12 +78,12 @@ def make_model(name: str, **fields: Any) -> nn.Module:
         _check(field, value, known[field].default)
     try:
         return MODELS[name](**fields)
-    except (IndexError, RuntimeError, ValueError, ZeroDivisionError) as error:  # torch's words for impossible sizes
+    except (IndexError, RuntimeError, ValueError, ZeroDivisionError) as error:  # torch's, for impossible sizes
         raise RlkitError(f"model {name} cannot be built with {fields}: {error}") from error
 
 
 def _check(field: str, value: Any, default: Any) -> None:
-    """Raises RlkitError for sizes, single ones and lists, that are not positive, and for impossible dropout."""
+    """Raises RlkitError for dropout outside [0, 1], and for whole numbers, alone or in a list, that are too small."""
     values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     if field == "dropout":
         for share in values:
@@ -92,5 +93,5 @@ def _check(field: str, value: Any, default: Any) -> None:
         for size in values:
             if not isinstance(size, int):
                 raise RlkitError(f"model.{field}={value}: expected whole numbers")
-            most = 64 if field == "channel_divisor" else float("inf")  # of the narrowest layers, one channel is left
+            most = 64 if field == "channel_divisor" else float("inf")  # the narrowest layers have 64 channels to divide
             check_range(f"model.{field}", size, 0 if field in MAY_BE_ZERO else 1, most)

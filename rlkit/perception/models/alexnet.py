@@ -1,4 +1,4 @@
-"""AlexNet: the network that won ImageNet 2012."""
+"""AlexNet, the network that won ImageNet 2012."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ class AlexNet(nn.Module):
     """Five convolutions, three linear layers, ReLU, dropout (Krizhevsky et al. 2012; channels as in arXiv 1404.5997).
 
     Local response normalisation is left out, as later work found that it does not help. `small_input` is for images
-    from 15 × 15: it begins with a 5 × 5 kernel of stride 1. Raises RlkitError for images of the wrong shape.
+    from 15 × 15 on: the network then begins with a 5 × 5 kernel of stride 1. Raises RlkitError for images of the wrong
+    shape.
     """
 
     def __init__(
@@ -62,12 +63,12 @@ class AlexNet(nn.Module):
         init_he(self)
 
     def encode(self, images: Tensor) -> Tensor:
-        """(batch, *input_shape) -> (batch, hidden_size)."""
+        """Returns the features before the head: (batch, *input_shape) -> (batch, hidden_size)."""
         check_images("alexnet", images, self.input_shape)
         features: Tensor = self.features(images)
         return features
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, *input_shape) -> logits, (batch, num_outputs)."""
+        """Returns the logits of the classes: (batch, *input_shape) -> (batch, num_outputs)."""
         logits: Tensor = self.head(self.encode(images))
         return logits

@@ -1,4 +1,4 @@
-"""Self-attention over the pixels of a feature map, and the GAN that uses it."""
+"""Self-attention over the pixels of a feature map, and a GAN that uses it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from rlkit.perception.models.gan import Adversaries, with_labels
 
 
 class SelfAttention(nn.Module):
-    """x + γ · attention(x): every pixel looks at all others; γ starts at 0 (Zhang et al. 2019).
+    """Self-attention x + γ · attention(x), in which every pixel looks at all others (Zhang et al. 2019).
 
-    (batch, channels, h, w) -> the same shape.
+    γ is learned and starts at 0, so that the layer begins as the identity. The output has the shape of the input,
+    (batch, channels, h, w).
     """
 
     def __init__(self, channels: int) -> None:
@@ -26,13 +27,13 @@ class SelfAttention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def weights(self, images: Tensor) -> Tensor:
-        """How much pixel i takes from pixel j: (batch, h · w, h · w), rows add up to 1."""
+        """Returns the weight of pixel j for pixel i, (batch, h · w, h · w); each row adds up to 1."""
         query, key = self.query(images).flatten(2), self.key(images).flatten(2)  # (batch, channels/8, h · w)
         weights: Tensor = (query.transpose(1, 2) @ key).softmax(2)
         return weights
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, channels, h, w) -> the same shape."""
+        """Returns the layer's output: (batch, channels, h, w) -> (batch, channels, h, w)."""
         values = self.value(images).flatten(2)  # (batch, channels, h · w)
         attended = values @ self.weights(images).transpose(1, 2)
         added: Tensor = self.gamma * attended.view_as(images)
@@ -40,7 +41,7 @@ class SelfAttention(nn.Module):
 
 
 class SAGenerator(nn.Module):
-    """Doubles the image like DCGAN's, with attention before the last doubling."""
+    """A generator that doubles the image like DCGAN's, with attention before the last doubling."""
 
     def __init__(self, latent_size: int, output_shape: tuple[int, int, int], width: int, num_classes: int) -> None:
         super().__init__()
@@ -62,13 +63,16 @@ class SAGenerator(nn.Module):
         _normalise_spectrally(self)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        """(batch, latent_size), and (batch,) labels if it is conditional -> (batch, *output_shape) in [−1, 1]."""
+        """Generates images in [−1, 1] from latent numbers, (batch, latent_size), and labels if it is conditional."""
         outputs: Tensor = self.layers(with_labels(latents, labels, self.num_classes)[:, :, None, None])
         return outputs
 
 
 class SADiscriminator(nn.Module):
-    """Halves the image, with attention behind the first halving; spectral norms of 1 keep it nearly 1-Lipschitz."""
+    """A discriminator that halves the image repeatedly, with attention behind the first halving.
+
+    Spectral normalisation keeps it nearly 1-Lipschitz.
+    """
 
     def __init__(self, input_shape: tuple[int, int, int], width: int, num_classes: int) -> None:
         super().__init__()
@@ -86,13 +90,13 @@ class SADiscriminator(nn.Module):
         _normalise_spectrally(self)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """(batch, *input_shape), and (batch,) labels if it is conditional -> (batch,)."""
+        """Returns a score per sample, given (batch,) labels if it is conditional: (batch, *input_shape) -> (batch,)."""
         scores: Tensor = self.layers(with_labels(images, labels, self.num_classes))
         return scores
 
 
 class SelfAttentionGAN(Adversaries):
-    """SAGAN at a size for 28 × 28 to 64 × 64; train it with `objective=hinge`. Raises RlkitError for other sizes."""
+    """SAGAN for images of 28 × 28 to 64 × 64; train it with `objective=hinge`. Raises RlkitError for other sizes."""
 
     def __init__(
         self,
@@ -114,7 +118,7 @@ class SelfAttentionGAN(Adversaries):
 
 
 def _normalise_spectrally(network: nn.Module) -> None:
-    """Divides each layer's weights by their largest singular value, which every forward pass in training refines."""
+    """Makes each layer divide its weights by their largest singular value, estimated anew in every training step."""
     for layer in list(network.modules()):
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             spectral_norm(layer)

@@ -1,4 +1,7 @@
-"""Autoencoders: to few numbers and back. Denoising and contractive ones differ in what they are trained for only."""
+"""Autoencoders, which encode an image as few numbers and decode it again.
+
+Denoising and contractive autoencoders have these networks too; only their losses differ.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,10 @@ from rlkit.perception.models.mlp import hidden_layer
 
 
 class Autoencoder(nn.Module):
-    """784-256-128-20-128-256-784 by default; `channels` makes it convolutional, each of them halving the image.
+    """An autoencoder of linear layers, or with `channels` of convolutions, each of which halves the image.
 
-    `dropout` acts behind every hidden layer: a dropout autoencoder. Raises RlkitError for fields that cannot work.
+    The default has the sizes 784-256-128-20-128-256-784. `dropout` acts behind every hidden layer, which makes it a
+    dropout autoencoder. Raises RlkitError for fields that cannot work.
     """
 
     def __init__(
@@ -37,12 +41,12 @@ class Autoencoder(nn.Module):
         self.input_shape, self.feature_size = tuple(input_shape), latent_size
 
     def encode(self, images: Tensor) -> Tensor:
-        """(batch, *input_shape) -> latent numbers, (batch, latent_size)."""
+        """Returns the latent numbers of images: (batch, *input_shape) -> (batch, latent_size)."""
         latents: Tensor = self.encoder(images)
         return latents
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, *input_shape) -> logits of the pixels, (batch, *input_shape)."""
+        """Returns the logits of the reconstructed pixels: (batch, *input_shape) -> (batch, *input_shape)."""
         logits: Tensor = self.decoder(self.encode(images))
         return logits
 
@@ -50,7 +54,8 @@ class Autoencoder(nn.Module):
 class AdversarialAutoencoder(nn.Module):
     """An autoencoder, and a discriminator that tells its latent numbers from normal ones (Makhzani et al. 2015).
 
-    So that what the decoder makes of normal numbers looks like the data.
+    When the discriminator is deceived, latent numbers are normally distributed, so that decoding normal random numbers
+    generates images like the data.
     """
 
     def __init__(
@@ -81,15 +86,15 @@ class AdversarialAutoencoder(nn.Module):
         self.input_shape, self.feature_size = tuple(input_shape), latent_size
 
     def encode(self, images: Tensor) -> Tensor:
-        """(batch, *input_shape) -> latent numbers, (batch, latent_size)."""
+        """Returns the latent numbers of images: (batch, *input_shape) -> (batch, latent_size)."""
         return self.autoencoder.encode(images)
 
     def decoder(self, latents: Tensor) -> Tensor:
-        """(batch, latent_size) -> logits of the pixels, (batch, *input_shape)."""
+        """Returns the logits of the pixels: (batch, latent_size) -> (batch, *input_shape)."""
         logits: Tensor = self.autoencoder.decoder(latents)
         return logits
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, *input_shape) -> logits of the pixels, (batch, *input_shape)."""
+        """Returns the logits of the reconstructed pixels: (batch, *input_shape) -> (batch, *input_shape)."""
         logits: Tensor = self.autoencoder(images)
         return logits

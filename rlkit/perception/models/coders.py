@@ -1,4 +1,4 @@
-"""Encoders and decoders that autoencoders are put together from."""
+"""Encoders and decoders, of which autoencoders are composed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rlkit.perception.models.shapes import image_shape
 def dense_encoder(
     input_shape: Sequence[int], hidden_sizes: Sequence[int], outputs: int, dropout: float
 ) -> nn.Sequential:
-    """(batch, *input_shape) -> (batch, outputs)."""
+    """Makes an encoder of linear layers: (batch, *input_shape) -> (batch, outputs)."""
     sizes = [math.prod(input_shape), *hidden_sizes]
     layers: list[nn.Module] = [nn.Flatten()]
     for inputs, hidden in zip(sizes, hidden_sizes, strict=False):
@@ -28,7 +28,10 @@ def dense_encoder(
 def dense_decoder(
     latent_size: int, hidden_sizes: Sequence[int], output_shape: Sequence[int], dropout: float
 ) -> nn.Sequential:
-    """(batch, latent_size) -> logits, (batch, *output_shape); `hidden_sizes` from the encoder's side."""
+    """Makes a decoder of linear layers, whose outputs are logits: (batch, latent_size) -> (batch, *output_shape).
+
+    `hidden_sizes` are in the order of the encoder, and thus reversed here.
+    """
     sizes = [latent_size, *reversed(hidden_sizes)]
     layers: list[nn.Module] = []
     for inputs, hidden in pairwise(sizes):
@@ -39,7 +42,10 @@ def dense_decoder(
 def conv_encoder(
     model: str, input_shape: Sequence[int], channels: Sequence[int], outputs: int, dropout: float
 ) -> nn.Sequential:
-    """(batch, *input_shape) -> (batch, outputs): each of `channels` halves the image."""
+    """Makes a convolutional encoder: (batch, *input_shape) -> (batch, outputs).
+
+    There is a convolution for each of `channels`, which halves the image. `model` is the name in error messages.
+    """
     inputs, height, width = halvable(model, input_shape, len(channels))
     layers: list[nn.Module] = []
     for wide in channels:
@@ -51,7 +57,10 @@ def conv_encoder(
 def conv_decoder(
     model: str, latent_size: int, channels: Sequence[int], output_shape: Sequence[int], dropout: float
 ) -> nn.Sequential:
-    """(batch, latent_size) -> logits, (batch, *output_shape); `channels` from the encoder's side."""
+    """Makes a convolutional decoder, whose outputs are logits: (batch, latent_size) -> (batch, *output_shape).
+
+    `channels` are in the order of the encoder, and thus reversed here. `model` is the name in error messages.
+    """
     outputs, height, width = halvable(model, output_shape, len(channels))
     wides = [*reversed(channels), outputs]
     layers: list[nn.Module] = [
@@ -65,7 +74,7 @@ def conv_decoder(
 
 
 def halvable(model: str, input_shape: Sequence[int], times: int) -> tuple[int, int, int]:
-    """(channels, height, width) behind `times` halvings; RlkitError for sizes that can't be halved so often."""
+    """Returns (channels, height, width) after `times` halvings; raises RlkitError if it can't be halved so often."""
     channels, height, width = image_shape(model, input_shape)
     unit = 2**times
     if times < 1 or height % unit or width % unit:

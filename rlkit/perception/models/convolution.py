@@ -1,4 +1,4 @@
-"""Convolutions with a twist: dilated, transposed, depthwise separable."""
+"""Variants of convolution: dilated, transposed and depthwise separable."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from rlkit.perception.models.layers import activation as make_activation
 def dilated_block(
     inputs: int, outputs: int, *, kernel: int = 3, dilation: int = 2, activation: str = "relu"
 ) -> nn.Sequential:
-    """(batch, inputs, h, w) -> (batch, outputs, h, w): a kernel with holes, which sees farther.
+    """Makes a dilated convolution with activation: (batch, inputs, h, w) -> (batch, outputs, h, w).
 
-    It spans dilation · (kernel − 1) + 1 pixels. Rates that share a factor in consecutive layers leave pixels unseen
-    ("gridding"): take 1, 2, 5 rather than 2, 4, 8. Raises RlkitError for an even kernel, which can't keep the size.
+    Its kernel has holes and spans dilation · (kernel − 1) + 1 pixels, so that it sees farther with the same number of
+    weights. Dilations that share a factor in consecutive layers leave pixels unseen ("gridding"): take 1, 2, 5 rather
+    than 2, 4, 8. Raises RlkitError for an even kernel, which can't keep the size.
     """
     check_range("dilation", dilation, 1)
     padding = same_padding(kernel, dilation)
@@ -26,9 +27,10 @@ def dilated_block(
 def transposed_block(
     inputs: int, outputs: int, *, kernel: int = 4, stride: int = 2, activation: str = "relu", batch_norm: bool = True
 ) -> nn.Sequential:
-    """(batch, inputs, h, w) -> (batch, outputs, stride · h, stride · w): the way up in a decoder or generator.
+    """Makes a transposed convolution: (batch, inputs, h, w) -> (batch, outputs, stride · h, stride · w).
 
-    Raises RlkitError if kernel − stride is odd or negative, where that size can't come out.
+    Decoders and generators enlarge images with it. Raises RlkitError if kernel − stride is odd or negative, because no
+    padding gives that size then.
     """
     check_range("kernel - stride", kernel - stride, 0)
     check_range("(kernel - stride) % 2", (kernel - stride) % 2, 0, 0)
@@ -41,9 +43,10 @@ def transposed_block(
 
 
 def separable_conv(inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1, bias: bool = False) -> nn.Sequential:
-    """(batch, inputs, h, w) -> (batch, outputs, h/stride, w/stride): a kernel per channel, then 1 × 1 across.
+    """Makes a depthwise separable convolution: (batch, inputs, h, w) -> (batch, outputs, h/stride, w/stride).
 
-    k²·inputs + inputs·outputs weights instead of k²·inputs·outputs.
+    One kernel per channel is followed by a 1 × 1 convolution across channels. That takes k²·inputs + inputs·outputs
+    weights instead of k²·inputs·outputs.
     """
     return nn.Sequential(
         nn.Conv2d(inputs, inputs, kernel, stride, same_padding(kernel), groups=inputs, bias=False),
@@ -52,6 +55,6 @@ def separable_conv(inputs: int, outputs: int, *, kernel: int = 3, stride: int = 
 
 
 def same_padding(kernel: int, dilation: int = 1) -> int:
-    """The padding with which a kernel of odd size keeps the image's size; RlkitError for an even one."""
+    """Returns the padding with which a kernel of odd size keeps an image's size; raises RlkitError for an even one."""
     check_range("kernel % 2", kernel % 2, 1)
     return dilation * (kernel - 1) // 2

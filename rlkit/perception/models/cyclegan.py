@@ -1,4 +1,4 @@
-"""CycleGAN: from one kind of images to another and back, learned without pairs."""
+"""CycleGAN, which learns to translate images of one kind to another and back without pairs of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rlkit.perception.models.coders import halvable
 
 
 class ResidualLayer(nn.Module):
-    """x + F(x) with two convolutions and instance normalisation; the shape stays."""
+    """A residual layer x + F(x), where F is two convolutions with instance normalisation that keep the shape."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -23,13 +23,13 @@ class ResidualLayer(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, channels, h, w) -> the same shape."""
+        """Returns the layer's output: (batch, channels, h, w) -> (batch, channels, h, w)."""
         residual: Tensor = self.layers(images)
         return images + residual
 
 
 def translator(channels: int, width: int, blocks: int) -> nn.Sequential:
-    """Images of one kind to images of the other, (batch, channels, h, w), both in [−1, 1]."""
+    """Makes a network that translates images of one kind to the other: (batch, channels, h, w), both in [−1, 1]."""
     return nn.Sequential(
         nn.Conv2d(channels, width, 7, padding=3, padding_mode="reflect"),
         nn.InstanceNorm2d(width),
@@ -47,7 +47,10 @@ def translator(channels: int, width: int, blocks: int) -> nn.Sequential:
 
 
 def patch_discriminator(channels: int, width: int) -> nn.Sequential:
-    """A logit of "real" for each patch of 18 × 18 pixels: (batch, channels, h, w) -> (batch, 1, h/4, w/4)."""
+    """Makes a discriminator of patches: (batch, channels, h, w) -> (batch, 1, h/4, w/4).
+
+    Its output is a logit of "real" for each of many overlapping patches of 18 × 18 pixels.
+    """
     return nn.Sequential(
         nn.Conv2d(channels, width, 4, 2, padding=1),
         nn.LeakyReLU(0.2),
@@ -59,7 +62,7 @@ def patch_discriminator(channels: int, width: int) -> nn.Sequential:
 
 
 class CycleGAN(nn.Module):
-    """Two translators and two discriminators (Zhu et al. 2017), smaller than the paper's.
+    """Two translators and two discriminators of images (Zhu et al. 2017), smaller than the paper's.
 
     Raises RlkitError for images whose sides are no multiples of 4.
     """
@@ -71,6 +74,6 @@ class CycleGAN(nn.Module):
         self.discriminators = nn.ModuleDict({kind: patch_discriminator(channels, 2 * width) for kind in ("a", "b")})
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images of kind a, (batch, *input_shape) in [−1, 1], as kind b."""
+        """Translates images of kind a, (batch, *input_shape) in [−1, 1], to kind b."""
         translated: Tensor = self.translators["a_to_b"](images)
         return translated

@@ -1,4 +1,4 @@
-"""DCGAN: convolutions all the way, no pooling; and InfoGAN, which tells what its latent numbers mean."""
+"""DCGAN, a GAN of convolutions without pooling, and InfoGAN, whose latent numbers get a meaning."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from rlkit.perception.models.shapes import image_shape
 
 
 class DCGenerator(nn.Module):
-    """Doubles an image that starts as 4 × 4 to 7 × 7 until it is full size: for 64 × 64, 4 -> 8 -> 16 -> 32 -> 64.
+    """A generator whose first layer makes an image of 4 × 4 to 7 × 7, which the others double: 4 -> 8 -> … -> 64.
 
-    Batch normalisation and ReLU in between, no biases, tanh at the end.
+    Batch normalisation and ReLU are in between, and tanh is at the end; there are no biases.
     """
 
     def __init__(
@@ -42,17 +42,18 @@ class DCGenerator(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        """(batch, latent_size), and (batch,) labels if it is conditional -> (batch, *output_shape) in [−1, 1]."""
+        """Generates images in [−1, 1] from latent numbers, (batch, latent_size), and labels if it is conditional."""
         outputs: Tensor = self.layers(with_labels(latents, labels, self.num_classes)[:, :, None, None])
         return outputs
 
 
 class DCDiscriminator(nn.Module):
-    """Convolutions with leaky ReLU, the mean over what is left of the image, one score.
+    """A discriminator of convolutions with leaky ReLU; the mean over the last image gives one score.
 
-    For 64 × 64, without padding: 31 -> 14 -> 6 with stride 2, 4 -> 2 with stride 1. `small_input` halves with padding
-    until 4 × 4 to 7 × 7 are left, and reads the score off all of that. `norm`: `batch`, `layer` (for the gradient
-    penalty, which takes every sample by itself), `none`.
+    Images of 64 × 64 shrink without padding: to 31, 14 and 6 with stride 2, to 4 and 2 with stride 1. With
+    `small_input` they are halved with padding until 4 × 4 to 7 × 7 are left, and the score depends on all of these
+    pixels. `norm` is `batch`, `none`, or `layer`, which the gradient penalty needs because it is defined for single
+    samples.
     """
 
     def __init__(
@@ -90,16 +91,16 @@ class DCDiscriminator(nn.Module):
         self.head = nn.Linear(self.feature_size, 1)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """(batch, *input_shape), and (batch,) labels if it is conditional -> (batch,)."""
+        """Returns a score per sample, given (batch,) labels if it is conditional: (batch, *input_shape) -> (batch,)."""
         score: Tensor = self.head(self.features(with_labels(images, labels, self.num_classes)))
         return score[:, 0]
 
 
 class DCGAN(Adversaries):
-    """Generator and discriminator of convolutions (Radford et al. 2016); `conditional` gives both of them the label.
+    """A GAN of convolutions (Radford et al. 2016); `conditional` gives the label to generator and discriminator.
 
     The default is for 64 × 64; `small_input` is for 28 × 28, 32 × 32 and other sizes that can be halved twice. Raises
-    RlkitError for sizes that don't suit.
+    RlkitError for images of other sizes.
     """
 
     def __init__(
@@ -130,9 +131,10 @@ class DCGAN(Adversaries):
 
 
 class InfoGAN(Adversaries):
-    """A GAN some of whose latent numbers a second head of the discriminator must find in the image (Chen et al. 2016).
+    """A GAN with a second head of the discriminator that finds some of the latent numbers in images (Chen et al. 2016).
 
-    Latent numbers are noise, then a one-hot code of `num_codes` values, then `num_continuous` from [−1, 1].
+    Latent numbers are noise, then a one-hot code of `num_codes` values, then `num_continuous` numbers from [−1, 1]. The
+    second head has to find the code and the continuous numbers.
     """
 
     def __init__(
@@ -157,7 +159,7 @@ class InfoGAN(Adversaries):
         init_dcgan(self)
 
     def draw_latents(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """(count, noise_size + num_codes + num_continuous)."""
+        """Draws latent numbers, (count, noise_size + num_codes + num_continuous)."""
         latents = super().draw_latents(count, generator)
         noise = latents[:, : -self.num_codes - self.num_continuous]
         codes = torch.randint(self.num_codes, (count,), generator=generator, device=noise.device)
@@ -165,18 +167,18 @@ class InfoGAN(Adversaries):
         return torch.cat([noise, functional.one_hot(codes, self.num_codes).to(noise.dtype), continuous], 1)
 
     def codes(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Which code, (batch,), and which continuous numbers, (batch, num_continuous), latent numbers hold."""
+        """Returns the code numbers, (batch,), and continuous numbers, (batch, num_continuous), in latent numbers."""
         end = latents.shape[1] - self.num_continuous
         return latents[:, end - self.num_codes : end].argmax(1), latents[:, end:]
 
     def find_codes(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What the image seems to come from: logits of codes, (batch, num_codes), and means of continuous numbers."""
+        """Estimates codes from images: logits, (batch, num_codes), and means of the continuous numbers."""
         found: Tensor = self.code_head(self.discriminator.get_submodule("features")(images))
         return found[:, : self.num_codes], found[:, self.num_codes :]
 
 
 def start_of(shape: tuple[int, int, int]) -> tuple[int, int]:
-    """The side that an image has after halving while it is even and above 7, and how often that is."""
+    """Returns the side that is left after halving an image while it is even and above 7, and the number of halvings."""
     side, halvings = shape[1], 0
     while side % 2 == 0 and side > 7:
         side, halvings = side // 2, halvings + 1
@@ -184,7 +186,7 @@ def start_of(shape: tuple[int, int, int]) -> tuple[int, int]:
 
 
 def check_size(model: str, input_shape: Sequence[int], small_input: bool) -> tuple[int, int, int]:
-    """`input_shape`, if the network can make and judge such images; RlkitError if not."""
+    """Returns `input_shape` if the network can make and judge such images; raises RlkitError if not."""
     shape = image_shape(model, input_shape)
     _, height, width = shape
     start, halvings = start_of(shape)
@@ -199,7 +201,7 @@ def check_size(model: str, input_shape: Sequence[int], small_input: bool) -> tup
 
 
 def init_dcgan(network: nn.Module) -> None:
-    """Weights from N(0, 0.02), normalisation's γ from N(1, 0.02), as in the paper."""
+    """Draws weights around 0, and γ of batch normalisation around 1, with standard deviation 0.02, as in the paper."""
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             nn.init.normal_(layer.weight, std=0.02)

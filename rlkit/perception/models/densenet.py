@@ -1,4 +1,4 @@
-"""DenseNet: every layer sees what all layers before it in its block have made."""
+"""DenseNet, in which every layer's input is the output of all layers before it in its block."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rlkit.perception.models.shapes import check_images, image_shape, output_sha
 
 
 class DenseBlock(nn.Module):
-    """Each layer adds `growth` channels to its input.
+    """A block of layers, each of which adds `growth` channels to its input.
 
-    (batch, inputs, h, w) -> (batch, inputs + repeats · growth, h, w).
-    `bottleneck` puts a 1 × 1 convolution to 4 · growth channels before each 3 × 3 one.
+    (batch, inputs, h, w) -> (batch, inputs + repeats · growth, h, w). `bottleneck` puts a 1 × 1 convolution to
+    4 · growth channels before each 3 × 3 one, which saves weights where the input has many channels.
     """
 
     def __init__(self, inputs: int, repeats: int, growth: int, *, bottleneck: bool) -> None:
@@ -28,7 +28,7 @@ class DenseBlock(nn.Module):
         self.layers = nn.ModuleList(layers)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The input, and behind it what each layer made of all channels before its own."""
+        """Returns the input's channels, followed by the channels that each layer computes from all those before."""
         for layer in self.layers:
             images = torch.cat([images, layer(images)], 1)
         return images
@@ -38,7 +38,8 @@ class DenseNet(nn.Module):
     """Dense blocks, and between them transitions that halve channels and image (Huang et al. 2017).
 
     DenseNet-121 is `blocks=[6, 12, 24, 16]` with `bottleneck`; the default is the smaller one that textbooks train.
-    `small_input` begins with a 3 × 3 convolution that keeps the size. Raises RlkitError for images of the wrong shape.
+    With `small_input` the network begins with a 3 × 3 convolution that keeps the size. Raises RlkitError for images of
+    the wrong shape.
     """
 
     def __init__(
@@ -79,13 +80,13 @@ class DenseNet(nn.Module):
         init_he(self.features)
 
     def encode(self, images: Tensor) -> Tensor:
-        """(batch, *input_shape) -> (batch, feature_size)."""
+        """Returns the features before the head: (batch, *input_shape) -> (batch, feature_size)."""
         check_images("densenet", images, self.input_shape)
         features: Tensor = self.features(images)
         return features
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, *input_shape) -> logits, (batch, num_outputs)."""
+        """Returns the logits of the classes: (batch, *input_shape) -> (batch, num_outputs)."""
         logits: Tensor = self.head(self.encode(images))
         return logits
 

@@ -1,4 +1,4 @@
-"""Generator and discriminator as MLPs, what every GAN here has in common, and labels for both."""
+"""The base class of all GANs here, and a GAN whose generator and discriminator are MLPs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rlkit.perception.models.mlp import hidden_layer
 
 
 def with_labels(inputs: Tensor, labels: Tensor | None, num_classes: int) -> Tensor:
-    """Puts one-hot labels behind vectors, (batch, size), or as constant maps behind images, (batch, channels, h, w)."""
+    """Appends one-hot labels to vectors, (batch, size), or as constant channels to images, (batch, channels, h, w)."""
     if labels is None or not num_classes:
         return inputs
     one_hot = functional.one_hot(labels, num_classes).to(inputs.dtype)
@@ -24,7 +24,7 @@ def with_labels(inputs: Tensor, labels: Tensor | None, num_classes: int) -> Tens
 
 
 class DenseGenerator(nn.Module):
-    """Latent numbers to data; `bounded` puts them into [−1, 1] by tanh."""
+    """A generator of linear layers; `bounded` puts its outputs into [−1, 1] by tanh."""
 
     def __init__(
         self,
@@ -45,13 +45,13 @@ class DenseGenerator(nn.Module):
         self.layers = nn.Sequential(*layers, *([nn.Tanh()] if bounded else []), nn.Unflatten(1, tuple(output_shape)))
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        """(batch, latent_size), and (batch,) labels if it is conditional -> (batch, *output_shape)."""
+        """Generates samples from latent numbers, (batch, latent_size), and (batch,) labels if it is conditional."""
         outputs: Tensor = self.layers(with_labels(latents, labels, self.num_classes))
         return outputs
 
 
 class DenseDiscriminator(nn.Module):
-    """Data to the logit of "real", or to a critic's score."""
+    """A discriminator of linear layers; its output is the logit of "real", or a critic's score."""
 
     def __init__(
         self, input_shape: Sequence[int], hidden_sizes: Sequence[int], *, num_classes: int, dropout: float
@@ -65,13 +65,13 @@ class DenseDiscriminator(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(size, 1), nn.Flatten(0))
 
     def forward(self, inputs: Tensor, labels: Tensor | None = None) -> Tensor:
-        """(batch, *input_shape), and (batch,) labels if it is conditional -> (batch,)."""
+        """Returns a score per sample, given (batch,) labels if it is conditional: (batch, *input_shape) -> (batch,)."""
         outputs: Tensor = self.layers(with_labels(inputs.flatten(1), labels, self.num_classes))
         return outputs
 
 
 class Adversaries(nn.Module):
-    """A generator and a discriminator, and the latent numbers that the one starts from."""
+    """A generator and a discriminator, with the distribution of the latent numbers that the generator starts from."""
 
     def __init__(
         self,
@@ -89,22 +89,22 @@ class Adversaries(nn.Module):
         self.latent_size, self.num_classes, self.prior = latent_size, num_classes, prior
 
     def draw_latents(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """(count, latent_size) from N(0, 1), or uniform from [−1, 1]."""
+        """Draws latent numbers, (count, latent_size), from N(0, 1) or uniformly from [−1, 1], as `prior` says."""
         device = next(self.parameters()).device
         if self.prior == "uniform":
             return torch.rand(count, self.latent_size, generator=generator, device=device) * 2 - 1
         return torch.randn(count, self.latent_size, generator=generator, device=device)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        """What the generator makes of latent numbers, and of labels if it is conditional."""
+        """Generates samples from latent numbers, (batch, latent_size), and labels, (batch,), if it is conditional."""
         outputs: Tensor = self.generator(latents, labels)
         return outputs
 
 
 class GAN(Adversaries):
-    """Two MLPs (Goodfellow et al. 2014); `conditional` gives both of them the label (Mirza & Osindero 2014).
+    """A GAN of two MLPs (Goodfellow et al. 2014); `conditional` gives both of them the label (Mirza & Osindero 2014).
 
-    Images are generated in [−1, 1] (scale=signed), anything else without bounds.
+    Generated images are in [−1, 1], so that real ones need scale=signed; other data have no bounds.
     """
 
     def __init__(

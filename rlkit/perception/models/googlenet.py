@@ -1,4 +1,4 @@
-"""GoogLeNet: blocks that look at an image at four scales at once."""
+"""GoogLeNet, whose blocks look at an image at several scales at once."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rlkit.perception.models.shapes import check_images, image_shape, output_sha
 
 
 class Inception(nn.Module):
-    """Four branches side by side: 1 × 1; 1 × 1 then 3 × 3; 1 × 1 then 5 × 5; pooling then 1 × 1.
+    """A block of four branches side by side: 1 × 1; 1 × 1 then 3 × 3; 1 × 1 then 5 × 5; pooling then 1 × 1.
 
-    (batch, inputs, h, w) -> (batch, c1 + c2[1] + c3[1] + c4, h, w).
+    `c1` to `c4` are the channels of their layers: (batch, inputs, h, w) -> (batch, c1 + c2[1] + c3[1] + c4, h, w).
     """
 
     def __init__(self, inputs: int, c1: int, c2: tuple[int, int], c3: tuple[int, int], c4: int) -> None:
@@ -29,16 +29,16 @@ class Inception(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """The branches' outputs, put behind each other as channels."""
+        """Returns the outputs of all branches, concatenated as channels."""
         return torch.cat([branch(images) for branch in self.branches], 1)
 
 
 class GoogLeNet(nn.Module):
     """Nine Inception blocks (Szegedy et al. 2015), without the auxiliary classifiers and without normalisation.
 
-    `small_input` leaves the stem's three halvings out: for images from 4 × 4. `batch_norm` normalises the features
-    of each of the three groups of blocks, without which a small learning rate and patience are needed. Raises
-    RlkitError for images of the wrong shape.
+    `small_input` leaves the stem's three halvings out, for images from 4 × 4 on. `batch_norm` normalises the features
+    before the blocks and after each of their three groups; without it, a small learning rate and patience are needed.
+    Raises RlkitError for images of the wrong shape.
     """
 
     def __init__(
@@ -90,19 +90,19 @@ class GoogLeNet(nn.Module):
         init_he(self)
 
     def encode(self, images: Tensor) -> Tensor:
-        """(batch, *input_shape) -> (batch, 1024)."""
+        """Returns the features before the head: (batch, *input_shape) -> (batch, 1024)."""
         check_images("googlenet", images, self.input_shape)
         features: Tensor = self.features(images)
         return features
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, *input_shape) -> logits, (batch, num_outputs)."""
+        """Returns the logits of the classes: (batch, *input_shape) -> (batch, num_outputs)."""
         logits: Tensor = self.head(self.encode(images))
         return logits
 
 
 def _conv(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
-    """A convolution that keeps the size, and ReLU."""
+    """Makes a convolution that keeps the size, and a ReLU."""
     return [nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2), nn.ReLU()]
 
 

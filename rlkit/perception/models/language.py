@@ -1,4 +1,4 @@
-"""Language models: how probable the next token is, by counting and by a recurrent network."""
+"""Language models, which give the probability of the next token: n-grams by counting, and a recurrent network."""
 
 from __future__ import annotations
 
@@ -14,17 +14,21 @@ from rlkit.perception.models.recurrent import Recurrent, State
 
 
 def perplexity(log_probs: Tensor | Sequence[float]) -> float:
-    """exp of the mean of −log p(token | tokens before): among how many equal tokens a model hesitates."""
+    """Perplexity, exp of the mean of −log p(token | tokens before).
+
+    It is the number of equally likely tokens among which a model would be as uncertain.
+    """
     values = torch.as_tensor(log_probs, dtype=torch.float64)
     return math.exp(-float(values.mean())) if values.numel() else 1.0
 
 
 class NGram:
-    """p(token | the n − 1 tokens before) by counting; `smoothing` is added to every count (Laplace).
+    """An n-gram model: p(token | the n − 1 tokens before) by counting; `smoothing` is added to every count (Laplace).
 
-    With smoothing 0 these are relative frequencies, 0 for what was never seen. `interpolate` distributes `smoothing`
-    counts in all, not evenly but as the context shorter by one token expects them, and that one's likewise (MacKay &
-    Peto 1995). The first tokens of a text are judged by as many tokens as there are before them. Raises RlkitError for
+    With smoothing 0 the probabilities are relative frequencies, 0 for a token that was never seen. With `interpolate`,
+    `smoothing` is the number of counts that are added to a context in all. They are not distributed evenly, but by the
+    probabilities in the context that is shorter by one token, which is smoothed likewise (MacKay & Peto 1995). The
+    first tokens of a text, before which there are fewer than n − 1, have shorter contexts. Raises RlkitError for
     numbers that cannot work.
     """
 
@@ -37,7 +41,7 @@ class NGram:
         self.contexts: Counter[tuple[int, ...]] = Counter()
 
     def fit(self, tokens: Sequence[int]) -> NGram:
-        """Counts the tokens of a text, in every context of up to n − 1 tokens."""
+        """Counts the tokens of a text in every context of up to n − 1 tokens."""
         if tokens and not 0 <= min(tokens) <= max(tokens) < self.vocabulary_size:
             raise RlkitError(f"tokens must be from 0 to {self.vocabulary_size - 1}, not {min(tokens)} to {max(tokens)}")
         for i, token in enumerate(tokens):
@@ -48,7 +52,7 @@ class NGram:
         return self
 
     def probability(self, token: int, context: Sequence[int] = ()) -> float:
-        """p(token | the last n − 1 tokens of `context`); with nothing counted, 1 / vocabulary_size."""
+        """Returns p(token | the last n − 1 tokens of `context`); 1 / vocabulary_size if nothing was counted."""
         known = tuple(context[max(0, len(context) - self.n + 1) :])
         expected = 1 / self.vocabulary_size
         added = self.smoothing if self.interpolate else self.smoothing * self.vocabulary_size
@@ -59,12 +63,12 @@ class NGram:
         return expected
 
     def log_probs(self, tokens: Sequence[int]) -> list[float]:
-        """log p of each token of a text; −∞ where it is 0."""
+        """Returns log p of each token of a text; −∞ for a probability of 0."""
         found = [self.probability(token, tokens[max(0, i - self.n + 1) : i]) for i, token in enumerate(tokens)]
         return [math.log(p) if p > 0 else -math.inf for p in found]
 
     def generate(self, tokens: Sequence[int], count: int, *, generator: torch.Generator | None = None) -> list[int]:
-        """`count` tokens drawn one after the other behind `tokens`."""
+        """Draws `count` tokens one after the other, which continue `tokens`."""
         text = list(tokens)
         for _ in range(count):
             context = text[max(0, len(text) - self.n + 1) :]
@@ -74,10 +78,10 @@ class NGram:
 
 
 class RNNLanguageModel(nn.Module):
-    """Embedding, recurrent layers, logits of the next token at every step.
+    """A language model of an embedding, recurrent layers, and a linear layer for the logits of the next token.
 
-    `tied` reads the logits off the embedding's own vectors, which then needs embedding_size = hidden_size. Raises
-    RlkitError for fields that cannot work.
+    With `tied`, the linear layer's weights are the embedding's vectors, which needs embedding_size = hidden_size.
+    Raises RlkitError for fields that cannot work.
     """
 
     def __init__(
@@ -105,17 +109,20 @@ class RNNLanguageModel(nn.Module):
             implementation=implementation,
         )
         self.head = nn.Linear(hidden_size, vocabulary_size)
-        if tied:  # vectors of length 1: torch's N(0, 1) would make the first logits as large as √hidden_size
+        if tied:  # vectors of about length 1, because torch's N(0, 1) would make the first logits about √hidden_size
             nn.init.normal_(self.embedding.weight, std=1 / math.sqrt(embedding_size))
             self.head.weight = self.embedding.weight
 
     def forward(self, tokens: Tensor, states: list[State] | None = None) -> tuple[Tensor, list[State]]:
-        """(batch, steps) -> logits of each next token, (batch, steps, vocabulary_size), and the states to go on."""
+        """Returns logits of the token after each one, (batch, steps, vocabulary_size), and the states to go on with.
+
+        `tokens` is (batch, steps).
+        """
         outputs, states = self.recurrent(self.embedding(tokens), states)
         return self.head(outputs), states
 
     def log_probs(self, tokens: Tensor) -> Tensor:
-        """log p(token | tokens before) of all but the first: (batch, steps) -> (batch, steps − 1)."""
+        """Returns log p(token | tokens before) of all tokens but the first: (batch, steps) -> (batch, steps − 1)."""
         logits, _ = self(tokens[:, :-1])
         found: Tensor = logits.log_softmax(2).gather(2, tokens[:, 1:, None])[:, :, 0]
         return found
@@ -124,7 +131,7 @@ class RNNLanguageModel(nn.Module):
     def generate(
         self, tokens: Tensor, count: int, *, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Tensor:
-        """`count` tokens drawn one after the other behind `tokens`, (batch, steps): (batch, count)."""
+        """Draws tokens one after the other, which continue `tokens`: (batch, steps) -> (batch, count)."""
         check_range("temperature", temperature, 0, exclusive=True)
         drawn: list[Tensor] = []
         states: list[State] | None = None

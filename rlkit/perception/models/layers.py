@@ -1,4 +1,4 @@
-"""What several models share: activations by name, and initial weights."""
+"""Activations by name and initial weights, which several models share."""
 
 from __future__ import annotations
 
@@ -20,19 +20,22 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 def activation(name: str) -> nn.Module:
-    """The activation called `name`; RlkitError for one that does not exist."""
+    """Makes the activation called `name`; raises RlkitError for an unknown name."""
     if name not in ACTIVATIONS:
         raise unknown("activation", name, ACTIVATIONS)
     return ACTIVATIONS[name]()
 
 
 def weighted(network: nn.Module) -> list[nn.Linear | nn.Conv2d]:
-    """The linear and convolutional layers of a network, in order."""
+    """Returns the linear and convolutional layers of a network, in order."""
     return [layer for layer in network.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
 
 
 def init_he(network: nn.Module) -> None:
-    """Normal weights of variance 2 / fan-in, biases 0 (He et al. 2015): keeps the variance through layers with ReLU."""
+    """Draws normal weights of variance 2 / fan-in, with biases 0 (He et al. 2015).
+
+    That keeps the variance of activations through layers with ReLU.
+    """
     for layer in weighted(network):
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         if layer.bias is not None:
@@ -40,7 +43,10 @@ def init_he(network: nn.Module) -> None:
 
 
 def init_xavier(network: nn.Module) -> None:
-    """Uniform weights of variance 2 / (fan-in + fan-out), biases 0 (Glorot & Bengio 2010): for sigmoid and tanh."""
+    """Draws uniform weights of variance 2 / (fan-in + fan-out), with biases 0 (Glorot & Bengio 2010).
+
+    That suits layers with sigmoid and tanh.
+    """
     for layer in weighted(network):
         nn.init.xavier_uniform_(layer.weight)
         if layer.bias is not None:
@@ -48,7 +54,7 @@ def init_xavier(network: nn.Module) -> None:
 
 
 def init_normal(network: nn.Module, std: float) -> None:
-    """Normal weights of standard deviation `std`, biases 0."""
+    """Draws normal weights of standard deviation `std`, with biases 0."""
     for layer in weighted(network):
         nn.init.normal_(layer.weight, std=std)
         if layer.bias is not None:

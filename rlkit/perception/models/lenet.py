@@ -1,4 +1,4 @@
-"""LeNet: the first convolutional network in wide use, as it is taught now and as it was."""
+"""LeNet, the first convolutional network in wide use, as it is taught today and as it was published."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rlkit.perception.models.shapes import check_images, image_shape, output_sha
 
 
 class LeNet(nn.Module):
-    """Two convolutions with pooling, three linear layers (LeCun et al. 1998).
+    """Two convolutions with pooling, then three linear layers (LeCun et al. 1998).
 
     | `variant`  | kernels        | activation | pooling | parameters for 28 × 28 × 1, 10 classes |
     |------------|----------------|------------|---------|----------------------------------------|
@@ -21,8 +21,9 @@ class LeNet(nn.Module):
     | `sigmoid`  | 5, padded by 2 | sigmoid    | mean    | 61,706; Xavier's initial weights       |
     | `original` | 5              | tanh       | mean    | 61,706 for 32 × 32                     |
 
-    The paper's subsampling had weights and its output layer was Gaussian; here `original` has plain ones. `batch_norm`
-    normalises after each layer but the last. Raises RlkitError for images of the wrong shape.
+    The paper's subsampling had weights and its output layer was Gaussian; here `original` has plain means and a linear
+    layer instead. `batch_norm` normalises after each layer but the last. Raises RlkitError for images of the wrong
+    shape.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class LeNet(nn.Module):
         def norm(layer: nn.Module) -> list[nn.Module]:
             return [layer] if batch_norm else []
 
-        def pool() -> list[nn.Module]:  # the maximum commutes with ReLU, which is cheaper behind it
+        def pool() -> list[nn.Module]:  # ReLU commutes with the maximum, and is cheaper on the smaller image behind it
             return [nn.MaxPool2d(2), act()] if variant == "relu" else [act(), nn.AvgPool2d(2)]
 
         convolutions = nn.Sequential(  # shapes for `relu` and 28 × 28
@@ -71,12 +72,12 @@ class LeNet(nn.Module):
             init_xavier(self)
 
     def encode(self, images: Tensor) -> Tensor:
-        """(batch, *input_shape) -> (batch, 84)."""
+        """Returns the features before the head: (batch, *input_shape) -> (batch, 84)."""
         check_images("lenet", images, self.input_shape)
         features: Tensor = self.features(images)
         return features
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, *input_shape) -> logits, (batch, num_outputs)."""
+        """Returns the logits of the classes: (batch, *input_shape) -> (batch, num_outputs)."""
         logits: Tensor = self.head(self.encode(images))
         return logits

@@ -1,4 +1,4 @@
-"""Fully connected layers."""
+"""The multi-layer perceptron: fully connected layers."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from rlkit.perception.models.layers import activation, init_he, init_normal, ini
 class MLP(nn.Module):
     """Linear layers with an activation between them; images are flattened.
 
-    `dropout` is one probability for all hidden layers or one for each of them. `init` is `torch` (its default), `he`,
-    `xavier`, or a standard deviation. Raises RlkitError for fields that cannot work, and for inputs of another size.
+    `dropout` is one probability for all hidden layers or a list with one for each. `init` chooses the initial weights:
+    `torch` (torch's default), `he`, `xavier`, or a number, the standard deviation of normal weights. Raises RlkitError
+    for fields that cannot work, and for inputs of another size.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class MLP(nn.Module):
         _initialise(self, init)
 
     def encode(self, inputs: Tensor) -> Tensor:
-        """What the last hidden layer makes of `inputs`: (batch, feature_size)."""
+        """Returns the outputs of the last hidden layer: (batch, …) -> (batch, feature_size)."""
         if math.prod(inputs.shape[1:]) != self.input_size:
             raise RlkitError(
                 f"mlp was built for inputs of {self.input_size} values (input_shape), but got a batch of "
@@ -56,7 +57,7 @@ class MLP(nn.Module):
         return features
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits, or the prediction of a regression: (batch, num_outputs)."""
+        """Returns logits, or the predictions of a regression: (batch, …) -> (batch, num_outputs)."""
         outputs: Tensor = self.head(self.encode(inputs))
         return outputs
 
@@ -64,7 +65,7 @@ class MLP(nn.Module):
 def hidden_layer(
     inputs: int, outputs: int, name: str, dropout: float = 0.0, batch_norm: bool = False
 ) -> list[nn.Module]:
-    """A linear layer, normalised if asked for, its activation, and dropout if there is any."""
+    """Makes a linear layer, batch normalisation if asked for, the activation called `name`, and dropout above 0."""
     check_range("dropout", dropout, 0, 1)
     layers: list[nn.Module] = [nn.Linear(inputs, outputs)]
     if batch_norm:

@@ -1,4 +1,4 @@
-"""Network in network: 1 × 1 convolutions instead of linear layers at the end."""
+"""Network in network, which has 1 × 1 convolutions instead of linear layers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from rlkit.perception.models.shapes import check_images, image_shape, output_sha
 
 
 class NiN(nn.Module):
-    """Four blocks, the last with a channel per class, which its mean over the image makes logits (Lin et al. 2014).
+    """Four blocks, of which the last has a channel per class, whose mean over the image is a logit (Lin et al. 2014).
 
-    `small_input` is for images from 15 × 15: it begins with a 5 × 5 kernel of stride 1. Raises RlkitError for images
-    of the wrong shape.
+    `small_input` is for images from 15 × 15 on: the network then begins with a 5 × 5 kernel of stride 1. Raises
+    RlkitError for images of the wrong shape.
     """
 
     def __init__(
@@ -45,20 +45,20 @@ class NiN(nn.Module):
         init_he(self)
 
     def encode(self, images: Tensor) -> Tensor:
-        """(batch, *input_shape) -> the means of the last hidden maps, (batch, 384)."""
+        """Returns the means of the last hidden channels over the image: (batch, *input_shape) -> (batch, 384)."""
         check_images("nin", images, self.input_shape)
         features: Tensor = self.convolutions(images).mean((2, 3))
         return features
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, *input_shape) -> logits, (batch, num_outputs)."""
+        """Returns the logits of the classes: (batch, *input_shape) -> (batch, num_outputs)."""
         check_images("nin", images, self.input_shape)
         logits: Tensor = self.head(self.convolutions(images)).mean((2, 3))
         return logits
 
 
 def nin_block(inputs: int, outputs: int, kernel: int, stride: int, padding: int) -> nn.Sequential:
-    """A convolution, and two of 1 × 1 behind it: a small MLP at every pixel."""
+    """Makes a convolution and two of 1 × 1 behind it, which are a small MLP at every pixel."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, padding),
         nn.ReLU(),

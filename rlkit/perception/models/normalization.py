@@ -1,4 +1,4 @@
-"""Normalisation written out: the functions that torch's layers compute, and BatchNorm as a layer of its own."""
+"""Normalisation written out: the functions that torch's layers compute, and batch normalisation as a layer."""
 
 from __future__ import annotations
 
@@ -9,26 +9,36 @@ from rlkit.errors import RlkitError
 
 
 def standardize(inputs: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:
-    """(x − mean) / √(variance + ε), with both taken over `dims` and the variance divided by the number of values."""
+    """Returns (x − mean) / √(variance + ε), with both taken over `dims`.
+
+    The variance is the biased one, which divides by the number of values.
+    """
     mean = inputs.mean(dims, keepdim=True)
     variance = ((inputs - mean) ** 2).mean(dims, keepdim=True)
     return (inputs - mean) / torch.sqrt(variance + eps)
 
 
 def layer_norm(inputs: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> Tensor:
-    """Each sample by itself, over all its values: γ and β have a sample's shape (Ba et al. 2016)."""
+    """Layer normalisation: each sample by itself, over all its values (Ba et al. 2016).
+
+    γ and β have the shape of a sample.
+    """
     return standardize(inputs, tuple(range(1, inputs.dim())), eps) * gamma + beta
 
 
 def instance_norm(inputs: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> Tensor:
-    """Each channel of each image by itself: (batch, channels, h, w), γ and β are (channels,) (Ulyanov et al. 2016)."""
+    """Instance normalisation: each channel of each image by itself (Ulyanov et al. 2016).
+
+    `inputs` is (batch, channels, h, w); γ and β are (channels,).
+    """
     return standardize(inputs, (2, 3), eps) * gamma[:, None, None] + beta[:, None, None]
 
 
 def group_norm(inputs: Tensor, groups: int, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> Tensor:
-    """Each group of channels of each image: (batch, channels, h, w), γ and β are (channels,) (Wu & He 2018).
+    """Group normalisation: each group of channels of each image by itself (Wu & He 2018).
 
-    Raises RlkitError if the channels do not fall into `groups` of equal size.
+    `inputs` is (batch, channels, h, w); γ and β are (channels,). Raises RlkitError if the channels cannot be divided
+    into `groups` of equal size.
     """
     batch, channels, height, width = inputs.shape
     if channels % groups:
@@ -39,11 +49,11 @@ def group_norm(inputs: Tensor, groups: int, gamma: Tensor, beta: Tensor, eps: fl
 
 
 class BatchNorm(nn.Module):
-    """Each feature of (batch, features), or each channel of (batch, channels, h, w), over everything else.
+    """Batch normalisation of each feature of (batch, features), or of each channel of (batch, channels, h, w).
 
     Training uses the batch's own mean and variance, and keeps running ones for evaluation (Ioffe & Szegedy 2015).
-    Agrees with `torch.nn.BatchNorm1d` and `BatchNorm2d`, state dict included. Raises RlkitError for a batch from which
-    no variance can be told.
+    Agrees with `torch.nn.BatchNorm1d` and `BatchNorm2d`, state dict included. Raises RlkitError for a training batch
+    with a single value per feature, which has no variance.
     """
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
@@ -59,7 +69,7 @@ class BatchNorm(nn.Module):
         self.register_buffer("num_batches_tracked", torch.tensor(0))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """The same shape, normalised, scaled by γ and moved by β."""
+        """Returns the inputs, normalised, scaled by γ and shifted by β; their shape stays."""
         dims = (0,) if inputs.dim() == 2 else (0, 2, 3)
         shape = (1, -1) if inputs.dim() == 2 else (1, -1, 1, 1)
         count = inputs.numel() // inputs.shape[1]  # values per feature
@@ -68,7 +78,7 @@ class BatchNorm(nn.Module):
                 raise RlkitError("batch normalisation can't be trained on 1 value per channel: use larger batches")
             mean = inputs.mean(dims)
             variance = ((inputs - mean.view(shape)) ** 2).mean(dims)
-            with torch.no_grad():  # what is remembered is the unbiased estimate, unlike what is used
+            with torch.no_grad():  # as in torch, the running variance is the unbiased estimate, the batch's own is not
                 self.running_mean.lerp_(mean, self.momentum)
                 self.running_var.lerp_(variance * count / (count - 1), self.momentum)
                 self.num_batches_tracked += 1

@@ -1,4 +1,7 @@
-"""The MLP of `rlkit/perception/scratch/backprop.py`, for `fit`: torch keeps its parameters and takes the steps."""
+"""The MLP of `rlkit/perception/scratch/backprop.py` as a torch module, so that `fit` can train it.
+
+NumPy computes outputs and gradients; torch keeps the parameters and takes the steps.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ from rlkit.perception.scratch.backprop import backward, forward
 
 
 class NumpyMLP(nn.Module):
-    """Sigmoid layers, the last one too. Weights start at N(0, 1/inputs), biases between 0 and 0.1."""
+    """Sigmoid layers, the last one included, whose gradients are backpropagated by hand in NumPy.
+
+    Weights start from N(0, 1/inputs), biases from the uniform distribution on [0, 0.1].
+    """
 
     def __init__(
         self, *, input_shape: Sequence[int] = (2,), num_outputs: int = 2, hidden_sizes: Sequence[int] = (25, 50, 25)
@@ -25,13 +31,13 @@ class NumpyMLP(nn.Module):
         self.biases = nn.ParameterList(0.1 * torch.rand(size) for size in sizes[1:])
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(batch, …) -> (batch, num_outputs), between 0 and 1."""
+        """Returns outputs between 0 and 1: (batch, …) -> (batch, num_outputs)."""
         outputs: Tensor = _Layers.apply(inputs.flatten(1), *self.weights, *self.biases)  # type: ignore[no-untyped-call]
         return outputs
 
 
 class _Layers(torch.autograd.Function):
-    """How autograd hears of gradients that it has not computed."""
+    """The function that hands NumPy's outputs and gradients to autograd."""
 
     @staticmethod
     def forward(context: Any, x: Tensor, *parameters: Tensor) -> Tensor:

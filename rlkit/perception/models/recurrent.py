@@ -1,4 +1,4 @@
-"""Recurrent networks, as cells written out and as torch's layers, which agree for the same weights."""
+"""Recurrent networks, both as cells written out and as torch's layers, which agree for equal weights."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from torch.nn import functional
 from rlkit.errors import unknown
 
 State = Tensor | tuple[Tensor, Tensor]
-"""What is carried from step to step: h, (batch, hidden_size); for an LSTM h and c."""
+"""State that a layer carries from step to step: h, (batch, hidden_size), and for an LSTM the pair of h and c."""
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
+"""Number of gates of each kind of cell, counting the candidate for the new state."""
 
 
 class Cell(nn.Module):
-    """The weights of one layer under torch's names: (gates · hidden_size, …), and its initial distribution."""
+    """The weights of one recurrent layer, (gates · hidden_size, …), with torch's names and initial distribution."""
 
     def __init__(self, input_size: int, hidden_size: int, gates: int) -> None:
         super().__init__()
@@ -29,34 +30,34 @@ class Cell(nn.Module):
             nn.init.uniform_(parameter, -1 / math.sqrt(hidden_size), 1 / math.sqrt(hidden_size))
 
     def parts(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """What the input and the state contribute to all gates: both (batch, gates · hidden_size)."""
+        """Returns the contributions of the input and of the state to all gates, each (batch, gates · hidden_size)."""
         return functional.linear(x, self.weight_ih, self.bias_ih), functional.linear(h, self.weight_hh, self.bias_hh)
 
 
 class RNNCell(Cell):
-    """h' = tanh(W_x x + W_h h + b)."""
+    """The cell of a simple recurrent network, h' = tanh(W_x x + W_h h + b)."""
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size, GATES["rnn"])
 
     def forward(self, x: Tensor, state: Tensor) -> Tensor:
-        """(batch, input_size) and (batch, hidden_size) -> the next state."""
+        """Returns the next state, (batch, hidden_size), from an input, (batch, input_size), and a state."""
         from_input, from_state = self.parts(x, state)
         return torch.tanh(from_input + from_state)
 
 
 class LSTMCell(Cell):
-    """c' = f ⊙ c + i ⊙ c̃ and h' = o ⊙ tanh c': what to forget, to take in and to give out.
+    """The cell of an LSTM, c' = f ⊙ c + i ⊙ c̃ and h' = o ⊙ tanh c' (Hochreiter & Schmidhuber 1997).
 
-    Hochreiter & Schmidhuber 1997; f is its later addition. f = 1, i = 0 remembers; f = 1, i = 1 adds up; f = 0, i = 1
-    overwrites; f = 0, i = 0 erases.
+    The gates f, i and o decide what is forgotten, taken in and given out; f was added later. f = 1 and i = 0 remembers,
+    f = 1 and i = 1 adds up, f = 0 and i = 1 overwrites, f = 0 and i = 0 erases.
     """
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size, GATES["lstm"])
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """(batch, input_size) and (h, c), each (batch, hidden_size) -> the next (h, c)."""
+        """Returns the next (h, c), each (batch, hidden_size), from an input, (batch, input_size), and (h, c)."""
         h, c = state
         from_input, from_state = self.parts(x, h)
         i, f, candidate, o = (from_input + from_state).chunk(4, 1)
@@ -65,17 +66,17 @@ class LSTMCell(Cell):
 
 
 class GRUCell(Cell):
-    """h' = (1 − z) ⊙ h̃ + z ⊙ h, with h̃ = tanh(W_x x + b_x + r ⊙ (W_h h + b_h)) (Cho et al. 2014).
+    """The cell of a GRU, h' = (1 − z) ⊙ h̃ + z ⊙ h with h̃ = tanh(W_x x + b_x + r ⊙ (W_h h + b_h)) (Cho et al. 2014).
 
-    As in torch, z = 1 keeps the old state and the reset gate r acts behind the matrix; some texts have z the other way
-    round, and r before the matrix. Both learn the same functions of an input at their best, with other weights.
+    As in torch, z = 1 keeps the old state, and the reset gate r is applied after the matrix. Some texts have z the
+    other way round, and r before the matrix; their weights are not interchangeable with these.
     """
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size, GATES["gru"])
 
     def forward(self, x: Tensor, state: Tensor) -> Tensor:
-        """(batch, input_size) and (batch, hidden_size) -> the next state."""
+        """Returns the next state, (batch, hidden_size), from an input, (batch, input_size), and a state."""
         (xr, xz, xn), (hr, hz, hn) = (part.chunk(3, 1) for part in self.parts(x, state))
         r, z = torch.sigmoid(xr + hr), torch.sigmoid(xz + hz)
         return (1 - z) * torch.tanh(xn + r * hn) + z * state
@@ -86,7 +87,7 @@ LAYERS: dict[str, type[nn.RNN | nn.LSTM | nn.GRU]] = {"rnn": nn.RNN, "lstm": nn.
 
 
 class CellLayer(nn.Module):
-    """A cell applied step by step: what torch's layer of one level computes, in plain sight."""
+    """A cell that is applied step by step, which shows plainly what torch's recurrent layer computes."""
 
     def __init__(self, kind: str, input_size: int, hidden_size: int) -> None:
         super().__init__()
@@ -94,7 +95,7 @@ class CellLayer(nn.Module):
         self.is_lstm = kind == "lstm"
 
     def forward(self, inputs: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """(batch, steps, input_size) -> the h of every step, (batch, steps, hidden_size), and the last state."""
+        """Returns h of every step, (batch, steps, hidden_size), and the last state, from (batch, steps, input_size)."""
         if state is None:
             zeros = inputs.new_zeros(len(inputs), self.cell.hidden_size)
             state = (zeros, zeros) if self.is_lstm else zeros
@@ -106,16 +107,16 @@ class CellLayer(nn.Module):
 
 
 class TorchLayer(nn.Module):
-    """The same by torch's own layer, which is several times faster."""
+    """Torch's recurrent layer with the interface of CellLayer; it is several times faster."""
 
     def __init__(self, kind: str, input_size: int, hidden_size: int) -> None:
         super().__init__()
         self.layer = LAYERS[kind](input_size, hidden_size, batch_first=True)
 
     def forward(self, inputs: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """(batch, steps, input_size) -> the h of every step, (batch, steps, hidden_size), and the last state."""
+        """Returns h of every step, (batch, steps, hidden_size), and the last state, from (batch, steps, input_size)."""
         if isinstance(state, tuple):
-            state = (state[0][None], state[1][None])  # torch's states have a dimension for the levels
+            state = (state[0][None], state[1][None])  # torch's states have a first dimension for stacked layers
         elif state is not None:
             state = state[None]
         outputs, last = self.layer(inputs, state)
@@ -123,12 +124,11 @@ class TorchLayer(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """Levels of recurrent layers above each other, with dropout on the input of each.
+    """Recurrent layers stacked on each other, with dropout on the input of each.
 
-    The mask is the same at every step of a text (Gal & Ghahramani 2016, and Keras): what it hides in one step it does
-    not show in the next.
-
-    `kind` is rnn, lstm or gru; `implementation` is `torch` or `cells`. Raises RlkitError for others.
+    The dropout mask stays the same at every step of a text (Gal & Ghahramani 2016), as in Keras: otherwise the next
+    step would show what a step has hidden. `kind` is rnn, lstm or gru; `implementation` is `torch` or `cells`. Raises
+    RlkitError for others.
     """
 
     def __init__(
@@ -156,14 +156,13 @@ class Recurrent(nn.Module):
         self._initialise(kind)
 
     def _initialise(self, kind: str) -> None:
-        """Orthogonal recurrent weights, which keep the state's length over many steps; Xavier's for inputs; biases 0.
+        """Draws orthogonal weights for states, which keep their length over many steps, and Xavier's for inputs.
 
-        But for the forget gate's of LSTMs, which start open with a bias of 1 (Jozefowicz et al. 2015).
+        Biases are 0, except that an LSTM's forget gate starts open with a bias of 1 (Jozefowicz et al. 2015).
         """
         for name, parameter in self.named_parameters():
-            gates = torch.split(
-                parameter.detach(), self.hidden_size
-            )  # the weights and biases of all gates are one tensor
+            # The weights of all gates are one tensor, and so are their biases.
+            gates = torch.split(parameter.detach(), self.hidden_size)
             for gate in gates:
                 if "weight_hh" in name:
                     nn.init.orthogonal_(gate)
@@ -175,7 +174,10 @@ class Recurrent(nn.Module):
                 nn.init.ones_(gates[1])
 
     def forward(self, inputs: Tensor, states: list[State] | None = None) -> tuple[Tensor, list[State]]:
-        """(batch, steps, input_size) -> the top level's h, (batch, steps, hidden_size), and each level's state."""
+        """Returns the top layer's h, (batch, steps, hidden_size), and the last state of each layer.
+
+        `inputs` is (batch, steps, input_size).
+        """
         last = []
         for i, layer in enumerate(self.layers):
             mask = self.dropout(torch.ones_like(inputs[:, :1]))  # (batch, 1, features)
@@ -185,7 +187,7 @@ class Recurrent(nn.Module):
 
 
 def copy_weights(source: Recurrent, target: Recurrent) -> None:
-    """Gives `target` the weights of `source`, whichever way each is implemented."""
+    """Copies the weights of `source` into `target`, whose implementation may be the other one."""
     for ours, theirs in zip(target.parameters(), source.parameters(), strict=True):
         with torch.no_grad():
-            ours.copy_(theirs)  # torch's order is the cells': weight_ih, weight_hh, bias_ih, bias_hh
+            ours.copy_(theirs)  # torch and the cells have one order: weight_ih, weight_hh, bias_ih, bias_hh

@@ -1,4 +1,4 @@
-"""ResNet: layers that learn what to add to their input."""
+"""ResNet, whose blocks learn what to add to their input."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from rlkit.perception.models.layers import init_he
 from rlkit.perception.models.shapes import check_images, image_shape, output_shape
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
-"""Residual blocks of each group, by the number of layers with weights."""
+"""Number of residual blocks in each group, by the depth, which counts layers with weights."""
 CHANNELS = (64, 128, 256, 512)
+"""Channels of each group."""
 
 
 class ResidualBlock(nn.Module):
-    """H(x) = x + F(x) with two 3 × 3 convolutions; a 1 × 1 convolution takes x along where the shape changes.
+    """A residual block H(x) = x + F(x), where F is two 3 × 3 convolutions.
 
-    (batch, inputs, h, w) -> (batch, outputs, h/stride, w/stride). `textbook`: see ResNet.
+    (batch, inputs, h, w) -> (batch, outputs, h/stride, w/stride). If that changes the shape, x goes through a 1 × 1
+    convolution. `textbook` is explained at ResNet.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1, *, textbook: bool = False) -> None:
@@ -35,19 +37,19 @@ class ResidualBlock(nn.Module):
                 self.shortcut.append(nn.BatchNorm2d(outputs))
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, inputs, h, w) -> (batch, outputs, h/stride, w/stride)."""
+        """Returns the block's output: (batch, inputs, h, w) -> (batch, outputs, h/stride, w/stride)."""
         residual = functional.relu(self.norm1(self.conv1(images)))
         residual = self.norm2(self.conv2(residual))
         return functional.relu(self.shortcut(images) + residual)
 
 
 class ResNet(nn.Module):
-    """A stem, four groups of residual blocks, the mean over the image, a linear layer (He et al. 2016).
+    """A stem, four groups of residual blocks, the mean over the image, and a linear layer (He et al. 2016).
 
-    `small_input` is for images of about 32 × 32: a 3 × 3 stem that keeps the size, and no pooling. `textbook` keeps
-    biases in the convolutions and leaves the shortcuts without normalisation, as textbooks often print it; the paper
-    has it the other way round. `channel_divisor` makes every group narrower. Raises RlkitError for images of the wrong
-    shape.
+    `small_input` is for images of about 32 × 32: the stem is a 3 × 3 convolution that keeps the size, without pooling.
+    `textbook` gives the convolutions biases and leaves the shortcuts without normalisation, as textbooks often print
+    it; the paper has it the other way round. `channel_divisor` divides the channels of every group. Raises RlkitError
+    for images of the wrong shape.
     """
 
     def __init__(
@@ -85,12 +87,12 @@ class ResNet(nn.Module):
         init_he(self.features)
 
     def encode(self, images: Tensor) -> Tensor:
-        """(batch, *input_shape) -> (batch, feature_size)."""
+        """Returns the features before the head: (batch, *input_shape) -> (batch, feature_size)."""
         check_images("resnet", images, self.input_shape)
         features: Tensor = self.features(images)
         return features
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, *input_shape) -> logits, (batch, num_outputs)."""
+        """Returns the logits of the classes: (batch, *input_shape) -> (batch, num_outputs)."""
         logits: Tensor = self.head(self.encode(images))
         return logits

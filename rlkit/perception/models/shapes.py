@@ -1,4 +1,4 @@
-"""Sizes of images on their way through a network, and the errors where they do not fit."""
+"""Sizes of images on their way through a network, and errors for images that do not fit."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch.func import functional_call
 from rlkit.errors import RlkitError
 
 LARGEST_TRIED = 512
+"""Largest side that is tried in the search for the smallest image that a network can take."""
 
 
 def conv_size(size: int, kernel: int, *, stride: int = 1, padding: int = 0, dilation: int = 1) -> int:
@@ -24,12 +25,15 @@ def transposed_size(size: int, kernel: int, *, stride: int = 1, padding: int = 0
 
 
 def output_padding(size: int, kernel: int, *, stride: int = 1, padding: int = 0) -> int:
-    """The `a` with which a transposed convolution gives `size` back after the convolution: (size + 2p − k) mod s."""
+    """Output padding (size + 2p − k) mod s, with which a transposed convolution restores `size`.
+
+    The size is that before a convolution with the same kernel, stride and padding.
+    """
     return (size + 2 * padding - kernel) % stride
 
 
 def image_shape(model: str, input_shape: Sequence[int]) -> tuple[int, int, int]:
-    """`input_shape` as (channels, height, width); RlkitError unless it is three positive numbers."""
+    """Returns `input_shape` as (channels, height, width); raises RlkitError unless it is three positive numbers."""
     shape = tuple(int(size) for size in input_shape)
     if len(shape) != 3 or min(shape) < 1:
         raise RlkitError(f"{model} takes images: input_shape must be (channels, height, width), not {shape}")
@@ -37,7 +41,7 @@ def image_shape(model: str, input_shape: Sequence[int]) -> tuple[int, int, int]:
 
 
 def output_shape(model: str, layers: nn.Module, input_shape: tuple[int, int, int]) -> tuple[int, ...]:
-    """The shape of what `layers` make of one image; nothing is computed.
+    """Returns the shape of the layers' output for one image, without computing the output.
 
     Raises RlkitError, which names the smallest square image that `model` can take, if this one is too small.
     """
@@ -53,7 +57,7 @@ def output_shape(model: str, layers: nn.Module, input_shape: tuple[int, int, int
 
 
 def _try(layers: nn.Module, shape: tuple[int, int, int]) -> tuple[int, ...] | None:
-    """The shape of the layers' output, by the shapes of their parameters alone; None for images that are too small."""
+    """Returns the shape of the layers' output, found with tensors without data; None if the image is too small."""
     tensors = {name: tensor.to("meta") for name, tensor in [*layers.named_parameters(), *layers.named_buffers()]}
     training = layers.training
     layers.eval()

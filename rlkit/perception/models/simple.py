@@ -1,4 +1,4 @@
-"""Models of a few parameters: a polynomial, one kernel of a convolution, a point."""
+"""Models with few parameters: a polynomial, a single convolution kernel, a point."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rlkit.errors import RlkitError, check_range
 
 
 class Polynomial(nn.Module):
-    """A polynomial of one variable in [−1, 1], as a sum of Chebyshev's up to a degree: (batch, 1) -> (batch, 1)."""
+    """A polynomial of one variable in [−1, 1], as a weighted sum of Chebyshev polynomials up to `degree`."""
 
     def __init__(self, *, degree: int = 3) -> None:
         super().__init__()
@@ -20,7 +20,7 @@ class Polynomial(nn.Module):
         self.weight = nn.Parameter(torch.zeros(degree + 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, 1) -> (batch, 1)."""
+        """Returns the polynomial's values: (batch, 1) -> (batch, 1)."""
         terms = [torch.ones_like(x), x]
         for _ in range(2, self.degree + 1):
             terms.append(2 * x * terms[-1] - terms[-2])  # T(n+1) = 2 x T(n) − T(n−1)
@@ -28,7 +28,7 @@ class Polynomial(nn.Module):
 
 
 class Kernel(nn.Module):
-    """One kernel, cross-correlated with images of one channel, without a bias; its weights begin within ± `init`."""
+    """A single kernel without a bias, for images of one channel; its weights start uniform within ± `init`."""
 
     def __init__(self, *, size: Sequence[int] = (1, 2), init: float = 0.07) -> None:
         super().__init__()
@@ -39,18 +39,18 @@ class Kernel(nn.Module):
         nn.init.uniform_(self.conv.weight, -init, init)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, 1, height, width) -> (batch, 1, height − size₀ + 1, width − size₁ + 1)."""
+        """Cross-correlates: (batch, 1, height, width) -> (batch, 1, height − size[0] + 1, width − size[1] + 1)."""
         outputs: Tensor = self.conv(images)
         return outputs
 
 
 class Point(nn.Module):
-    """A place in space, whatever the inputs: what is left of a model to minimise a function of the place alone."""
+    """A point whose coordinates are the only parameters, for tasks that minimise a function of a point without data."""
 
     def __init__(self, *, start: Sequence[float] = (4.0, 0.0)) -> None:
         super().__init__()
         self.place = nn.Parameter(torch.tensor([float(value) for value in start]))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Its coordinates."""
+        """Returns the coordinates, whatever the inputs are."""
         return self.place

@@ -1,4 +1,4 @@
-"""Text as sequences of word numbers: a classifier over embeddings."""
+"""A classifier of texts, which are sequences of word numbers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from rlkit.perception.models.recurrent import Recurrent
 
 
 class TextClassifier(nn.Module):
-    """Embedding, recurrent layers, a linear layer on the state behind each text's last word.
+    """A text classifier: an embedding, recurrent layers, and a linear layer on the state behind the last word.
 
-    `kind` is rnn, lstm, gru, or `mean`: the mean of the words' vectors, without an order. Word 0 is padding, before or
-    behind the text: its vector is 0. `train_embedding=false` freezes the vectors, which `load_vectors` can bring. One
-    output is the logit of a yes; several are those of classes. Raises RlkitError for fields that cannot work and for
-    word numbers outside the vocabulary.
+    `kind` is rnn, lstm, gru, or `mean`, which takes the mean of the words' vectors and ignores their order. Word 0 is
+    padding before or behind the text, and its vector is 0. `train_embedding=false` freezes the vectors, which
+    `load_vectors` can set. A single output is the logit of a yes; several are the logits of classes. Raises RlkitError
+    for fields that cannot work and for word numbers outside the vocabulary.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class TextClassifier(nn.Module):
         super().__init__()
         check_range("vocabulary_size", vocabulary_size, 2)
         self.embedding = nn.Embedding(vocabulary_size, embedding_size, padding_idx=0)
-        with torch.no_grad():  # torch's own N(0, 1) saturates what comes behind
+        with torch.no_grad():  # torch's own N(0, 1) would saturate the recurrent layers
             self.embedding.weight.uniform_(-0.05, 0.05)
             self.embedding.weight[0] = 0
         self.embedding.weight.requires_grad_(train_embedding)
@@ -53,7 +53,10 @@ class TextClassifier(nn.Module):
         self.head = nn.Linear(self.feature_size, num_outputs)
 
     def load_vectors(self, vectors: Tensor) -> None:
-        """Sets the embedding to pre-trained vectors, (vocabulary_size, embedding_size); RlkitError for other shapes."""
+        """Sets the embedding to pre-trained vectors, (vocabulary_size, embedding_size).
+
+        Raises RlkitError for another shape.
+        """
         if vectors.shape != self.embedding.weight.shape:
             raise RlkitError(
                 f"the vectors are {list(vectors.shape)}, but the embedding is (vocabulary_size, embedding_size) = "
@@ -64,7 +67,7 @@ class TextClassifier(nn.Module):
             self.embedding.weight[0] = 0
 
     def encode(self, words: Tensor) -> Tensor:
-        """Word numbers, (batch, words) -> (batch, feature_size)."""
+        """Returns the features of texts, which are word numbers: (batch, words) -> (batch, feature_size)."""
         if words.dim() != 2 or words.dtype not in (torch.int64, torch.int32):
             raise RlkitError(f"texts are (batch, words) of integers, not {list(words.shape)} of {words.dtype}")
         if words.numel() and not 0 <= int(words.min()) <= int(words.max()) < self.embedding.num_embeddings:
@@ -83,6 +86,6 @@ class TextClassifier(nn.Module):
         return features
 
     def forward(self, words: Tensor) -> Tensor:
-        """Word numbers, (batch, words) -> logits, (batch, num_outputs)."""
+        """Returns the logits of texts, which are word numbers: (batch, words) -> (batch, num_outputs)."""
         logits: Tensor = self.head(self.dropout(self.encode(words)))
         return logits

@@ -12,10 +12,10 @@ from rlkit.perception.models.coders import conv_decoder, conv_encoder, dense_dec
 
 
 class VAE(nn.Module):
-    """Encodes to a normal distribution, decodes a draw from it (Kingma & Welling 2014).
+    """A variational autoencoder: it encodes to a normal distribution and decodes a draw (Kingma & Welling 2014).
 
-    784-128-(20, 20)-128-784 by default; `channels` makes it convolutional, each of them halving the image. Raises
-    RlkitError for fields that cannot work.
+    The default has linear layers of the sizes 784-128-(20, 20)-128-784. `channels` makes it convolutional, with a
+    convolution for each of them that halves the image. Raises RlkitError for fields that cannot work.
     """
 
     def __init__(
@@ -37,21 +37,21 @@ class VAE(nn.Module):
         self.input_shape, self.feature_size = tuple(input_shape), latent_size
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, *input_shape) -> mean and log variance of q(z|x), each (batch, latent_size)."""
+        """Returns mean and log variance of q(z|x), each (batch, latent_size), for images (batch, *input_shape)."""
         mean, log_variance = self.encoder(images).chunk(2, 1)
         return mean, log_variance
 
     def encode(self, images: Tensor) -> Tensor:
-        """(batch, *input_shape) -> the posterior's mean, (batch, latent_size)."""
+        """Returns the posterior's mean: (batch, *input_shape) -> (batch, latent_size)."""
         return self.posterior(images)[0]
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits of the pixels from one draw of z, and the posterior's mean and log variance."""
+        """Returns logits of the pixels from one draw of z, and the posterior's mean and log variance."""
         mean, log_variance = self.posterior(images)
         return self.decoder(reparameterize(mean, log_variance)), mean, log_variance
 
 
 def reparameterize(mean: Tensor, log_variance: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """z = μ + σ ⊙ ε with ε ~ N(0, I): a draw through which gradients flow to μ and σ = exp(½ log σ²)."""
+    """Draws z = μ + σ ⊙ ε with ε ~ N(0, I), so that gradients flow through the draw to μ and to σ = exp(½ log σ²)."""
     noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
     return mean + (0.5 * log_variance).exp() * noise

@@ -1,4 +1,4 @@
-"""VGG: nothing but 3 × 3 convolutions, in blocks that halve the image."""
+"""VGG, whose convolutions are all 3 × 3, in blocks that halve the image."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from rlkit.perception.models.mlp import hidden_layer
 from rlkit.perception.models.shapes import check_images, image_shape, output_shape
 
 CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
-"""Convolutions of each block, by the number of layers with weights: configurations A, B, D and E of the paper."""
+"""Number of convolutions in each block, by the depth of the paper's configurations A, B, D and E."""
 CHANNELS = (64, 128, 256, 512, 512)
+"""Channels of each block."""
 
 
 class VGG(nn.Module):
     """Five blocks of convolutions and pooling, then linear layers (Simonyan & Zisserman 2015).
 
-    For images of 32 × 32: `hidden_sizes=[256, 128]` and `dropout=0`, which give 9.6 million parameters at depth 13.
-    `channel_divisor=4` makes every block a quarter as wide. Raises RlkitError for images of the wrong shape.
+    For images of 32 × 32, `hidden_sizes=[256, 128]` and `dropout=0` are enough, which give 9.6 million parameters at
+    depth 13. `channel_divisor=4` makes every block a quarter as wide. Raises RlkitError for images of the wrong shape.
     """
 
     def __init__(
@@ -56,19 +57,19 @@ class VGG(nn.Module):
         init_he(self)
 
     def encode(self, images: Tensor) -> Tensor:
-        """(batch, *input_shape) -> (batch, feature_size)."""
+        """Returns the features before the head: (batch, *input_shape) -> (batch, feature_size)."""
         check_images("vgg", images, self.input_shape)
         features: Tensor = self.features(images)
         return features
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, *input_shape) -> logits, (batch, num_outputs)."""
+        """Returns the logits of the classes: (batch, *input_shape) -> (batch, num_outputs)."""
         logits: Tensor = self.head(self.encode(images))
         return logits
 
 
 def vgg_block(inputs: int, outputs: int, repeats: int, batch_norm: bool = False) -> nn.Sequential:
-    """(batch, inputs, h, w) -> (batch, outputs, h/2, w/2)."""
+    """Makes a block of `repeats` convolutions and a pooling: (batch, inputs, h, w) -> (batch, outputs, h/2, w/2)."""
     layers: list[nn.Module] = []
     for i in range(repeats):
         layers.append(nn.Conv2d(inputs if i == 0 else outputs, outputs, 3, padding=1))

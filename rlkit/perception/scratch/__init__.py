@@ -1,1 +1,1 @@
-"""The basics written out in NumPy, derivatives included: what autograd and torch's layers compute, in plain sight."""
+"""The basics written out in NumPy, derivatives included, to show plainly what autograd and torch's layers compute."""

@@ -17,7 +17,7 @@ Activation = tuple[Callable[[Array], Array], Callable[[Array], Array]]
 
 
 def sigmoid(z: Array) -> Array:
-    """1 / (1 + e⁻ᶻ), without overflow."""
+    """Logistic function 1 / (1 + e⁻ᶻ), in a form that cannot overflow."""
     return 0.5 * (1 + np.tanh(0.5 * z))
 
 
@@ -28,11 +28,11 @@ ACTIVATIONS: dict[str, Activation] = {
     "relu": (lambda z: np.maximum(z, 0), lambda o: (o > 0).astype(o.dtype)),
     "leaky_relu": (lambda z: np.where(z > 0, z, 0.01 * z), lambda o: np.where(o > 0, 1.0, 0.01)),
 }
-"""Functions o = σ(z), and their derivatives dσ/dz, of the output o."""
+"""Activations o = σ(z) by name, each with its derivative dσ/dz as a function of the output o."""
 
 
 def forward(x: Array, weights: Sequence[Array], biases: Sequence[Array], activation: str = "sigmoid") -> list[Array]:
-    """Every layer's output o = σ(xW + b), (n, size) each, the input first."""
+    """Returns the outputs o = σ(xW + b) of all layers, (n, size) each, with the input before them."""
     function, _ = ACTIVATIONS[activation]
     outputs = [x]
     for w, b in zip(weights, biases, strict=True):
@@ -43,9 +43,10 @@ def forward(x: Array, weights: Sequence[Array], biases: Sequence[Array], activat
 def backward(
     outputs: Sequence[Array], weights: Sequence[Array], gradient: Array, activation: str = "sigmoid"
 ) -> tuple[list[Array], list[Array]]:
-    """The gradients of all weights and biases, from ∂L/∂o of the last layer; `outputs` are those of `forward`.
+    """Returns the gradients of all weights and of all biases by backpropagation.
 
-    δ = ∂L/∂o ⊙ σ', ∂L/∂W = xᵀδ, ∂L/∂b = Σδ, and ∂L/∂o of the layer before is δWᵀ.
+    `gradient` is ∂L/∂o of the last layer, and `outputs` are those of `forward`. In each layer δ = ∂L/∂o ⊙ σ',
+    ∂L/∂W = xᵀδ and ∂L/∂b = Σδ, and ∂L/∂o of the layer before is δWᵀ.
     """
     _, derivative = ACTIVATIONS[activation]
     w_gradients, b_gradients = [], []
@@ -58,10 +59,10 @@ def backward(
 
 
 class MLP:
-    """Layers o = σ(xW + b), trained on the mean squared error; RlkitError for an unknown activation.
+    """A multi-layer perceptron of layers o = σ(xW + b), trained on the mean squared error.
 
-    `sizes` are those of the input, of each hidden layer, and of the output. Weights begin as N(0, 1/inputs), biases
-    uniform in [0, 0.1].
+    `sizes` are those of the input, of each hidden layer, and of the output. Weights start from N(0, 1/inputs), biases
+    from the uniform distribution on [0, 0.1]. Raises RlkitError for an unknown activation.
     """
 
     def __init__(self, sizes: Sequence[int], rng: np.random.Generator, activation: str = "sigmoid") -> None:
@@ -72,14 +73,14 @@ class MLP:
         self.biases = [rng.random(m) * 0.1 for m in sizes[1:]]
 
     def gradients(self, x: Array, targets: Array) -> tuple[float, list[Array], list[Array]]:
-        """The loss, mean of (o - t)² over samples and outputs, and its gradients by all weights and biases."""
+        """Returns the loss, the mean of (o − t)² over samples and outputs, and its gradients by weights and biases."""
         outputs = forward(x, self.weights, self.biases, self.activation)
         error = outputs[-1] - targets
         gradients = backward(outputs, self.weights, 2 * error / error.size, self.activation)
         return float((error**2).mean()), *gradients
 
     def step(self, x: Array, targets: Array, learning_rate: float) -> float:
-        """One step down the gradient of these samples; returns the loss before it."""
+        """Takes one step of gradient descent on these samples; returns the loss before the step."""
         loss, w_gradients, b_gradients = self.gradients(x, targets)
         for values, gradients in ((self.weights, w_gradients), (self.biases, b_gradients)):
             for value, gradient in zip(values, gradients, strict=True):
@@ -87,6 +88,6 @@ class MLP:
         return loss
 
     def predict(self, x: Array) -> Array:
-        """The number of the largest output: (n, inputs) -> (n,)."""
+        """Returns the index of the largest output: (n, inputs) -> (n,)."""
         largest: Array = forward(x, self.weights, self.biases, self.activation)[-1].argmax(1)
         return largest

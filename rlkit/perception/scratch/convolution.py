@@ -1,4 +1,4 @@
-"""Convolution and pooling by their sums, their gradients by the chain rule, and both as products with a matrix."""
+"""Convolution and pooling as explicit sums, their gradients by the chain rule, and convolution as a matrix product."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ KERNELS: dict[str, Array] = {
     "blur": np.array([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16,
     "edge": np.array([[-1.0, -1, -1], [-1, 8, -1], [-1, -1, -1]]),
 }
+"""Well-known kernels by their effect on an image."""
 
 
 def corr2d(image: Array, kernel: Array, stride: int = 1, padding: int = 0) -> Array:
-    """Cross-correlation, which networks call convolution: o[i, j] = Σ image[si + a, sj + b] kernel[a, b].
+    """Cross-correlation, which neural networks call convolution: o[i, j] = Σ image[si + a, sj + b] kernel[a, b].
 
-    (h, w) and (kh, kw) -> (⌊(h + 2p − kh)/s⌋ + 1, …). Raises RlkitError for a kernel larger than the image.
+    (h, w) and (kh, kw) -> (⌊(h + 2p − kh)/s⌋ + 1, …). Raises RlkitError for a kernel larger than the padded image.
     """
     image = np.pad(image, padding)
     height, width = _size(image, kernel.shape[0], kernel.shape[1], stride)
@@ -35,29 +36,32 @@ def corr2d(image: Array, kernel: Array, stride: int = 1, padding: int = 0) -> Ar
 
 
 def convolve2d(image: Array, kernel: Array) -> Array:
-    """Mathematics' convolution: the kernel is turned by 180° first."""
+    """Convolution as mathematics defines it, for which the kernel is turned by 180° first."""
     return corr2d(image, kernel[::-1, ::-1])
 
 
 def corr2d_multi_in(image: Array, kernel: Array) -> Array:
-    """The sum over channels: (c, h, w) and (c, kh, kw) -> (h', w')."""
+    """Sum of the cross-correlations of all channels: (c, h, w) and (c, kh, kw) -> (h', w')."""
     total: Array = np.sum([corr2d(x, k) for x, k in zip(image, kernel, strict=True)], axis=0)
     return total
 
 
 def corr2d_multi_in_out(image: Array, kernels: Array) -> Array:
-    """A kernel per output channel: (c, h, w) and (o, c, kh, kw) -> (o, h', w')."""
+    """Cross-correlation with one kernel per output channel: (c, h, w) and (o, c, kh, kw) -> (o, h', w')."""
     return np.stack([corr2d_multi_in(image, kernel) for kernel in kernels])
 
 
 def corr2d_1x1(image: Array, kernels: Array) -> Array:
-    """A linear layer at every pixel: (c, h, w) and (o, c) -> (o, h, w)."""
+    """Convolution with 1 × 1 kernels, which is a linear layer at every pixel: (c, h, w) and (o, c) -> (o, h, w)."""
     channels, height, width = image.shape
     return (kernels @ image.reshape(channels, -1)).reshape(-1, height, width)
 
 
 def pool2d(image: Array, size: int, stride: int | None = None, mode: str = "max") -> Array:
-    """The maximum or mean (`avg`) of every window: (h, w) -> (h', w'). RlkitError for windows larger than the image."""
+    """Pooling: the maximum (`max`) or mean (`avg`) of every window, (h, w) -> (h', w').
+
+    Without a `stride`, windows stand side by side. Raises RlkitError for windows larger than the image.
+    """
     check_choice("mode", mode, ["max", "avg"])
     stride = stride or size
     height, width = _size(image, size, size, stride)
@@ -70,19 +74,20 @@ def pool2d(image: Array, size: int, stride: int | None = None, mode: str = "max"
 
 
 def kernel_gradient(image: Array, output_gradient: Array) -> Array:
-    """∂L/∂kernel[a, b] = Σ ∂L/∂o[i, j] image[i + a, j + b]: the image correlated with the output's gradient."""
+    """Gradient ∂L/∂kernel[a, b] = Σ ∂L/∂o[i, j] image[i + a, j + b]: the image correlated with the output gradient."""
     return corr2d(image, output_gradient)
 
 
 def image_gradient(kernel: Array, output_gradient: Array) -> Array:
-    """∂L/∂image: the gradient of each output pixel, spread over its window, which is a transposed convolution."""
+    """Gradient ∂L/∂image, which spreads each output pixel's gradient over its window: a transposed convolution."""
     return transposed2d(output_gradient, kernel)
 
 
 def transposed2d(image: Array, kernel: Array, stride: int = 1, padding: int = 0) -> Array:
-    """Adds image[i, j] · kernel to the output at (si, sj), then cuts `padding` off each side.
+    """Transposed convolution: adds image[i, j] · kernel to the output at (si, sj), then cuts `padding` off each side.
 
-    (h, w) -> ((h − 1)s + kh − 2p, …): the shape, not the values, from before `corr2d` with this stride and padding.
+    (h, w) -> ((h − 1)s + kh − 2p, …). It undoes the change of shape that `corr2d` with this stride and padding makes,
+    but not the change of values.
     """
     height, width = image.shape
     output = np.zeros(((height - 1) * stride + kernel.shape[0], (width - 1) * stride + kernel.shape[1]))
@@ -95,7 +100,7 @@ def transposed2d(image: Array, kernel: Array, stride: int = 1, padding: int = 0)
 
 
 def matrix_of(kernel: Array, shape: tuple[int, int], stride: int = 1) -> Array:
-    """W with corr2d(image, kernel) = W · image, both as vectors; the transposed convolution is Wᵀ."""
+    """Matrix W with corr2d(image, kernel) = W · image, both as vectors; Wᵀ is the transposed convolution."""
     columns = []
     for pixel in range(shape[0] * shape[1]):
         unit = np.zeros(shape[0] * shape[1])

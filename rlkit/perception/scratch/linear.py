@@ -14,7 +14,7 @@ Array = NDArray[Any]
 
 
 def neuron_through(first: tuple[float, float], second: tuple[float, float]) -> tuple[float, float]:
-    """w and b of y = wx + b through two points; RlkitError if one is above the other."""
+    """Returns w and b of the line y = wx + b through two points; raises RlkitError if one is above the other."""
     (x1, y1), (x2, y2) = first, second
     if x1 == x2:
         raise RlkitError(f"no function goes through two points of the same x = {x1}")
@@ -26,16 +26,17 @@ def neuron_through(first: tuple[float, float], second: tuple[float, float]) -> t
 
 
 def threshold_unit(x: Array, w: Array, b: float) -> Array:
-    """1 where w·x + b ≥ 0 and −1 elsewhere: (n, d) -> (n,)."""
+    """Returns 1 where w·x + b ≥ 0 and −1 elsewhere: (n, d) -> (n,)."""
     return np.where(x @ w + b >= 0, 1.0, -1.0)
 
 
 def train_perceptron(
     x: Array, y: Array, *, learning_rate: float = 1.0, max_epochs: int = 100
 ) -> tuple[Array, float, bool]:
-    """Rosenblatt's rule: w += ηyx, b += ηy for every sample on the wrong side. Returns w, b, and whether it converged.
+    """Trains a perceptron by Rosenblatt's rule: w += ηyx and b += ηy for every sample on the wrong side.
 
-    It converges if and only if a line separates the classes, y = 1 from y = −1.
+    Returns w, b, and True if an epoch passed without a mistake. With enough epochs that happens if and only if a line
+    separates the classes, y = 1 from y = −1.
     """
     w, b = np.zeros(x.shape[1]), 0.0
     for _ in range(max_epochs):
@@ -53,13 +54,16 @@ def train_perceptron(
 
 
 def squared_error(x: Array, y: Array, w: Array, b: float) -> tuple[float, Array, float]:
-    """L = mean of (xw + b − y)², and its gradients 2 mean(e x) and 2 mean(e): (n, d), (n,), (d,) and a number."""
+    """Returns the loss L = mean of e² with e = xw + b − y, and its gradients by w and b, 2 mean(e x) and 2 mean(e).
+
+    `x` is (n, d), `y` is (n,) and `w` is (d,).
+    """
     error = x @ w + b - y
     return float((error**2).mean()), 2 * x.T @ error / len(y), float(2 * error.mean())
 
 
 def least_squares(x: Array, y: Array) -> tuple[Array, float]:
-    """w* and b* by (XᵀX)⁻¹Xᵀy, with a column of ones for b."""
+    """Returns the best w and b by the normal equations (XᵀX)⁻¹Xᵀy, where X has a column of ones for b."""
     solution = np.linalg.solve(*_normal_equations(np.column_stack([x, np.ones(len(y))]), y))
     return solution[:-1], float(solution[-1])
 
@@ -69,7 +73,10 @@ def _normal_equations(x: Array, y: Array) -> tuple[Array, Array]:
 
 
 def gradient_descent(x: Array, y: Array, *, learning_rate: float, steps: int) -> tuple[Array, float, list[float]]:
-    """Steps on all samples at once from w = 0, b = 0: w, b, and the loss before every step and after the last."""
+    """Gradient descent on all samples at once, from w = 0 and b = 0.
+
+    Returns w, b, and the losses before every step and after the last.
+    """
     w, b = np.zeros(x.shape[1]), 0.0
     losses = []
     for _ in range(steps):
@@ -80,7 +87,7 @@ def gradient_descent(x: Array, y: Array, *, learning_rate: float, steps: int) ->
 
 
 def minibatches(count: int, batch_size: int, rng: np.random.Generator) -> Iterator[Array]:
-    """The numbers 0 … count − 1 in random order, `batch_size` at a time, the last batch perhaps smaller."""
+    """Yields the numbers 0 … count − 1 in random order, `batch_size` at a time; the last batch may be smaller."""
     order = rng.permutation(count)
     for start in range(0, count, batch_size):
         yield order[start : start + batch_size]
@@ -89,7 +96,10 @@ def minibatches(count: int, batch_size: int, rng: np.random.Generator) -> Iterat
 def minibatch_sgd(
     x: Array, y: Array, *, learning_rate: float, batch_size: int, epochs: int, rng: np.random.Generator
 ) -> tuple[Array, float]:
-    """Stochastic gradient descent on ½(xw + b − y)², whose gradient has no factor 2; w starts from N(0, 0.01)."""
+    """Stochastic gradient descent on the mean of ½(xw + b − y)², whose gradient has no factor 2; returns w and b.
+
+    The weights start from a normal distribution of standard deviation 0.01.
+    """
     w: Array = rng.normal(0, 0.01, size=(x.shape[1],))
     b = 0.0
     for _ in range(epochs):
@@ -104,21 +114,24 @@ def minibatch_sgd(
 
 
 def softmax(logits: Array) -> Array:
-    """e^o_i / Σ e^o_j along the last axis; the largest logit is taken off first, so that nothing overflows."""
+    """Softmax e^o_i / Σ e^o_j along the last axis; the largest logit is subtracted first, so that nothing overflows."""
     exponentials = np.exp(logits - logits.max(-1, keepdims=True))
     probabilities: Array = exponentials / exponentials.sum(-1, keepdims=True)
     return probabilities
 
 
 def log_softmax(logits: Array) -> Array:
-    """o_i − log Σ e^o_j, stable: log(softmax) would be −∞ where softmax rounds to 0."""
+    """Logarithm of softmax, o_i − log Σ e^o_j; log(softmax) itself would be −∞ where softmax rounds to 0."""
     shifted = logits - logits.max(-1, keepdims=True)
     log_p: Array = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
     return log_p
 
 
 def cross_entropy(logits: Array, labels: Array) -> tuple[float, Array]:
-    """The mean of −log p(label), and its gradient by the logits, (p − one-hot)/n: (n, classes) and (n,)."""
+    """Returns the mean of −log p(label), and its gradient by the logits, (p − one-hot)/n.
+
+    `logits` is (n, classes), and `labels` is (n,).
+    """
     rows = np.arange(len(labels))
     gradient = softmax(logits)
     gradient[rows, labels] -= 1
@@ -126,7 +139,7 @@ def cross_entropy(logits: Array, labels: Array) -> tuple[float, Array]:
 
 
 class SoftmaxRegression:
-    """p(class|x) = softmax(xW + b), learned by minibatch SGD."""
+    """Softmax regression, p(class|x) = softmax(xW + b), learned by minibatch SGD."""
 
     def __init__(self, num_features: int, num_classes: int, rng: np.random.Generator) -> None:
         self.w = rng.normal(0, 0.01, (num_features, num_classes))
@@ -136,7 +149,7 @@ class SoftmaxRegression:
     def fit(
         self, x: Array, labels: Array, *, learning_rate: float = 0.1, batch_size: int = 256, epochs: int = 10
     ) -> list[float]:
-        """Trains on (n, features) and (n,); returns the mean loss of every epoch."""
+        """Trains on samples (n, features) with labels (n,); returns the mean loss of every epoch."""
         losses = []
         for _ in range(epochs):
             total = 0.0
@@ -149,6 +162,6 @@ class SoftmaxRegression:
         return losses
 
     def predict(self, x: Array) -> Array:
-        """The likeliest class: (n, features) -> (n,)."""
+        """Returns the likeliest class of each sample: (n, features) -> (n,)."""
         likeliest: Array = (x @ self.w + self.b).argmax(1)
         return likeliest
