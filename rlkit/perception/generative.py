@@ -116,9 +116,9 @@ class Autoencoding(Task):
         that of the noisy images themselves, without any denoising.
         """
         images = some_inputs(data, inputs, MOST_SAMPLES)
-        seen = self.add_noise(images[: ROWS * COLUMNS])
+        noisy = self.add_noise(images[: ROWS * COLUMNS])
         if folder is not None:
-            rows = [images[: len(seen)], *([seen] if self.noise else []), self.model(seen).sigmoid()]
+            rows = [images[: len(noisy)], *([noisy] if self.noise else []), self.model(noisy).sigmoid()]
             draw_tiles(folder / "reconstructions.png", torch.cat(rows), COLUMNS)
         latent_size: Any = self.model.feature_size
         training = some_inputs(data, inputs, MOST_SAMPLES, part="train")
@@ -207,16 +207,14 @@ class AdversarialAutoencoding(Autoencoding):
         with torch.no_grad():
             latents = self.both.encode(self.add_noise(images))
         discriminate = self.both.discriminator
-        told = objectives.discriminator_loss(discriminate(torch.randn_like(latents)), discriminate(latents))
-        yield Loss("discriminator", told, {"discriminator_loss": told})
+        d_loss = objectives.discriminator_loss(discriminate(torch.randn_like(latents)), discriminate(latents))
+        yield Loss("discriminator", d_loss, {"discriminator_loss": d_loss})
         latents = self.both.encode(self.add_noise(images))
         logits = self.both.decoder(latents)
         pixels = objectives.reconstruction_loss(logits, images, self.loss)
-        deceived = objectives.generator_loss(discriminate(latents))
+        g_loss = objectives.generator_loss(discriminate(latents))
         mse = functional.mse_loss(logits.sigmoid(), images)
-        yield Loss(
-            "autoencoder", pixels + self.weight * deceived, {"loss": pixels, "generator_loss": deceived, "mse": mse}
-        )
+        yield Loss("autoencoder", pixels + self.weight * g_loss, {"loss": pixels, "generator_loss": g_loss, "mse": mse})
 
     @torch.no_grad()
     def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
@@ -351,8 +349,8 @@ class Adversarial(Task):
             draw_tiles(folder / "samples.png", fake[: 10 * columns], columns)
         results = self.judge.compare(real, fake, (some_inputs(data, inputs, MOST_SAMPLES, part="train") + 1) / 2)
         if results and labels is not None:
-            said = self.judge.features(fake)[1].argmax(1)
-            results["conditional_accuracy"] = float((said == labels).double().mean())
+            predicted = self.judge.features(fake)[1].argmax(1)
+            results["conditional_accuracy"] = float((predicted == labels).double().mean())
         return results
 
 
@@ -389,11 +387,11 @@ class InformationMaximizing(Adversarial):
         yield Loss("code_finder", found, {"information_loss": found})
         latents = self.gan.draw_latents(len(real))
         fake = self.gan(latents)
-        deceived = objectives.generator_loss(self.gan.discriminator(fake), self.objective)
+        g_loss = objectives.generator_loss(self.gan.discriminator(fake), self.objective)
         yield Loss(
             "generator",
-            deceived + self.information * self.code_loss(fake, latents),
-            {"generator_loss": deceived},
+            g_loss + self.information * self.code_loss(fake, latents),
+            {"generator_loss": g_loss},
         )
 
     def code_loss(self, images: Tensor, latents: Tensor) -> Tensor:
@@ -421,10 +419,10 @@ class InformationMaximizing(Adversarial):
             rows[:, end - self.info.num_codes : end] = one_hot
             draw_tiles(folder / "codes.png", (self.gan(rows) + 1) / 2, self.info.num_codes)
         if self.judge.model is not None:
-            said = self.judge.features((images + 1) / 2)[1]
+            probabilities = self.judge.features((images + 1) / 2)[1]
             counts = (
                 functional.one_hot(codes, self.info.num_codes).double().T
-                @ functional.one_hot(said.argmax(1), said.shape[1]).double()
+                @ functional.one_hot(probabilities.argmax(1), probabilities.shape[1]).double()
             )
             results["code_purity"] = float(counts.max(1).values.sum() / counts.sum())
         return results
@@ -466,23 +464,25 @@ class CycleConsistency(Task):
         judge_a, judge_b = self.nets.discriminators["a"], self.nets.discriminators["b"]
         with torch.no_grad():
             fake_a, fake_b = b_to_a(b), a_to_b(a)
-        told = objectives.discriminator_loss(judge_a(a), judge_a(fake_a), "least_squares")
-        told = told + objectives.discriminator_loss(judge_b(b), judge_b(fake_b), "least_squares")
-        yield Loss("discriminators", told, {"loss": told})
+        d_loss = objectives.discriminator_loss(judge_a(a), judge_a(fake_a), "least_squares")
+        d_loss = d_loss + objectives.discriminator_loss(judge_b(b), judge_b(fake_b), "least_squares")
+        yield Loss("discriminators", d_loss, {"loss": d_loss})
         fake_a, fake_b = b_to_a(b), a_to_b(a)
-        deceived = objectives.generator_loss(judge_a(fake_a), "least_squares")
-        deceived = deceived + objectives.generator_loss(judge_b(fake_b), "least_squares")
-        back = objectives.cycle_loss(a, b_to_a(fake_b)) + objectives.cycle_loss(b, a_to_b(fake_a))
-        yield Loss("translators", deceived + self.cycle * back, {"generator_loss": deceived, "cycle_loss": back})
+        g_loss = objectives.generator_loss(judge_a(fake_a), "least_squares")
+        g_loss = g_loss + objectives.generator_loss(judge_b(fake_b), "least_squares")
+        cycle_loss = objectives.cycle_loss(a, b_to_a(fake_b)) + objectives.cycle_loss(b, a_to_b(fake_a))
+        yield Loss(
+            "translators", g_loss + self.cycle * cycle_loss, {"generator_loss": g_loss, "cycle_loss": cycle_loss}
+        )
 
     def measure(self, batch: Batch) -> dict[str, Tensor]:
         """Returns mean absolute errors: of the translation (`loss`), of one there and back, and of no translation."""
-        there = self.nets(batch.inputs)
-        wanted = self.translated(batch.inputs)
+        translations = self.nets(batch.inputs)
+        right = self.translated(batch.inputs)
         return {
-            "loss": objectives.cycle_loss(wanted, there),
-            "cycle_error": objectives.cycle_loss(batch.inputs, self.nets.translators["b_to_a"](there)),
-            "untranslated_error": objectives.cycle_loss(wanted, batch.inputs),
+            "loss": objectives.cycle_loss(right, translations),
+            "cycle_error": objectives.cycle_loss(batch.inputs, self.nets.translators["b_to_a"](translations)),
+            "untranslated_error": objectives.cycle_loss(right, batch.inputs),
         }
 
     @torch.no_grad()
@@ -490,8 +490,8 @@ class CycleConsistency(Task):
         """Draws rows of images, their translations, the right translations, and the translations back."""
         if folder is not None:
             images = some_inputs(data, inputs, COLUMNS)
-            there = self.nets(images)
-            rows = [images, there, self.translated(images), self.nets.translators["b_to_a"](there)]
+            translations = self.nets(images)
+            rows = [images, translations, self.translated(images), self.nets.translators["b_to_a"](translations)]
             draw_tiles(folder / "translations.png", (torch.cat(rows) + 1) / 2, COLUMNS)
         return {}
 

@@ -1,4 +1,4 @@
-"""Convolution and pooling as explicit sums, their gradients by the chain rule, and convolution as a matrix product."""
+"""Convolution, its gradients and pooling as explicit sums, and convolution as a product with a matrix."""
 
 from __future__ import annotations
 
