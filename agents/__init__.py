@@ -30,7 +30,11 @@ class Variant(NamedTuple):
     """Defaults of its own for fields of the run."""
 
 
-RAINBOW = {**dict.fromkeys(("double", "dueling", "prioritized", "noisy", "distributional"), True), "n_step": 3}
+RAINBOW = {
+    **dict.fromkeys(("double", "dueling", "noisy", "distributional"), True),
+    "n_step": 3,
+    "replay": {"prioritized": True},
+}
 """All that Hessel et al. (2018) put together."""
 VARIANTS: dict[str, Variant] = {
     "reinforce": Variant(REINFORCE, REINFORCEConfig, {}),

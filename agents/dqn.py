@@ -7,8 +7,8 @@ targets in `rlkit.maths.returns`, the replay buffers in `rlkit/buffers/`, the ε
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,16 +23,16 @@ from rlkit.buffers.replay import ReplayBuffer
 from rlkit.config import NetworkConfig
 from rlkit.engine.losses import categorical_loss, dqn_loss
 from rlkit.errors import RlkitError, check_choice, check_fields, check_range
-from rlkit.maths.exploration import epsilon_greedy, sample_epsilon_greedy
+from rlkit.maths.exploration import EpsilonConfig, epsilon_greedy, sample_epsilon_greedy
 from rlkit.maths.returns import project_distribution, td_targets
-from rlkit.maths.schedules import ANNEALINGS, SCHEDULES, annealed, scheduled
+from rlkit.maths.schedules import SCHEDULES, scheduled
 from rlkit.spaces import Array, Obs, masked
 from rlkit.system import ranks
 
 LOSSES = ("huber", "mse")
 DUELINGS = ("mean", "sum")
 UNITS = ("update", "episode")
-BUFFER_DEVICES = ("auto", "cpu", "cuda")
+REPLAY_DEVICES = ("auto", "cpu", "cuda")
 BLOCK = 8192
 """Transitions drawn from the buffer at once, whose next values the target network finds together."""
 MANY = 1 / 16
@@ -40,10 +40,117 @@ MANY = 1 / 16
 
 
 @dataclass
+class ReplayConfig:
+    """The replay buffer of an agent: how much it holds and where, and how transitions are drawn from it."""
+
+    size: int = 100_000
+    """Transitions in the replay buffer, over all environments."""
+    folder: str | None = None
+    """Keep the buffer's observations on disk, in files without a name in this folder, which are gone when the run is
+    over, however it ends; null: in memory."""
+    device: str = "auto"
+    """The memory that holds the buffer's images: `cuda` is that of the network's GPU, where minibatches are then made
+    without a transfer; `cpu` the computer's; `auto`: the GPU's, if they take at most half of what is free there."""
+    prioritized: bool = False
+    """Draw transitions by their last TD error instead of evenly (Schaul et al. 2016)."""
+    alpha: float = 0.6
+    """`prioritized` only: how far; 0 is evenly, 1 in proportion to the error."""
+    beta: float = 0.4
+    """`prioritized` only: how far the loss's weights undo that, at the start; it rises to 1 over the run."""
+
+    def validate(self, prefix: str) -> None:
+        """Raises RlkitError on the first field whose value cannot work."""
+        check_choice(f"{prefix}.device", self.device, REPLAY_DEVICES)
+        check_fields(self, prefix, counts=("size",), shares=("alpha", "beta"))
+        if self.device == "cuda" and self.folder is not None:
+            raise RlkitError(
+                f"{prefix}.device=cuda and {prefix}.folder={self.folder} are two places for the same images: leave out "
+                "one of them"
+            )
+
+
+@dataclass
+class DQNEpsilonConfig(EpsilonConfig):
+    """The probability of a random action, ε, over a run."""
+
+    fraction: float = 0.1
+    """The share of the run in which ε falls."""
+    episodes: int | None = None
+    """Let ε fall over this many episodes instead; null: over `fraction` of the run."""
+
+    def validate(self, prefix: str) -> None:
+        super().validate(prefix)
+        check_fields(self, prefix, counts=("episodes",))
+
+    def at(self, progress: float, episodes: int = 0) -> float:
+        """The value of ε when the share `progress` of the run is over, and so many episodes have ended."""
+        return super().at(progress) if self.episodes is None else self._after(episodes / self.episodes)
+
+
+@dataclass
+class TargetConfig:
+    """The target network: a copy of the online network that follows it now and then, and values next states."""
+
+    interval: int = 250
+    """Gradient steps between updates of the target network."""
+    tau: float = 1.0
+    """How far such an update moves it towards the online network: 1 copies; small values, with an interval of 1, make
+    it a moving average."""
+
+    def validate(self, prefix: str) -> None:
+        """Raises RlkitError on the first field whose value cannot work."""
+        check_fields(self, prefix, counts=("interval",), positive=("tau",), shares=("tau",))
+
+
+@dataclass
+class AtomsConfig:
+    """The atoms of a distributional network: evenly spaced values, whose probabilities it learns."""
+
+    count: int = 51
+    """`distributional` only: how many atoms there are, from v_min to v_max."""
+    v_min: float = -100.0
+    """`distributional` only: the least discounted return that can be told apart; one below it counts as this one."""
+    v_max: float = 100.0
+    """`distributional` only: the greatest. Rewards up to ±1 stay between -100 and 100 at a gamma of 0.99."""
+
+    def validate(self, prefix: str) -> None:
+        """Raises RlkitError on the first field whose value cannot work."""
+        check_range(f"{prefix}.count", self.count, 2)
+        if not -np.inf < self.v_min < self.v_max < np.inf:
+            raise RlkitError(
+                f"{prefix}.v_min={self.v_min} must be less than {prefix}.v_max={self.v_max}: they are the least and "
+                "the greatest discounted return"
+            )
+
+    def values(self) -> Array:
+        """The values of the atoms: (count,)."""
+        return np.linspace(self.v_min, self.v_max, self.count, dtype=np.float32)
+
+
+@dataclass
 class DQNConfig:
     """DQN's hyperparameters; for Discrete actions."""
 
     name: ClassVar[str] = "dqn"
+    renamed: ClassVar[Mapping[str, str]] = {
+        "buffer_size": "replay.size",
+        "buffer_dir": "replay.folder",
+        "buffer_device": "replay.device",
+        "prioritized": "replay.prioritized",
+        "priority_alpha": "replay.alpha",
+        "priority_beta": "replay.beta",
+        "epsilon_start": "epsilon.start",
+        "epsilon_end": "epsilon.end",
+        "epsilon_schedule": "epsilon.schedule",
+        "exploration_fraction": "epsilon.fraction",
+        "epsilon_episodes": "epsilon.episodes",
+        "target_update_interval": "target.interval",
+        "tau": "target.tau",
+        "num_atoms": "atoms.count",
+        "v_min": "atoms.v_min",
+        "v_max": "atoms.v_max",
+    }
+    """Names of fields in earlier versions, and those that they have now."""
 
     double: bool = False
     """Double DQN (van Hasselt et al. 2016): the online network chooses the next action that the target network
@@ -55,39 +162,21 @@ class DQNConfig:
     the advantages as they are."""
     n_step: int = 1
     """Rewards in each target before the next value. More than one see further, and are off-policy."""
-    prioritized: bool = False
-    """Draw transitions by their last TD error instead of evenly (Schaul et al. 2016)."""
-    priority_alpha: float = 0.6
-    """`prioritized` only: how far; 0 is evenly, 1 in proportion to the error."""
-    priority_beta: float = 0.4
-    """`prioritized` only: how far the loss's weights undo that, at the start; it rises to 1 over the run."""
     noisy: bool = False
     """Explore by learned noise in the network's weights (Fortunato et al. 2018), drawn anew for every action and
-    gradient step; evaluation is without it. ε is 0 unless epsilon_start is given."""
+    gradient step; evaluation is without it. ε is 0 unless epsilon.start is given."""
     noisy_std: float = 0.5
     """`noisy` only: the noise's initial size, as a multiple of 1/√inputs of each layer."""
     distributional: bool = False
-    """Learn how probable each of `num_atoms` values is instead of only their mean (C51, Bellemare et al. 2017)."""
-    num_atoms: int = 51
-    """`distributional` only: values from v_min to v_max."""
-    v_min: float = -100.0
-    """`distributional` only: the least discounted return that can be told apart; one below it counts as this one."""
-    v_max: float = 100.0
-    """`distributional` only: the greatest. Rewards up to ±1 stay between -100 and 100 at a gamma of 0.99."""
+    """Learn how probable each of the `atoms` is instead of only their mean (C51, Bellemare et al. 2017)."""
+    atoms: AtomsConfig = field(default_factory=AtomsConfig)
     learning_rate: float = 1e-4
     """Adam's step size."""
     learning_rate_schedule: str = "constant"
     """`linear` to zero over the run, or `constant`."""
-    buffer_size: int = 100_000
-    """Transitions in the replay buffer, over all environments."""
-    buffer_dir: str | None = None
-    """Keep the buffer's observations on disk, in files without a name in this folder, which are gone when the run is
-    over, however it ends; null: in memory."""
-    buffer_device: str = "auto"
-    """Whose memory the buffer's images are in: `cuda` is that of the network's GPU, where minibatches are then made
-    without a transfer; `cpu` the computer's; `auto`: the GPU's, if they take at most half of what is free there."""
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
     learning_starts: int = 1000
-    """Transitions to collect before the first gradient step; at most buffer_size."""
+    """Transitions to collect before the first gradient step; at most replay.size."""
     num_steps: int = 4
     """Steps per environment between updates."""
     gradient_steps: int = 8
@@ -96,23 +185,10 @@ class DQNConfig:
     """`episode`: take them for each episode that has ended since the last update instead."""
     minibatch_size: int = 64
     """Transitions per gradient step."""
-    target_update_interval: int = 250
-    """Gradient steps between updates of the target network."""
-    tau: float = 1.0
-    """How far such an update moves it towards the online network: 1 copies; small values, with an interval of 1, make
-    it a moving average."""
+    target: TargetConfig = field(default_factory=TargetConfig)
     gamma: float = 0.99
     """Discount factor."""
-    epsilon_start: float | None = None
-    """The probability of a random action at the start; null: 1, or with `noisy` no random actions at all."""
-    epsilon_end: float = 0.05
-    """The same after `exploration_fraction` of the run."""
-    epsilon_schedule: str = "linear"
-    """`linear`: it falls by equal steps; `exponential`: by equal factors."""
-    exploration_fraction: float = 0.1
-    """The share of the run in which ε falls."""
-    epsilon_episodes: int | None = None
-    """Let ε fall over this many episodes instead; null: over `exploration_fraction`."""
+    epsilon: DQNEpsilonConfig = field(default_factory=DQNEpsilonConfig)
     loss: str = "huber"
     """`huber`: half the squared TD error up to 1, linear beyond; `mse`: the squared TD error. `distributional` has
     the cross-entropy instead."""
@@ -127,43 +203,24 @@ class DQNConfig:
         """Raises RlkitError on the first field whose value cannot work."""
         check_choice("agent.dueling_advantage", self.dueling_advantage, DUELINGS)
         check_choice("agent.loss", self.loss, LOSSES)
-        check_choice("agent.buffer_device", self.buffer_device, BUFFER_DEVICES)
         check_choice("agent.gradient_steps_per", self.gradient_steps_per, UNITS)
         check_choice("agent.learning_rate_schedule", self.learning_rate_schedule, SCHEDULES)
-        check_choice("agent.epsilon_schedule", self.epsilon_schedule, ANNEALINGS)
-        exponential_epsilon = ("epsilon_start", "epsilon_end") if self.epsilon_schedule == "exponential" else ()
         check_fields(
             self,
             "agent",
-            counts=(
-                *("n_step", "buffer_size", "learning_starts", "num_steps", "gradient_steps", "minibatch_size"),
-                *("target_update_interval", "epsilon_episodes"),
-            ),
-            positive=(
-                *("learning_rate", "tau", "exploration_fraction", "max_grad_norm", "reward_scale", "noisy_std"),
-                *exponential_epsilon,
-            ),
+            counts=("n_step", "learning_starts", "num_steps", "gradient_steps", "minibatch_size"),
+            positive=("learning_rate", "max_grad_norm", "reward_scale", "noisy_std"),
             not_negative=("adam_eps",),
-            shares=(
-                *("gamma", "tau", "epsilon_start", "epsilon_end", "exploration_fraction"),
-                *("priority_alpha", "priority_beta"),
-            ),
+            shares=("gamma",),
         )
-        check_range("agent.num_atoms", self.num_atoms, 2)
-        if not -np.inf < self.v_min < self.v_max < np.inf:
+        self.replay.validate("agent.replay")
+        self.epsilon.validate("agent.epsilon")
+        self.target.validate("agent.target")
+        self.atoms.validate("agent.atoms")
+        if self.replay.size < (least := max(self.learning_starts, 2 * num_envs)):
             raise RlkitError(
-                f"agent.v_min={self.v_min} must be less than agent.v_max={self.v_max}: they are the least and the "
-                "greatest discounted return"
-            )
-        if self.buffer_size < (least := max(self.learning_starts, 2 * num_envs)):
-            raise RlkitError(
-                f"agent.buffer_size={self.buffer_size} is too small for agent.learning_starts={self.learning_starts} "
+                f"agent.replay.size={self.replay.size} is too small for agent.learning_starts={self.learning_starts} "
                 f"and num_envs={num_envs}: it must be at least {least}"
-            )
-        if self.buffer_device == "cuda" and self.buffer_dir is not None:
-            raise RlkitError(
-                f"agent.buffer_device=cuda and agent.buffer_dir={self.buffer_dir} are two places for the same images: "
-                "leave out one of them"
             )
 
 
@@ -206,8 +263,7 @@ class DQN(Agent):
         self._actions = discrete_actions(config.name, action_space)
         self.steps_per_update = config.num_steps
         init_seed, act_seed, sample_seed = np.random.SeedSequence(seed).spawn(3)
-        atoms = np.linspace(config.v_min, config.v_max, config.num_atoms, dtype=np.float32)
-        self._atoms = atoms if config.distributional else None
+        self._atoms = config.atoms.values() if config.distributional else None
         self.network, self.device = make_q_network(
             observation_space,
             int(self._actions.n),
@@ -242,14 +298,14 @@ class DQN(Agent):
     def make_buffer(self, num_envs: int) -> ReplayBuffer:
         from rlkit.buffers.device import place_images
 
-        config, size = self.config, ranks.share(self.config.buffer_size)
-        folder = None if config.buffer_dir is None else Path(config.buffer_dir)
+        config, replay = self.config, self.config.replay
+        size, folder = ranks.share(replay.size), None if replay.folder is None else Path(replay.folder)
         device, image_leaves = next(self.network.parameters()).device, self.network.features.images
-        images = place_images(config.buffer_device, device, image_leaves, self.observation_space, size, folder)
+        images = place_images(replay.device, device, image_leaves, self.observation_space, size, folder)
         self.notes = [images.note] if images.note else []
         kind: Callable[..., ReplayBuffer] = ReplayBuffer
-        if config.prioritized:
-            kind = partial(PrioritizedReplayBuffer, alpha=config.priority_alpha, beta=config.priority_beta)
+        if replay.prioritized:
+            kind = partial(PrioritizedReplayBuffer, alpha=replay.alpha, beta=replay.beta)
         sizes = size, num_envs, self.observation_space, self._actions
         return kind(*sizes, n_step=config.n_step, gamma=config.gamma, folder=folder, images=images)
 
@@ -267,7 +323,7 @@ class DQN(Agent):
 
     def update(self, buffer: ReplayBuffer, progress: float) -> dict[str, float]:
         config = self.config
-        by_episodes = config.epsilon_episodes is not None or config.gradient_steps_per == "episode"
+        by_episodes = config.epsilon.episodes is not None or config.gradient_steps_per == "episode"
         episodes = ranks.episodes(buffer.episodes) if by_episodes else 0
         self._epsilon[()] = self._scheduled_epsilon(progress, episodes)
         if self.network.features.statistics is not None:
@@ -280,10 +336,10 @@ class DQN(Agent):
         learning_rate = scheduled(config.learning_rate_schedule, config.learning_rate, progress)
         history: list[dict[str, float]] = []
         while (left := due * config.gradient_steps - len(history)) > 0:
-            steps_since_target = self._gradient_steps % config.target_update_interval
+            steps_since_target = self._gradient_steps % config.target.interval
             if steps_since_target == 0:
-                self.engine.update_target(config.tau if self._gradient_steps else 1.0)
-            block = min(left, config.target_update_interval - steps_since_target, self._largest_block)
+                self.engine.update_target(config.target.tau if self._gradient_steps else 1.0)
+            block = min(left, config.target.interval - steps_since_target, self._largest_block)
             history += self._learn(buffer, block, learning_rate, progress)
             self._gradient_steps += block
         metrics |= {f"train/{name}": sum(step[name] for step in history) / len(history) for name in history[0]}
@@ -296,7 +352,7 @@ class DQN(Agent):
 
         One where priorities change, where each step has noise of its own, and where images are large.
         """
-        single = self.config.prioritized or self.config.noisy or len(self.network.cnns) > 0
+        single = self.config.replay.prioritized or self.config.noisy or len(self.network.cnns) > 0
         return 1 if single else max(1, BLOCK // ranks.share(self.config.minibatch_size))
 
     def _learn(self, buffer: ReplayBuffer, steps: int, learning_rate: float, progress: float) -> list[dict[str, float]]:
@@ -348,15 +404,8 @@ class DQN(Agent):
         return targets.astype(np.float32, copy=False)
 
     def _scheduled_epsilon(self, progress: float, episodes: int) -> float:
-        config = self.config
-        if config.noisy and config.epsilon_start is None:
-            return 0.0
-        if config.epsilon_episodes is None:
-            share = progress / config.exploration_fraction
-        else:
-            share = episodes / config.epsilon_episodes
-        start = 1.0 if config.epsilon_start is None else config.epsilon_start
-        return annealed(config.epsilon_schedule, start, config.epsilon_end, share)
+        by_noise = self.config.noisy and self.config.epsilon.start is None
+        return 0.0 if by_noise else self.config.epsilon.at(progress, episodes)
 
     def q_values(self, obs: Any) -> Array:
         """The values of all actions for a batch of observations: (batch, number of actions)."""

@@ -86,11 +86,11 @@ def train_tianshou(workload: Workload, run_dir: Path, timesteps: int, seed: int,
             policy=policy,
             optim=factory,
             gamma=given["gamma"],
-            target_update_freq=given["target_update_interval"],
+            target_update_freq=given["target.interval"],
             is_double=False,
             huber_loss_delta=1.0,
         )
-        buffer = data.VectorReplayBuffer(given["buffer_size"], workload.num_envs)
+        buffer = data.VectorReplayBuffer(given["replay.size"], workload.num_envs)
         collector = data.Collector(learner, envs, buffer, exploration_noise=True)
 
         def set_epsilon(epoch: int, step: int) -> None:
@@ -178,17 +178,17 @@ def train_torchrl(workload: Workload, run_dir: Path, timesteps: int, seed: int, 
         greedy = modules.EGreedyModule(
             policy.spec,
             eps_init=1.0,
-            eps_end=given["epsilon_end"],
-            annealing_num_steps=int(given["exploration_fraction"] * timesteps),
+            eps_end=given["epsilon.end"],
+            annealing_num_steps=int(given["epsilon.fraction"] * timesteps),
         )
         loss = objectives.DQNLoss(policy, loss_function="smooth_l1", action_space=training.action_spec)
         loss.make_value_estimator(gamma=given["gamma"])
         acting, storage = (
             tensordict_nn.TensorDictSequential(policy, greedy),
-            data.LazyTensorStorage(given["buffer_size"]),
+            data.LazyTensorStorage(given["replay.size"]),
         )
         sampler = data.replay_buffers.samplers.RandomSampler()
-        target = objectives.HardUpdate(loss, value_network_update_interval=given["target_update_interval"])
+        target = objectives.HardUpdate(loss, value_network_update_interval=given["target.interval"])
     buffer = data.TensorDictReplayBuffer(storage=storage, sampler=sampler, batch_size=given["minibatch_size"])
     collector = collectors.Collector(
         training, acting, frames_per_batch=collected, total_frames=timesteps, no_cuda_sync=True
@@ -247,6 +247,6 @@ def train_torchrl(workload: Workload, run_dir: Path, timesteps: int, seed: int, 
 
 def epsilon(given: dict[str, Any], progress: float) -> float:
     """Returns the probability of a random action after the share `progress` of the run."""
-    end: float = given["epsilon_end"]
-    fraction: float = given["exploration_fraction"]
+    end: float = given["epsilon.end"]
+    fraction: float = given["epsilon.fraction"]
     return 1 + min(1, progress / fraction) * (end - 1)

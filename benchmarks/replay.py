@@ -116,7 +116,7 @@ class Rlkit:
 
 
 class OnDisk(Rlkit):
-    """rlkit's replay buffer on disk, as with `agent.buffer_dir`, on the disk of the results."""
+    """rlkit's replay buffer on disk, as with `agent.replay.folder`, on the disk of the results."""
 
     folder = HERE
 

@@ -102,7 +102,7 @@ def ppo(workload: Workload, envs: Any, timesteps: int, seed: int) -> tuple[int, 
 def dqn(workload: Workload, envs: Any, timesteps: int, seed: int) -> tuple[int, int]:
     """Trains by DQN with a target network in one environment; returns the timesteps and the gradient steps."""
     given: Any = workload.hyperparameters
-    rng, size, actions = np.random.default_rng(seed), given["buffer_size"], int(envs.single_action_space.n)
+    rng, size, actions = np.random.default_rng(seed), given["replay.size"], int(envs.single_action_space.n)
     online, target = network(workload, envs, actions), network(workload, envs, actions)
     target.load_state_dict(online.state_dict())
     optimizer = torch.optim.Adam(online.parameters(), lr=given["learning_rate"])
@@ -112,8 +112,8 @@ def dqn(workload: Workload, envs: Any, timesteps: int, seed: int) -> tuple[int, 
     obs, _ = envs.reset(seed=seed)
     gradient_steps = 0
     for step in range(timesteps):
-        share = min(1, step / timesteps / given["exploration_fraction"])
-        if rng.random() < 1 + share * (given["epsilon_end"] - 1):
+        share = min(1, step / timesteps / given["epsilon.fraction"])
+        if rng.random() < 1 + share * (given["epsilon.end"] - 1):
             action = np.array([rng.integers(actions)])
         else:
             with torch.no_grad():
@@ -129,7 +129,7 @@ def dqn(workload: Workload, envs: Any, timesteps: int, seed: int) -> tuple[int, 
         for group in optimizer.param_groups:
             group["lr"] = given["learning_rate"] * (1 - step / timesteps)
         for _ in range(given["gradient_steps"]):
-            if gradient_steps % given["target_update_interval"] == 0:
+            if gradient_steps % given["target.interval"] == 0:
                 target.load_state_dict(online.state_dict())
             rows = rng.integers(min(step + 1, size), size=given["minibatch_size"])
             with torch.no_grad():

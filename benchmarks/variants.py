@@ -41,7 +41,6 @@ import multiprocessing
 import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,9 +55,9 @@ from threadpoolctl import threadpool_limits
 
 import rlkit
 from rlkit.agents.base import Step
-from rlkit.agents.dqn import DQN, DQNConfig
+from rlkit.agents.dqn import DQN, DQNConfig, DQNEpsilonConfig, ReplayConfig
 from rlkit.collector import Collector
-from rlkit.config import NetworkConfig
+from rlkit.config import NetworkConfig, updated
 from rlkit.envs import EnvFactory, make_vector_env
 
 NETWORK = NetworkConfig(hidden_sizes=[64, 64])
@@ -105,13 +104,12 @@ class MaximisationBias(gym.Env[Any, Any]):
 BIAS = DQNConfig(
     learning_rate=1e-3,
     gamma=1.0,
-    buffer_size=1000,
+    replay=ReplayConfig(size=1000),
     learning_starts=100,
     num_steps=1,
     gradient_steps=8,  # one for each transition of the 8 environments
     minibatch_size=32,
-    epsilon_start=0.1,
-    epsilon_end=0.1,
+    epsilon=DQNEpsilonConfig(start=0.1, end=0.1),
     loss="mse",
 )
 
@@ -120,7 +118,7 @@ def maximisation_bias(fields: Mapping[str, Any], seed: int, timesteps: int) -> d
     """Measures the bias of Q(A, left) in each quarter of training, and the share of steps in which left is greedy."""
     env_seed, agent_seed = (int(part) for part in np.random.SeedSequence(seed).generate_state(2) >> 1)
     envs, _ = make_vector_env(EnvFactory("rlkit-benchmarks/MaximisationBias-v0"), 8, "sync")
-    config = replace(BIAS, **fields)
+    config = updated(BIAS, fields)
     agent = DQN(
         config, envs.single_observation_space, envs.single_action_space, network=NETWORK, num_envs=8, seed=agent_seed
     )
@@ -195,21 +193,20 @@ CLIFFWALK = DQNConfig(
 
 
 def cliffwalk(
-    fields: Mapping[str, Any], seed: int, most_steps: int, *, states: int = 10, target_update_interval: int = 100
+    fields: Mapping[str, Any], seed: int, most_steps: int, *, states: int = 10, target_interval: int = 100
 ) -> dict[str, float]:
     """Counts the gradient steps until the values are right, at most `most_steps`; `solved` is 1 if they are."""
     factory = EnvFactory("rlkit-benchmarks/BlindCliffwalk-v0", kwargs={"states": states})
     envs, _ = make_vector_env(factory, 1, "sync")
-    config = replace(
-        CLIFFWALK,
-        gamma=1 - 1 / states,  # the paper's
-        buffer_size=2 ** (states + 1) - 2,  # the transitions of all sequences
-        target_update_interval=target_update_interval,
-        **fields,
-    )
+    task = {
+        "gamma": 1 - 1 / states,  # the paper's
+        "replay": {"size": 2 ** (states + 1) - 2},  # the transitions of all sequences
+        "target": {"interval": target_interval},
+    }
+    config = updated(updated(CLIFFWALK, task), fields)
     agent = DQN(config, envs.single_observation_space, envs.single_action_space, network=NETWORK, seed=seed)
     buffer = agent.make_buffer(1)
-    Collector(envs, [seed]).collect(AllSequences(), buffer, config.buffer_size)
+    Collector(envs, [seed]).collect(AllSequences(), buffer, config.replay.size)
     all_states, answer = np.arange(states), np.zeros((states, 2))
     answer[all_states, all_states % 2] = config.gamma ** (states - 1 - all_states)
     steps, solved = 0, False
@@ -274,7 +271,7 @@ SUITE = [
         10_000,
         20,
         {
-            f"{name}, target every {interval}": {"double": name == "double_dqn", "target_update_interval": interval}
+            f"{name}, target every {interval}": {"double": name == "double_dqn", "target": {"interval": interval}}
             for interval in (100, 1000)
             for name in ("dqn", "double_dqn")
         },
@@ -293,16 +290,16 @@ SUITE = [
         cliffwalk,
         30_000,
         10,
-        {"uniform": {}, "prioritized": {"prioritized": True}},
+        {"uniform": {}, "prioritized": {"replay": {"prioritized": True}}},
         [("prioritized", "uniform")],
         CLIFFWALK_MEASURES,
     ),
     Experiment(
         "long_cliffwalk",
-        partial(cliffwalk, states=13, target_update_interval=10),
+        partial(cliffwalk, states=13, target_interval=10),
         30_000,
         10,
-        {"uniform": {}, "prioritized": {"prioritized": True}},
+        {"uniform": {}, "prioritized": {"replay": {"prioritized": True}}},
         [("prioritized", "uniform")],
         CLIFFWALK_MEASURES,
     ),
@@ -311,7 +308,7 @@ SUITE = [
         mountain_car,
         60_000,
         10,
-        {"dqn": {}, "prioritized": {"prioritized": True}, "n_step 3": {"n_step": 3}},
+        {"dqn": {}, "prioritized": {"replay": {"prioritized": True}}, "n_step 3": {"n_step": 3}},
         [("prioritized", "dqn"), ("n_step 3", "dqn")],
         {
             "mean_return": "return, mean over training (more is better)",

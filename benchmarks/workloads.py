@@ -87,16 +87,16 @@ def _a2c(given: dict[str, Any], num_envs: int) -> dict[str, Any]:
 def _dqn(given: dict[str, Any], num_envs: int) -> dict[str, Any]:
     steps_per_update = given["num_steps"] * num_envs
     return {
-        "buffer_size": given["buffer_size"],
+        "buffer_size": given["replay.size"],
         # SB3 learns once there are more transitions than this, rlkit once there are as many.
         "learning_starts": given["learning_starts"] - 1,
         "batch_size": given["minibatch_size"],
         "train_freq": given["num_steps"],
         "gradient_steps": given["gradient_steps"],
         # SB3 counts environment steps between updates of the target network, rlkit gradient steps.
-        "target_update_interval": given["target_update_interval"] * steps_per_update // given["gradient_steps"],
-        "exploration_fraction": given["exploration_fraction"],
-        "exploration_final_eps": given["epsilon_end"],
+        "target_update_interval": given["target.interval"] * steps_per_update // given["gradient_steps"],
+        "exploration_fraction": given["epsilon.fraction"],
+        "exploration_final_eps": given["epsilon.end"],
     }
 
 
@@ -110,11 +110,11 @@ DQN = {  # RL Zoo's for CartPole-v1, with a falling learning rate
     "learning_rate": 2.3e-3,
     "learning_rate_schedule": "linear",
     "gamma": 0.99,
-    "buffer_size": 100_000,
+    "replay.size": 100_000,
     "learning_starts": 1000,
     "minibatch_size": 64,
-    "exploration_fraction": 0.16,
-    "epsilon_end": 0.04,
+    "epsilon.fraction": 0.16,
+    "epsilon.end": 0.04,
 }
 
 WORKLOADS = {
@@ -215,7 +215,7 @@ WORKLOADS = {
         timesteps=50_000,
         num_envs=1,
         # RL Zoo updates the target network every 10 steps, which is once per update, since it learns only every 256.
-        hyperparameters={**DQN, "num_steps": 256, "gradient_steps": 128, "target_update_interval": 128},
+        hyperparameters={**DQN, "num_steps": 256, "gradient_steps": 128, "target.interval": 128},
         hidden_sizes=(256, 256),
         activation="relu",
         goal=5,
@@ -226,7 +226,7 @@ WORKLOADS = {
         agent="dqn",
         timesteps=50_000,
         num_envs=1,
-        hyperparameters={**DQN, "num_steps": 4, "gradient_steps": 1, "target_update_interval": 125},
+        hyperparameters={**DQN, "num_steps": 4, "gradient_steps": 1, "target.interval": 125},
         hidden_sizes=(256, 256),
         activation="relu",
         goal=5,

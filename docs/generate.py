@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,8 @@ def page() -> str:
     """Returns the text of docs/configuration.md."""
     sections = [
         INTRODUCTION,
-        section("The run", "", TrainConfig()),
-        section("The environment", "env.", EnvConfig(), "`env=<id>` chooses it."),
+        section("The run", "", TrainConfig(), without=("agent", "env", "network")),
+        section("The environment", "env.", EnvConfig(), "`env=<id>` chooses it.", without=("id",)),
         section("The network", "network.", NetworkConfig()),
     ]
     for config in {variant.config: None for variant in VARIANTS.values()}:
@@ -43,7 +43,7 @@ def page() -> str:
     return "\n".join(sections)
 
 
-def section(title: str, prefix: str, config: Any, note: str = "") -> str:
+def section(title: str, prefix: str, config: Any, note: str = "", without: Collection[str] = ()) -> str:
     """Returns a heading, the docstring of the config's dataclass with a `note`, and a table of its fields."""
     lines = [f"## {title}", "", " ".join(part for part in (type(config).__doc__, note) if part), ""]
     rows = [
@@ -56,8 +56,7 @@ def section(title: str, prefix: str, config: Any, note: str = "") -> str:
             )
         )
         + " |"
-        for field in field_docs(config)
-        if not dataclasses.is_dataclass(field.default) and field.name not in ("agent", "id")
+        for field in field_docs(config, without)
     ]
     if rows:
         lines += ["| field | type | default | |", "|---|---|---|---|", *rows, ""]
@@ -67,11 +66,20 @@ def section(title: str, prefix: str, config: Any, note: str = "") -> str:
 def variants(config: type[Any]) -> str:
     """Returns a sentence about the other names of this agent, with the fields that they set."""
     named = {
-        name: ", ".join(f"`agent.{key}={value}`" for key, value in variant.fields.items())
+        name: ", ".join(f"`agent.{key}={value}`" for key, value in dotted(variant.fields))
         for name, variant in VARIANTS.items()
         if variant.config is config and variant.fields
     }
     return " ".join(f"`agent={name}` is the same with {fields}." for name, fields in named.items())
+
+
+def dotted(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yields the fields by their dotted names; a mapping among them is a group of fields."""
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name}.{key}", item) for key, item in dotted(value))
+        else:
+            yield name, value
 
 
 def shown(value: Any) -> str:

@@ -17,7 +17,9 @@ from rlkit.runs.tensor_files import MODEL_FILE, check_fit, damaged, find, read_t
 if TYPE_CHECKING:
     from rlkit.agents.base import Agent
 
-FORMAT = 1
+FORMAT = 2
+READABLE_FORMATS = (1, 2)
+"""The formats of agent.json that can be read. In format 1, fields that are now in groups were not."""
 AGENT_FILE = "agent.json"
 _FINGERPRINT = "agent"
 """The key in the header of the model file that says which agent its tensors belong to."""
@@ -49,7 +51,7 @@ def load(path: str | Path, *, device: str = "auto") -> Agent:
     Raises RlkitError when there is none, when a file is damaged, or when the two files are of different agents.
     """
     from rlkit.agents import VARIANTS, make_agent
-    from rlkit.config import DEVICES, NetworkConfig
+    from rlkit.config import DEVICES, NetworkConfig, updated
     from rlkit.space_json import from_json
 
     check_choice("device", device, DEVICES)
@@ -62,7 +64,9 @@ def load(path: str | Path, *, device: str = "auto") -> Agent:
             raise unknown(f"agent in {folder / AGENT_FILE}", description["agent"], configs)
         if metadata.get(_FINGERPRINT) != _fingerprint(description):
             raise RlkitError(f"{folder}: {MODEL_FILE} is of another agent than the one that {AGENT_FILE} describes")
-        config = configs[description["agent"]](**description["config"])
+        kind = configs[description["agent"]]
+        fields = description["config"]
+        config = updated(kind(), _with_new_names(kind, fields) if description["format"] == 1 else fields)
         network = NetworkConfig(**description["network"])
         if network.module is not None:
             import_from_file("network.module", network.module, folder / AGENT_FILE)
@@ -109,6 +113,19 @@ def _describe(agent: Agent) -> dict[str, Any]:
     }
 
 
+def _with_new_names(config: type[Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a config that an earlier version wrote, where this version has them: see `renamed` of its class."""
+    renamed: Mapping[str, str] = getattr(config, "renamed", {})
+    found: dict[str, Any] = {name: value for name, value in fields.items() if name not in renamed}
+    for name in renamed.keys() & fields.keys():
+        *groups, new = renamed[name].split(".")
+        place = found
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[new] = fields[name]
+    return found
+
+
 def _fingerprint(description: Mapping[str, Any]) -> str:
     """Tells apart agents whose tensors have the same names and shapes."""
     parts = [description[key] for key in ("agent", "config", "network", "observation_space", "action_space")]
@@ -124,6 +141,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise damaged(file, error) from error
     found = description.get("format") if isinstance(description, dict) else None
-    if found != FORMAT:
-        raise RlkitError(f"{file} has format {found!r}; this version of rlkit reads format {FORMAT}")
+    if found not in READABLE_FORMATS:
+        known = " and ".join(map(str, READABLE_FORMATS))
+        raise RlkitError(f"{file} has format {found!r}; this version of rlkit reads formats {known}")
     return dict(description)

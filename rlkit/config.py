@@ -7,12 +7,15 @@ all come from these classes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, is_dataclass, replace
+from typing import Any, ClassVar, TypeVar
 
 from rlkit.dotted_paths import check_form, dotted_path
 from rlkit.errors import RlkitError, check_choice, check_range, unknown
 from rlkit.system import ranks
+
+Config = TypeVar("Config")
 
 VECTORIZATIONS = ("auto", "sync", "async", "native", "envpool")
 DEVICES = ("auto", "cpu", "cuda")
@@ -118,6 +121,11 @@ class NetworkConfig:
 class TrainConfig:
     """One training run."""
 
+    removed: ClassVar[Mapping[str, str]] = {
+        "overlap": "overlap is gone: vectorization=async steps waiting environments side by side"
+    }
+    """Fields of earlier versions, with what to say to someone who sets one."""
+
     agent: Any = None
     """The agent's own config dataclass; its class says which agent it is."""
     env: EnvConfig = field(default_factory=EnvConfig)
@@ -211,6 +219,18 @@ class TrainConfig:
 def activation_key(name: str) -> str:
     """The name of an activation without what does not tell it from others: `LeakyReLU` is `leaky_relu`."""
     return name.lower().replace("_", "")
+
+
+def updated(config: Config, values: Mapping[str, Any]) -> Config:
+    """A copy of a config dataclass with other values for some fields; a mapping updates the nested config it is for.
+
+    Raises TypeError for a field that does not exist.
+    """
+    changes = dict(values)
+    for name, value in values.items():
+        if is_dataclass(nested := getattr(config, name, None)) and isinstance(value, Mapping):
+            changes[name] = updated(nested, value)
+    return replace(config, **changes)  # type: ignore[type-var]  # every config is a dataclass
 
 
 def check_ray_address(name: str, address: str) -> None:

@@ -22,7 +22,7 @@ from rlkit import checkpoint
 from rlkit.agents import VARIANTS, make_agent
 from rlkit.agents.base import Agent
 from rlkit.collector import Collector
-from rlkit.config import NetworkConfig
+from rlkit.config import NetworkConfig, updated
 from rlkit.envs import EnvFactory
 from rlkit.envs.probes import (
     Probe,
@@ -52,9 +52,8 @@ QUICK: dict[str, dict[str, Any]] = {
         "learning_rate": 3e-3,
         "gradient_steps": 16,
         "learning_starts": 200,
-        "target_update_interval": 50,
-        "v_min": -10.0,
-        "v_max": 10.0,
+        "target": {"interval": 50},
+        "atoms": {"v_min": -10.0, "v_max": 10.0},
     },
 }
 """By name, an agent's values for tasks as small as these."""
@@ -139,7 +138,7 @@ def check_agent(agent: Any, *config: Any, compute: str = "auto") -> Report:
     if isinstance(agent, str):
         check_choice("agent", agent, VARIANTS)
         variant = VARIANTS[agent]
-        agent = variant.config(**{**QUICK.get(variant.config.name, {}), **variant.fields})
+        agent = updated(updated(variant.config(), QUICK.get(variant.config.name, {})), variant.fields)
     return _Suite(make_agent, agent, compute=compute).run()
 
 

@@ -18,7 +18,7 @@ import rlkit
 from rlkit import perception
 from rlkit.agents import make_agent
 from rlkit.agents.a2c import A2CConfig
-from rlkit.agents.dqn import DQNConfig
+from rlkit.agents.dqn import DQNConfig, ReplayConfig
 from rlkit.agents.ppo import PPOConfig
 from rlkit.agents.trpo import TRPOConfig
 from rlkit.checkpoint import load
@@ -36,7 +36,7 @@ CONFIGS: dict[str, Any] = {
     "ppo": PPOConfig(num_steps=8, minibatch_size=16, num_epochs=2),
     "a2c": A2CConfig(num_steps=8),
     "trpo": TRPOConfig(num_steps=16),
-    "dqn": DQNConfig(learning_starts=8, buffer_size=200, minibatch_size=8),
+    "dqn": DQNConfig(learning_starts=8, replay=ReplayConfig(size=200), minibatch_size=8),
 }
 FIELDS = {"autoencoder": {"channels": [4, 8], "latent_size": 6}, "vae": {"hidden_sizes": [8], "latent_size": 6}}
 

@@ -163,10 +163,10 @@ def edit(folder: Path, **changes: Any) -> None:
 
 def test_what_this_version_does_not_know_is_named(tmp_path: Path) -> None:
     make().save(tmp_path)
-    edit(tmp_path, format=2)
-    with pytest.raises(RlkitError, match="agent.json has format 2; this version of rlkit reads format 1"):
+    edit(tmp_path, format=3)
+    with pytest.raises(RlkitError, match="agent.json has format 3; this version of rlkit reads formats 1 and 2"):
         rlkit.load(tmp_path)
-    edit(tmp_path, format=1, agent="pqo")
+    edit(tmp_path, format=2, agent="pqo")
     with pytest.raises(RlkitError, match=r"unknown agent in .*agent.json 'pqo'; did you mean 'ppo'"):
         rlkit.load(tmp_path)
     with pytest.raises(RlkitError, match="unknown device 'gpu'"):

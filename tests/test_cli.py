@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import dataclasses
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -17,8 +17,9 @@ import rlkit
 from rlkit.agents import VARIANTS
 from rlkit.agents.ppo import PPOConfig
 from rlkit.cli import main as cli
+from rlkit.cli.composition import compose_job
 from rlkit.cli.help import help_text
-from rlkit.config import EnvConfig, NetworkConfig, TrainConfig
+from rlkit.config import EnvConfig, NetworkConfig, TrainConfig, updated
 from rlkit.errors import RlkitError
 from rlkit.runs.field_docs import field_docs
 from rlkit.runs.loggers import WandbConfig
@@ -144,6 +145,8 @@ def test_a_failing_job_of_a_sweep_does_not_stop_the_others(
         ["-m", "logger=null"],
         ["--cfg", "job", "num_env=3"],
         ["hydra.job.chdir=true", "num_envs=0"],
+        ["agent=dqn", "agent.buffer_size=1_000"],
+        ["-m", "agent=dqn,rainbow", "agent.tau=0.5"],
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(
@@ -161,6 +164,36 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     assert not runs
     left = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "multirun.yaml"]
     assert not left
+
+
+@pytest.mark.parametrize("plus", ["", "+"])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["agent=dqn", "agent.buffer_size=1_000"], "agent.buffer_size is now agent.replay.size"),
+        (
+            ["agent=rainbow", "agent.exploration_fraction=0.5"],
+            "agent.exploration_fraction is now agent.epsilon.fraction",
+        ),
+        (["overlap=true"], "overlap is gone: vectorization=async steps waiting environments side by side"),
+    ],
+)
+def test_a_name_of_an_earlier_version_is_refused_with_the_new_one(arguments: list[str], words: str, plus: str) -> None:
+    *choices, last = arguments
+    with pytest.raises(RlkitError, match=f"^{re.escape(words)}$"):
+        compose_job([*choices, plus + last])
+
+
+def test_a_name_of_an_earlier_version_is_refused_in_python_and_in_a_file(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"agent.tau": 0.5}
+    with pytest.raises(RlkitError, match=r"^agent.tau is now agent.target.tau$"):
+        rlkit.train("dqn", run_dir=tmp_path / "run", **settings)
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /agent: dqn\n  - _self_\nagent:\n  v_min: -5.0\n"
+    )
+    with pytest.raises(RlkitError, match=r"^agent.v_min is now agent.atoms.v_min$"):
+        compose_job([f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine"])
 
 
 @pytest.mark.parametrize("options", [[], ["--run"]], ids=["plain", "by Hydra's launcher"])
@@ -246,18 +279,17 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize("config", [TrainConfig(), NetworkConfig(), EnvConfig(), PPOConfig(), WandbConfig()])
 def test_every_field_is_documented(config: Any) -> None:
     for field in field_docs(config):
-        nested = dataclasses.is_dataclass(field.default)
-        assert field.doc or nested, f"{type(config).__name__}.{field.name} has no documentation"
+        assert field.doc, f"{type(config).__name__}.{field.name} has no documentation"
 
 
 @pytest.mark.parametrize("agent", VARIANTS)
 def test_help_shows_every_key_with_its_default(agent: str) -> None:
     text = help_text(agent)
     variant = VARIANTS[agent]
-    for name, value in vars(variant.config(**variant.fields)).items():
-        if isinstance(value, str):
-            assert f"agent.{name}={value}" in text
-        assert f"  agent.{name}=" in text
+    for field in field_docs(updated(variant.config(), variant.fields)):
+        if isinstance(field.default, str):
+            assert f"agent.{field.name}={field.default}" in text
+        assert f"  agent.{field.name}=" in text
     for key in (
         "network.hidden_sizes=null",
         "total_timesteps=100000",

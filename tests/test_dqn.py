@@ -18,10 +18,10 @@ from small_envs import Counting, NativeCounting
 
 import rlkit
 from rlkit.agents import VARIANTS, make_agent
-from rlkit.agents.dqn import DQN, DQNConfig, next_values
+from rlkit.agents.dqn import DQN, DQNConfig, DQNEpsilonConfig, ReplayConfig, TargetConfig, next_values
 from rlkit.buffers.prioritized import PrioritizedReplayBuffer
 from rlkit.collector import Collector, Episode
-from rlkit.config import NetworkConfig
+from rlkit.config import NetworkConfig, updated
 from rlkit.engine.losses import dqn_loss
 from rlkit.engine.make import make_q_engine, make_q_network
 from rlkit.engine.q_engine import TDBatch, dqn_gradient
@@ -37,18 +37,17 @@ QUICK = DQNConfig(
     gradient_steps=16,
     minibatch_size=64,
     learning_starts=200,
-    target_update_interval=50,
-    exploration_fraction=0.5,
-    epsilon_end=0.1,
+    target=TargetConfig(interval=50),
+    epsilon=DQNEpsilonConfig(fraction=0.5, end=0.1),
 )
 FEATURES: dict[str, dict[str, Any]] = {
     "plain": {},
     "double": {"double": True},
     "dueling": {"dueling": True},
     "dueling_sum": {"dueling": True, "dueling_advantage": "sum"},
-    "prioritized": {"prioritized": True},
-    "soft_target": {"tau": 0.05, "target_update_interval": 1},
-    "all": {"double": True, "dueling": True, "prioritized": True, "n_step": 2},
+    "prioritized": {"replay": {"prioritized": True}},
+    "soft_target": {"target": {"tau": 0.05, "interval": 1}},
+    "all": {"double": True, "dueling": True, "replay": {"prioritized": True}, "n_step": 2},
 }
 COMPUTES = ("torch", "numpy")
 DISCRETE = spaces.Discrete(2)
@@ -302,7 +301,7 @@ def test_the_target_network_is_copied_every_so_many_gradient_steps(monkeypatch: 
     monkeypatch.setattr(agent.engine, "update_target", lambda tau: copies.append((len(steps), tau)))
     envs, _ = make_vector_env(EnvFactory("CartPole-v1"), 8, "sync")
     collector, buffer = Collector(envs, list(range(8))), agent.make_buffer(8)
-    agent.config = replace(QUICK, target_update_interval=10, gradient_steps=16, tau=0.5)
+    agent.config = replace(QUICK, target=TargetConfig(interval=10, tau=0.5), gradient_steps=16)
     for _ in range(9):
         collector.collect(agent, buffer, 4)
         agent.update(buffer, 0.0)
@@ -370,7 +369,7 @@ def test_transitions_drawn_twice_are_valued_once_and_alike(compute: str, monkeyp
 
 @pytest.mark.parametrize(("features", "compute"), [*((name, "numpy") for name in FEATURES), ("all", "torch")])
 def test_probes_of_the_value(features: str, compute: str) -> None:
-    config = replace(QUICK, **FEATURES[features])
+    config = updated(QUICK, FEATURES[features])
     agent, _ = train("rlkit/ProbeTwoStepCredit-v0", config, compute=compute)
     np.testing.assert_allclose(agent.q_values(numbers(0, 1)), np.array([[0.9, 0.9], [1, 1]]), atol=0.07)
     agent, _ = train("rlkit/ProbeActionMatters-v0", config, compute=compute)
@@ -381,7 +380,7 @@ def test_probes_of_the_value(features: str, compute: str) -> None:
 @pytest.mark.parametrize(("mode", "n_step"), [*((mode, 1) for mode in AutoresetMode), (AutoresetMode.SAME_STEP, 3)])
 def test_truncation_is_not_an_end_in_any_autoreset_mode(mode: AutoresetMode, n_step: int) -> None:
     envs = GymSyncVectorEnv([EnvFactory("rlkit/ProbeTruncation-v0")] * 4, autoreset_mode=mode)
-    config = replace(QUICK, n_step=n_step, learning_rate=0.01, target_update_interval=16, gradient_steps=32)
+    config = replace(QUICK, n_step=n_step, learning_rate=0.01, target=TargetConfig(interval=16), gradient_steps=32)
     agent, _ = train(envs, config, updates=110, num_envs=4)
     assert agent.value(numbers(0))[0] == pytest.approx(10.0, abs=0.3)
 
@@ -446,7 +445,7 @@ def test_epsilon_falls_as_scheduled() -> None:
     assert [annealed("exponential", 1.0, 0.01, share) for share in (0, 0.5, 1, 2)] == pytest.approx(
         [1, 0.1, 0.01, 0.01]
     )
-    agent, _ = train("CartPole-v1", replace(QUICK, exploration_fraction=0.5, epsilon_end=0.1), updates=0)
+    agent, _ = train("CartPole-v1", replace(QUICK, epsilon=DQNEpsilonConfig(fraction=0.5, end=0.1)), updates=0)
     buffer = agent.make_buffer(1)
     for progress, epsilon in ((0, 1), (0.25, 0.55), (0.5, 0.1), (0.9, 0.1)):
         assert agent.update(buffer, progress)["train/epsilon"] == pytest.approx(epsilon)
@@ -454,7 +453,7 @@ def test_epsilon_falls_as_scheduled() -> None:
 
 def test_epsilon_can_fall_by_episodes() -> None:
     """The source's schedule: 0.08 less 0.01 for each 200 episodes, down to 0.01."""
-    config = replace(QUICK, epsilon_start=0.08, epsilon_end=0.01, epsilon_episodes=1400)
+    config = replace(QUICK, epsilon=DQNEpsilonConfig(start=0.08, end=0.01, episodes=1400))
     agent = DQN(config, VECTOR, DISCRETE)
     buffer = agent.make_buffer(1)
     for episodes in (0, 200, 700, 1400, 5000):
@@ -464,7 +463,7 @@ def test_epsilon_can_fall_by_episodes() -> None:
 
 
 def test_exploration_is_random_as_often_as_epsilon_says() -> None:
-    agent = DQN(replace(QUICK, epsilon_start=0.3), VECTOR, spaces.Discrete(3))
+    agent = DQN(updated(QUICK, {"epsilon": {"start": 0.3}}), VECTOR, spaces.Discrete(3))
     obs = np.ones((5000, 1), np.float32)
     best = agent.predict(obs)[0]
     assert (agent.predict(obs, deterministic=False)[0] != best).mean() == pytest.approx(0.3 * 2 / 3, abs=0.02)
@@ -475,7 +474,7 @@ def test_exploration_is_random_as_often_as_epsilon_says() -> None:
 
 @pytest.mark.parametrize("compute", COMPUTES)
 def test_one_seed_gives_identical_parameters(compute: str) -> None:
-    config = replace(QUICK, **FEATURES["all"])
+    config = updated(QUICK, FEATURES["all"])
     network = NetworkConfig(normalize_obs=True)
 
     def parameters(seed: int) -> dict[str, Any]:
@@ -491,14 +490,14 @@ def test_one_seed_gives_identical_parameters(compute: str) -> None:
 
 def test_a_buffer_on_disk_changes_nothing_that_is_learned(tmp_path: Path) -> None:
     in_memory, _ = train("CartPole-v1", QUICK, 15)
-    on_disk, _ = train("CartPole-v1", replace(QUICK, buffer_dir=str(tmp_path)), 15)
+    on_disk, _ = train("CartPole-v1", replace(QUICK, replay=ReplayConfig(folder=str(tmp_path))), 15)
     for name, tensor in in_memory.model.state_dict().items():
         np.testing.assert_array_equal(tensor, on_disk.model.state_dict()[name], err_msg=name)
 
 
 @pytest.mark.parametrize("prioritized", [False, True])
 def test_a_state_dict_brings_training_back_to_where_it_was(prioritized: bool) -> None:
-    config = replace(QUICK, double=True, prioritized=prioritized, n_step=2)
+    config = replace(QUICK, double=True, replay=ReplayConfig(prioritized=prioritized), n_step=2)
     network = NetworkConfig(normalize_obs=True)
     envs, _ = make_vector_env(EnvFactory("CartPole-v1"), 2, "sync")
     parts = envs.single_observation_space, envs.single_action_space
@@ -556,32 +555,32 @@ def test_other_actions_are_refused_and_the_agents_named_that_can(space: spaces.S
 
 @pytest.mark.parametrize("name", ["dqn", "double_dqn", "dueling_dqn"])
 def test_named_options_are_fields(name: str) -> None:
-    config = VARIANTS[name].config(**VARIANTS[name].fields)
+    config = updated(VARIANTS[name].config(), VARIANTS[name].fields)
     assert (config.double, config.dueling) == (name == "double_dqn", name == "dueling_dqn")
 
 
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"buffer_size": 100}, "buffer_size=100 is too small for agent.learning_starts=200 .* at least 200"),
-        ({"buffer_size": 12, "learning_starts": 1}, "is too small for .*num_envs=8: it must be at least 16"),
+        ({"replay": {"size": 100}}, "replay.size=100 is too small for agent.learning_starts=200 .* at least 200"),
+        ({"replay": {"size": 12}, "learning_starts": 1}, "is too small for .*num_envs=8: it must be at least 16"),
         ({"loss": "hubber"}, r"unknown agent.loss 'hubber'; did you mean 'huber'\?"),
         ({"dueling_advantage": "max"}, "unknown agent.dueling_advantage 'max'"),
         ({"gradient_steps_per": "step"}, "unknown agent.gradient_steps_per 'step'"),
-        ({"tau": 0.0}, "agent.tau=0.0 is out of range: it must be greater than 0"),
-        ({"tau": 1.1}, "agent.tau=1.1 is out of range"),
-        ({"epsilon_end": 0.0, "epsilon_schedule": "exponential"}, "agent.epsilon_end=0.0 is out of range"),
+        ({"target": {"tau": 0.0}}, "agent.target.tau=0.0 is out of range: it must be greater than 0"),
+        ({"target": {"tau": 1.1}}, "agent.target.tau=1.1 is out of range"),
+        ({"epsilon": {"end": 0.0, "schedule": "exponential"}}, "agent.epsilon.end=0.0 is out of range"),
         ({"n_step": 0}, "agent.n_step=0 is out of range: it must be at least 1"),
-        ({"epsilon_episodes": 0}, "agent.epsilon_episodes=0 is out of range"),
+        ({"epsilon": {"episodes": 0}}, "agent.epsilon.episodes=0 is out of range"),
     ],
 )
 def test_hyperparameters_that_cannot_work_are_refused(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(RlkitError, match=words):
-        replace(QUICK, **fields).validate(8)
+        updated(QUICK, fields).validate(8)
 
 
 def test_a_whole_run_by_name(tmp_path: Path) -> None:
-    fields: dict[str, Any] = {"agent.prioritized": True, "agent.learning_starts": 100, "agent.n_step": 3}
+    fields: dict[str, Any] = {"agent.replay.prioritized": True, "agent.learning_starts": 100, "agent.n_step": 3}
     result = rlkit.train(
         agent="dueling_dqn",
         env="CartPole-v1",
@@ -605,14 +604,14 @@ def test_a_whole_run_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({}, r"agent.buffer_size=1_000_000_000_000 needs 28,000,\d{3},\d{3},\d{3} bytes"),
-        ({"agent.buffer_dir": "."}, r"needs 12,000,\d{3},\d{3},\d{3} bytes of memory.* fit$"),  # all the rest
+        ({}, r"agent.replay.size=1_000_000_000_000 needs 28,000,\d{3},\d{3},\d{3} bytes"),
+        ({"agent.replay.folder": "."}, r"needs 12,000,\d{3},\d{3},\d{3} bytes of memory.* fit$"),  # all the rest
     ],
 )
 def test_a_buffer_that_does_not_fit_leaves_no_run_folder_behind(
     given: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
-    fields: dict[str, Any] = {"agent.buffer_size": 10**12, **given}
+    fields: dict[str, Any] = {"agent.replay.size": 10**12, **given}
     with pytest.raises(RlkitError, match=words):
         rlkit.train(agent="dqn", run_dir=tmp_path / "run", **fields)
     assert not (tmp_path / "run").exists()
@@ -625,9 +624,8 @@ def test_it_learns_cartpole() -> None:
         learning_rate_schedule="linear",
         num_steps=32,
         gradient_steps=128,
-        target_update_interval=128,
-        exploration_fraction=0.16,
-        epsilon_end=0.04,
+        target=TargetConfig(interval=128),
+        epsilon=DQNEpsilonConfig(fraction=0.16, end=0.04),
     )
     agent, episodes = train("CartPole-v1", config, updates=80, network=NetworkConfig(activation="relu"), seed=4)
     assert np.mean([e.episode_return for e in episodes[-20:]]) > 70  # at random, 22

@@ -47,7 +47,7 @@ BOOK: dict[str, dict[str, Any]] = {
         "agent.name": "dqn",
         "agent.learning_rate": 2e-4,
         "agent.gamma": 0.99,
-        "agent.buffer_size": 50_000,
+        "agent.replay.size": 50_000,
         "agent.learning_starts": 2000,
         "agent.minibatch_size": 32,
         "agent.gradient_steps": 10,
@@ -80,10 +80,10 @@ def test_a_preset_has_the_books_constants(name: str) -> None:
 
 def test_dqns_schedules_by_episodes_are_the_books() -> None:
     agent = compose(["experiment=book_dqn"]).agent
-    assert agent.target_update_interval == 20 * agent.gradient_steps
+    assert agent.target.interval == 20 * agent.gradient_steps
     for episode in (0, 200, 1000, 1400, 5000):
-        share = min(1, episode / agent.epsilon_episodes)
-        epsilon = agent.epsilon_start + share * (agent.epsilon_end - agent.epsilon_start)
+        share = min(1, episode / agent.epsilon.episodes)
+        epsilon = agent.epsilon.start + share * (agent.epsilon.end - agent.epsilon.start)
         assert epsilon == pytest.approx(max(0.01, 0.08 - 0.01 * (episode / 200)))
 
 
@@ -93,7 +93,7 @@ def test_the_command_line_beats_an_experiment_which_beats_tuned_values() -> None
     given = compose(["experiment=book_dqn", "agent.learning_rate=0.5"]).agent
     assert len({DQNConfig().learning_rate, tuned.learning_rate, preset.learning_rate}) == 3
     assert (preset.learning_rate, given.learning_rate) == (2e-4, 0.5)
-    assert given.buffer_size == preset.buffer_size == 50_000
+    assert given.replay.size == preset.replay.size == 50_000
 
 
 @pytest.mark.parametrize("name", BOOK)
@@ -102,8 +102,8 @@ def test_no_tuned_value_leaks_into_a_preset(name: str) -> None:
 
 
 def test_what_a_preset_leaves_out_has_the_agents_default() -> None:
-    assert compose(["agent=dqn"]).agent.exploration_fraction != DQNConfig().exploration_fraction
-    assert compose(["experiment=book_dqn"]).agent.exploration_fraction == DQNConfig().exploration_fraction
+    assert compose(["agent=dqn"]).agent.epsilon.fraction != DQNConfig().epsilon.fraction
+    assert compose(["experiment=book_dqn"]).agent.epsilon.fraction == DQNConfig().epsilon.fraction
 
 
 def test_a_preset_can_be_tried_with_another_agent_and_environment() -> None:

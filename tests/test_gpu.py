@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode
 from test_images import CLIP, IMAGE, SEED, batch, images
 from test_replay_device import check_same_batches
 
-from rlkit.agents.dqn import DQN, DQNConfig
+from rlkit.agents.dqn import DQN, DQNConfig, ReplayConfig
 from rlkit.agents.ppo import ppo_loss
 from rlkit.buffers.transition import Transition
 from rlkit.config import NetworkConfig
@@ -128,7 +128,7 @@ def test_images_in_a_gpus_memory_make_the_same_batches(kind: str, n_step: int) -
 
 @needs_gpu
 def test_by_default_a_gpus_images_are_replayed_from_its_memory() -> None:
-    agent = DQN(DQNConfig(buffer_size=500, learning_starts=64), IMAGE, spaces.Discrete(3), num_envs=2)
+    agent = DQN(DQNConfig(replay=ReplayConfig(size=500), learning_starts=64), IMAGE, spaces.Discrete(3), num_envs=2)
     buffer = agent.make_buffer(2)
     assert agent.device == "cuda"
     assert agent.notes[0].startswith("images replayed from the GPU's memory: 0.0 of ")

@@ -37,7 +37,7 @@ from torch import nn
 from training import assert_same_parameters, parameters, train
 
 from rlkit.agents.a2c import A2CCoefficients, A2CConfig
-from rlkit.agents.dqn import DQNConfig
+from rlkit.agents.dqn import DQNConfig, ReplayConfig
 from rlkit.agents.ppo import OBJECTIVES, PPOCoefficients, PPOConfig
 from rlkit.agents.reinforce import REINFORCECoefficients, REINFORCEConfig
 from rlkit.config import NetworkConfig
@@ -307,7 +307,9 @@ AGENTS: dict[str, tuple[str, Any]] = {
     "dqn": ("CartPole-v1", DQNConfig(learning_starts=64, num_steps=8)),
     "dqn, all of it": (
         "CartPole-v1",
-        DQNConfig(learning_starts=64, num_steps=8, double=True, dueling=True, prioritized=True, n_step=3),
+        DQNConfig(
+            learning_starts=64, num_steps=8, double=True, dueling=True, n_step=3, replay=ReplayConfig(prioritized=True)
+        ),
     ),
 }
 

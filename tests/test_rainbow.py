@@ -19,10 +19,10 @@ from training import assert_goes_on_from_its_state, assert_same_parameters, para
 
 import rlkit
 from rlkit.agents import VARIANTS
-from rlkit.agents.dqn import DQN, DQNConfig, next_values
+from rlkit.agents.dqn import DQN, AtomsConfig, DQNConfig, DQNEpsilonConfig, TargetConfig, next_values
 from rlkit.buffers.prioritized import PrioritizedReplayBuffer
 from rlkit.collector import Collector
-from rlkit.config import NetworkConfig
+from rlkit.config import NetworkConfig, updated
 from rlkit.engine.losses import categorical_loss, dqn_loss
 from rlkit.engine.make import make_q_engine, make_q_network
 from rlkit.engine.q_engine import TDBatch, dqn_gradient
@@ -36,15 +36,14 @@ QUICK = DQNConfig(
     gamma=0.9,
     gradient_steps=8,
     learning_starts=200,
-    target_update_interval=25,
-    exploration_fraction=0.5,
-    v_min=-10.0,
-    v_max=10.0,
+    target=TargetConfig(interval=25),
+    epsilon=DQNEpsilonConfig(fraction=0.5),
+    atoms=AtomsConfig(v_min=-10.0, v_max=10.0),
 )
 CONFIGS = {
     "noisy": replace(QUICK, noisy=True),
     "distributional": replace(QUICK, distributional=True),
-    "rainbow": replace(QUICK, **VARIANTS["rainbow"].fields),
+    "rainbow": updated(QUICK, VARIANTS["rainbow"].fields),
 }
 SPACES = spaces.Box(-1, 1, (5,)), spaces.Discrete(3)
 OBS = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
@@ -177,11 +176,11 @@ def test_the_agent_asks_for_noise_wherever_it_learns_or_explores(monkeypatch: py
 def test_epsilon_is_off_unless_it_is_given() -> None:
     for fields, epsilons in (
         ({}, [0, 0, 0]),
-        ({"epsilon_schedule": "exponential"}, [0, 0, 0]),
-        ({"epsilon_start": 0.5}, [0.5, 0.275, 0.05]),
+        ({"epsilon": {"schedule": "exponential"}}, [0, 0, 0]),
+        ({"epsilon": {"start": 0.5}}, [0.5, 0.275, 0.05]),
         ({"noisy": False}, [1, 0.525, 0.05]),
     ):
-        config = replace(CONFIGS["noisy"], **fields)
+        config = updated(CONFIGS["noisy"], fields)
         config.validate(1)
         agent = DQN(config, *SPACES)
         assert agent.epsilon == epsilons[0]
@@ -250,7 +249,7 @@ def sure_of(agent: DQN, *atoms: int) -> None:
         last.weight.zero_()
         last.bias.zero_()
         for action, atom in enumerate(atoms):
-            last.bias.view(-1, agent.config.num_atoms)[action, atom] = 100.0
+            last.bias.view(-1, agent.config.atoms.count)[action, atom] = 100.0
     agent.engine.update_target(1.0)
 
 
@@ -270,7 +269,9 @@ def targets_of(agent: DQN, buffer: Any) -> Iterator[tuple[float, Array]]:
 @pytest.mark.parametrize("double", [False, True])
 @pytest.mark.parametrize("terminate", [False, True])
 def test_targets_are_distributions_whose_means_are_the_plain_targets(terminate: bool, double: bool) -> None:
-    config = replace(QUICK, distributional=True, double=double, learning_starts=10, v_min=-5, v_max=15, num_atoms=21)
+    config = replace(
+        QUICK, distributional=True, double=double, learning_starts=10, atoms=AtomsConfig(v_min=-5, v_max=15, count=21)
+    )
     for mode in AutoresetMode:
         envs = GymSyncVectorEnv([lambda: Counting(terminate=terminate)] * 2, autoreset_mode=mode)
         agent = DQN(config, envs.single_observation_space, spaces.Discrete(2))
@@ -289,7 +290,9 @@ def test_targets_are_distributions_whose_means_are_the_plain_targets(terminate: 
 
 
 def test_targets_of_several_steps_have_the_discount_of_each_row() -> None:
-    config = replace(QUICK, distributional=True, n_step=2, learning_starts=10, v_min=0, v_max=20, num_atoms=41)
+    config = replace(
+        QUICK, distributional=True, n_step=2, learning_starts=10, atoms=AtomsConfig(v_min=0, v_max=20, count=41)
+    )
     envs = NativeCounting(4)
     agent = DQN(config, envs.single_observation_space, spaces.Discrete(2))
     buffer = agent.make_buffer(4)
@@ -314,13 +317,16 @@ def test_the_conformance_suite_finds_nothing(name: str) -> None:
 
 
 def test_values_beyond_the_atoms_end_at_the_last_one() -> None:
-    config = replace(CONFIGS["distributional"], v_min=0.0, v_max=0.5)
+    config = updated(CONFIGS["distributional"], {"atoms": {"v_min": 0.0, "v_max": 0.5}})
     agent, _ = train("rlkit/ProbeActionMatters-v0", config, 30)  # -1 and 1
     np.testing.assert_allclose(agent.q_values(np.zeros((1, 1), np.float32)), [[0, 0.5]], atol=0.05)
 
 
 def test_truncation_is_not_an_end() -> None:
-    config = replace(CONFIGS["rainbow"], v_min=0.0, v_max=12.0, learning_rate=0.01, target_update_interval=8)
+    config = updated(
+        CONFIGS["rainbow"],
+        {"atoms": {"v_min": 0.0, "v_max": 12.0}, "learning_rate": 0.01, "target": {"interval": 8}},
+    )
     agent, _ = train("rlkit/ProbeTruncation-v0", config, 100, num_envs=4)
     assert agent.value(np.zeros((1, 1), np.float32))[0] == pytest.approx(10.0, abs=0.5)
 
@@ -363,7 +369,7 @@ def test_a_saved_agent_comes_back(tmp_path: Path) -> None:
     ("fields", "words"), [({"noisy": True}, "is noisy"), ({"distributional": True}, "values are distributions")]
 )
 def test_numpy_says_why_it_cannot(fields: dict[str, Any], words: str) -> None:
-    config = replace(QUICK, **fields)
+    config = updated(QUICK, fields)
     with pytest.raises(RlkitError, match=f"compute=numpy cannot be used because the network.*{words}; compute=auto"):
         DQN(config, *SPACES, compute="numpy")
     assert DQN(config, *SPACES).compute == "torch"
@@ -372,18 +378,21 @@ def test_numpy_says_why_it_cannot(fields: dict[str, Any], words: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"v_min": 10.0}, r"agent.v_min=10.0 must be less than agent.v_max=10.0: they are the least and the greatest"),
-        ({"v_min": 5.0, "v_max": -5.0}, "agent.v_min=5.0 must be less than agent.v_max=-5.0"),
-        ({"v_max": float("inf")}, "agent.v_max=inf"),
-        ({"v_min": float("nan")}, "agent.v_min=nan"),
-        ({"num_atoms": 1}, "agent.num_atoms=1 is out of range: it must be at least 2"),
+        (
+            {"atoms": {"v_min": 10.0}},
+            "agent.atoms.v_min=10.0 must be less than agent.atoms.v_max=10.0: they are the least and the greatest",
+        ),
+        ({"atoms": {"v_min": 5.0, "v_max": -5.0}}, "agent.atoms.v_min=5.0 must be less than agent.atoms.v_max=-5.0"),
+        ({"atoms": {"v_max": float("inf")}}, "agent.atoms.v_max=inf"),
+        ({"atoms": {"v_min": float("nan")}}, "agent.atoms.v_min=nan"),
+        ({"atoms": {"count": 1}}, "agent.atoms.count=1 is out of range: it must be at least 2"),
         ({"noisy_std": 0.0}, "agent.noisy_std=0.0 is out of range: it must be greater than 0"),
-        ({"epsilon_start": 1.5}, "agent.epsilon_start=1.5 is out of range"),
+        ({"epsilon": {"start": 1.5}}, "agent.epsilon.start=1.5 is out of range"),
     ],
 )
 def test_hyperparameters_that_cannot_work_are_refused(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(RlkitError, match=words):
-        replace(CONFIGS["rainbow"], **fields).validate(8)
+        updated(CONFIGS["rainbow"], fields).validate(8)
 
 
 def test_tuned_values_of_dqn_and_rainbows_fields_go_together(tmp_path: Path) -> None:
@@ -393,8 +402,8 @@ def test_tuned_values_of_dqn_and_rainbows_fields_go_together(tmp_path: Path) -> 
     )
     agent: Any = result.agent
     config = agent.config
-    assert VARIANTS["rainbow"].fields.items() <= vars(config).items()
-    assert (config.num_steps, config.v_min, config.v_max) == (16, 0, 100)  # the tuned file's
+    assert updated(config, VARIANTS["rainbow"].fields) == config
+    assert (config.num_steps, config.atoms.v_min, config.atoms.v_max) == (16, 0, 100)  # the tuned file's
     assert (agent.compute, agent.epsilon) == ("torch", 0)
     assert isinstance(agent.make_buffer(1), PrioritizedReplayBuffer)
     assert len(noisy_layers(agent.network)) == 3

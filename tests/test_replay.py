@@ -501,8 +501,8 @@ def test_a_buffer_that_does_not_fit_is_refused_before_it_is_made(monkeypatch: py
     monkeypatch.setattr(storage, "available_memory", lambda: 1_000_000)
     images = spaces.Box(0, 255, (84, 84, 3), np.uint8)
     words = (
-        r"^agent.buffer_size=1_000 needs 21,2\d\d,\d{3} bytes of memory, but only 1,000,000 are available: "
-        r"at most about 47 transitions fit, and agent.buffer_dir=. keeps observations on the disk of this folder "
+        r"^agent.replay.size=1_000 needs 21,2\d\d,\d{3} bytes of memory, but only 1,000,000 are available: "
+        r"at most about 47 transitions fit, and agent.replay.folder=. keeps observations on the disk of this folder "
         r"instead$"
     )
     with pytest.raises(RlkitError, match=words):
@@ -594,7 +594,7 @@ def test_a_disk_that_is_too_small_is_an_error_beforehand(monkeypatch: pytest.Mon
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1_000_000))
     images = spaces.Box(0, 255, (84, 84, 3), np.uint8)
     words = (
-        r"^agent.buffer_size=1_000 needs 21,189,168 bytes of agent.buffer_dir=\S+, but only 1,000,000 are free: "
+        r"^agent.replay.size=1_000 needs 21,189,168 bytes of agent.replay.folder=\S+, but only 1,000,000 are free: "
         r"at most about 47 transitions fit$"
     )
     with pytest.raises(RlkitError, match=words):
@@ -610,7 +610,7 @@ def test_a_disk_that_has_filled_up_meanwhile_is_an_error(monkeypatch: pytest.Mon
 
     buffer = ReplayBuffer(10, 1, COUNT, ACTIONS, folder=tmp_path)
     monkeypatch.setattr("os.posix_fallocate", full)
-    with pytest.raises(RlkitError, match=r"^agent.buffer_dir=\S+ cannot hold 64 bytes: No space left on device$"):
+    with pytest.raises(RlkitError, match=r"^agent.replay.folder=\S+ cannot hold 64 bytes: No space left on device$"):
         buffer.add(transition(0, truncated=True, next_obs=0, final=1))
     assert list(tmp_path.iterdir()) == []
 
@@ -618,7 +618,7 @@ def test_a_disk_that_has_filled_up_meanwhile_is_an_error(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(("name", "words"), [("missing", "No such file or directory"), ("file", "Not a directory")])
 def test_a_folder_that_cannot_be_used_is_an_error(name: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(RlkitError, match=rf"agent.buffer_dir=\S+/{name} .*{words}"):
+    with pytest.raises(RlkitError, match=rf"agent.replay.folder=\S+/{name} .*{words}"):
         ReplayBuffer(10, 1, COUNT, ACTIONS, folder=tmp_path / name)
 
 

@@ -18,7 +18,7 @@ from test_replay import ACTIONS, STACK, Both, Film, Sampling
 from training import assert_same_parameters, train
 
 import rlkit
-from rlkit.agents.dqn import DQN, DQNConfig
+from rlkit.agents.dqn import DQN, DQNConfig, ReplayConfig
 from rlkit.buffers import device as device_module
 from rlkit.buffers import frames, replay
 from rlkit.buffers.batch import ReplayBatch
@@ -27,7 +27,7 @@ from rlkit.buffers.frames import FrameStackStorage
 from rlkit.buffers.prioritized import PrioritizedReplayBuffer
 from rlkit.buffers.replay import ReplayBuffer
 from rlkit.collector import Collector
-from rlkit.config import NetworkConfig
+from rlkit.config import NetworkConfig, updated
 from rlkit.errors import RlkitError
 from rlkit.networks.features import ObsFeatures
 from rlkit.system import gpu
@@ -199,7 +199,7 @@ class Bright(gym.Env[Any, Any]):
         return self.stack
 
 
-QUICK = DQNConfig(learning_starts=32, buffer_size=300, num_steps=4, gradient_steps=2, minibatch_size=16)
+QUICK = DQNConfig(learning_starts=32, replay=ReplayConfig(size=300), num_steps=4, gradient_steps=2, minibatch_size=16)
 
 
 def trained(config: DQNConfig) -> Any:
@@ -207,9 +207,11 @@ def trained(config: DQNConfig) -> Any:
     return train(envs, config, 30, num_envs=2, network=NetworkConfig(normalize_obs=True))[0]
 
 
-@pytest.mark.parametrize("fields", [{}, {"prioritized": True, "n_step": 3, "double": True}, {"distributional": True}])
+@pytest.mark.parametrize(
+    "fields", [{}, {"replay": {"prioritized": True}, "n_step": 3, "double": True}, {"distributional": True}]
+)
 def test_an_agent_learns_the_same_to_the_last_bit(fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    config = replace(QUICK, **fields)
+    config = updated(QUICK, fields)
     in_numpy = trained(config)
     places = []
 
@@ -262,24 +264,24 @@ def test_images_stay_where_they_were_if_they_would_take_more_and_that_is_said() 
 @pytest.mark.parametrize("free", [5], indirect=True)
 def test_a_gpu_that_is_too_small_is_an_error() -> None:
     words = (
-        r"^agent.buffer_size=1_000_000 needs 7,056,000,000 bytes of the GPU's memory, but only 5,000,000,000 are free: "
-        r"at most about 708_616 transitions fit; agent.buffer_device=cpu takes the computer's$"
+        r"^agent.replay.size=1_000_000 needs 7,056,000,000 bytes of the GPU's memory, but only 5,000,000,000 are free: "
+        r"at most about 708_616 transitions fit; agent.replay.device=cpu takes the computer's$"
     )
     with pytest.raises(RlkitError, match=words):
         place("cuda")
 
 
 def test_a_gpu_that_cannot_be_is_an_error() -> None:
-    with pytest.raises(RlkitError, match="^agent.buffer_device=cuda, but the network is on the CPU; .*cpu would"):
+    with pytest.raises(RlkitError, match="^agent.replay.device=cuda, but the network is on the CPU; .*cpu would"):
         place("cuda", CPU)
-    with pytest.raises(RlkitError, match="^agent.buffer_device=cuda, but the network takes no images"):
+    with pytest.raises(RlkitError, match="^agent.replay.device=cuda, but the network takes no images"):
         place("cuda", images=())
-    with pytest.raises(RlkitError, match=r"^agent.buffer_device=cuda and agent.buffer_dir=\. are two places"):
-        replace(QUICK, buffer_device="cuda", buffer_dir=".").validate(2)
-    with pytest.raises(RlkitError, match=r"unknown agent.buffer_device 'gpu'"):
-        replace(QUICK, buffer_device="gpu").validate(2)
-    vectors = DQN(replace(QUICK, buffer_device="cuda"), spaces.Box(-1, 1, (3,)), ACTIONS, device="cpu")
-    with pytest.raises(RlkitError, match="^agent.buffer_device=cuda, but the network is on the CPU"):
+    with pytest.raises(RlkitError, match=r"^agent.replay.device=cuda and agent.replay.folder=\. are two places"):
+        replace(QUICK, replay=ReplayConfig(device="cuda", folder=".")).validate(2)
+    with pytest.raises(RlkitError, match=r"unknown agent.replay.device 'gpu'"):
+        replace(QUICK, replay=ReplayConfig(device="gpu")).validate(2)
+    vectors = DQN(replace(QUICK, replay=ReplayConfig(device="cuda")), spaces.Box(-1, 1, (3,)), ACTIONS, device="cpu")
+    with pytest.raises(RlkitError, match="^agent.replay.device=cuda, but the network is on the CPU"):
         vectors.make_buffer(2)
 
 
@@ -288,7 +290,7 @@ def test_memory_that_others_took_meanwhile_is_an_error_of_one_line(monkeypatch: 
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate …")
 
     monkeypatch.setattr(torch, "zeros", full)
-    with pytest.raises(RlkitError, match=r"^the GPU cannot hold 28,224 bytes more .*buffer_device=cpu, would work$"):
+    with pytest.raises(RlkitError, match=r"^the GPU cannot hold 28,224 bytes more .*replay.device=cpu, would work$"):
         DeviceArray(4, np.dtype((np.uint8, (84, 84))), CPU)
 
 

@@ -44,8 +44,8 @@ class DeviceArray:
             self._tensor = torch.zeros(self.shape, dtype=torch.from_numpy(np.zeros(0, row.base)).dtype, device=device)
         except torch.OutOfMemoryError as error:
             raise RlkitError(
-                f"the GPU cannot hold {self.nbytes:,} bytes more of the replay buffer; a smaller agent.buffer_size, "
-                "or agent.buffer_device=cpu, would work"
+                f"the GPU cannot hold {self.nbytes:,} bytes more of the replay buffer; a smaller agent.replay.size, "
+                "or agent.replay.device=cpu, would work"
             ) from error
 
     def __len__(self) -> int:
@@ -72,8 +72,8 @@ def place_images(
 ) -> Placement:
     """Decides where a buffer of `size` transitions keeps the leaves `images` of the observations in `space`.
 
-    `wanted` is agent.buffer_device, `device` the network's, `folder` agent.buffer_dir. Raises RlkitError where the GPU
-    is wanted and cannot hold them.
+    `wanted` is agent.replay.device, `folder` agent.replay.folder, and `device` the network's. Raises RlkitError where
+    the GPU is wanted and cannot hold them.
     """
     leaves = leaf_spaces(space)
     bytes_per_row = {
@@ -88,8 +88,8 @@ def place_images(
     needed, free = size * sum(bytes_per_row.values()), torch.cuda.mem_get_info(device)[0]
     if wanted == "cuda" and needed > free:
         raise RlkitError(
-            f"agent.buffer_size={size:_} needs {needed:,} bytes of the GPU's memory, but only {free:,} are free: "
-            f"at most about {size * free // needed:_} transitions fit; agent.buffer_device=cpu takes the computer's"
+            f"agent.replay.size={size:_} needs {needed:,} bytes of the GPU's memory, but only {free:,} are free: "
+            f"at most about {size * free // needed:_} transitions fit; agent.replay.device=cpu takes the computer's"
         )
     if wanted == "auto" and needed > MAX_SHARE * free:
         share = f"more than {MAX_SHARE:.0%} of the GPU's {free / 1e9:,.1f} that are free"
@@ -107,4 +107,4 @@ def _check_possible(device: torch.device, bytes_per_row: dict[int, int]) -> None
     elif not bytes_per_row:
         reason = "the network takes no images of bytes or of float32"
     if reason:
-        raise RlkitError(f"agent.buffer_device=cuda, but {reason}; agent.buffer_device=auto or cpu would work")
+        raise RlkitError(f"agent.replay.device=cuda, but {reason}; agent.replay.device=auto or cpu would work")

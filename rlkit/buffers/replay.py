@@ -182,7 +182,7 @@ class ReplayBuffer:
         obs_bytes = sum(kind.ring_type(row).itemsize for i, (kind, row) in enumerate(kinds) if i not in on_device)
         other_bytes = action_bytes + self.bytes_per_row + sum(kind.index_bytes for kind, _ in kinds)
         if folder is None:
-            way_out = ", and agent.buffer_dir=. keeps observations on the disk of this folder instead"
+            way_out = ", and agent.replay.folder=. keeps observations on the disk of this folder instead"
             check_memory(size, self._rows * (obs_bytes + other_bytes), way_out)
         else:
             check_memory(size, self._rows * other_bytes)

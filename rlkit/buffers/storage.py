@@ -50,7 +50,7 @@ def zeros_on_disk(rows: int, row: np.dtype[Any], *, folder: Path) -> Array:
                 os.posix_fallocate(file.fileno(), 0, max(1, needed))
             return np.asarray(np.memmap(file, row.base, "r+", shape=(rows, *row.shape)))
     except OSError as error:
-        raise RlkitError(f"agent.buffer_dir={folder} cannot hold {needed:,} bytes: {error.strerror}") from error
+        raise RlkitError(f"agent.replay.folder={folder} cannot hold {needed:,} bytes: {error.strerror}") from error
 
 
 def copied(array: Array, allocate: Allocate) -> Storage:
@@ -81,7 +81,7 @@ def check_memory(size: int, needed: int, way_out: str = "") -> None:
     available = available_memory()
     if available is not None and needed > available:
         raise RlkitError(
-            f"agent.buffer_size={size:_} needs {needed:,} bytes of memory, but only {available:,} are available: "
+            f"agent.replay.size={size:_} needs {needed:,} bytes of memory, but only {available:,} are available: "
             f"at most about {size * available // needed:_} transitions fit{way_out}"
         )
 
@@ -105,9 +105,9 @@ def check_disk(size: int, needed: int, folder: Path) -> None:
     try:
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        raise RlkitError(f"agent.buffer_dir={folder} cannot be used: {error.strerror}") from error
+        raise RlkitError(f"agent.replay.folder={folder} cannot be used: {error.strerror}") from error
     if needed > free:
         raise RlkitError(
-            f"agent.buffer_size={size:_} needs {needed:,} bytes of agent.buffer_dir={folder}, but only {free:,} are "
+            f"agent.replay.size={size:_} needs {needed:,} bytes of agent.replay.folder={folder}, but only {free:,} are "
             f"free: at most about {size * free // needed:_} transitions fit"
         )

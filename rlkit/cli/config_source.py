@@ -19,7 +19,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
 from rlkit.agents import VARIANTS
-from rlkit.config import EnvConfig, TrainConfig
+from rlkit.config import EnvConfig, TrainConfig, updated
 from rlkit.errors import unknown
 from rlkit.runs.loggers import LOGGERS
 
@@ -77,7 +77,7 @@ def _lookup(config_path: str) -> tuple[Any, str | None] | None:
         return schema, None
     if group == "agent" and name in VARIANTS:
         variant = VARIANTS[name]
-        config = OmegaConf.structured(variant.config(**variant.fields))
+        config = OmegaConf.structured(updated(variant.config(), variant.fields))
         return OmegaConf.create({"agent": config, **variant.run}), "_global_"
     if group == "logger" and name in LOGGERS:
         return OmegaConf.structured(LOGGERS[name].config), f"logger.{name}"

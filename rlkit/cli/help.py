@@ -6,7 +6,7 @@ import dataclasses
 from importlib import resources
 
 from rlkit.agents import VARIANTS
-from rlkit.config import EnvConfig, NetworkConfig, TrainConfig
+from rlkit.config import EnvConfig, NetworkConfig, TrainConfig, updated
 from rlkit.errors import unknown
 from rlkit.runs.field_docs import section
 from rlkit.runs.loggers import LOGGERS
@@ -39,10 +39,10 @@ def help_text(agent: str) -> str:
     sections = [
         USAGE,
         f"experiment=NAME, one of: {', '.join(experiments)}",
-        section(f"{chosen}\n{agent}:", "agent.", variant.config(**variant.fields)),
-        section(f"{env}\nOf the environment:", "env.", EnvConfig()),
+        section(f"{chosen}\n{agent}:", "agent.", updated(variant.config(), variant.fields)),
+        section(f"{env}\nOf the environment:", "env.", EnvConfig(), without=("id",)),
         section("Of the network:", "network.", NetworkConfig()),
-        section("Of the run:", "", TrainConfig(**variant.run)),
+        section("Of the run:", "", TrainConfig(**variant.run), without=("agent", "env", "network")),
     ]
     for name, kind in LOGGERS.items():
         if dataclasses.fields(kind.config):

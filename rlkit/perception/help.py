@@ -38,7 +38,7 @@ def help_text(arguments: Sequence[str]) -> str:
         lines += [f"  {group}.{field.name}={as_override(getattr(instance, field.name))}" for field in fields]
         sections.append("\n".join(lines))
     sections.append(section("Settings of the training:", "fit.", FitConfig()))
-    sections.append(section("Settings of the run:", "", PerceptionConfig()))
+    sections.append(section("Settings of the run:", "", PerceptionConfig(), without=("fit",)))
     return "\n\n".join(sections)
 
 

@@ -140,9 +140,30 @@ def refuse_undeclared(config: Any, prefix: str = "") -> None:
     declared = [prefix + field.name for field in dataclasses.fields(config)]
     for name, value in vars(config).items():
         if prefix + name not in declared:
-            raise unknown("key", prefix + name, declared)
+            raise _old_name(type(config), prefix, name) or unknown("key", prefix + name, declared)
         if dataclasses.is_dataclass(value):
             refuse_undeclared(value, f"{prefix}{name}.")
+
+
+def _old_name(config: type[Any] | None, prefix: str, name: str) -> RlkitError | None:
+    """The error for a name that a field of the config's class had in an earlier version; None: it never had it.
+
+    The class says so in its attributes `renamed`, old names to new ones, and `removed`, old names to explanations.
+    """
+    if new := getattr(config, "renamed", {}).get(name):
+        return RlkitError(f"{prefix}{name} is now {prefix}{new}")
+    if explanation := getattr(config, "removed", {}).get(name):
+        return RlkitError(explanation)
+    return None
+
+
+def _old_key(error: Exception) -> RlkitError | None:
+    """The error for a key of an earlier version, if that is what Hydra or OmegaConf complain about."""
+    cause = error.__cause__ or error.__context__ or error  # in a file that is composed, only the context
+    if not isinstance(cause, (ConfigKeyError, ConfigAttributeError)) or not isinstance(cause.parent_node, DictConfig):
+        return None
+    prefix = str(cause.full_key).removesuffix(str(cause.key))
+    return _old_name(OmegaConf.get_type(cause.parent_node), prefix, str(cause.key))
 
 
 def _check_loggers(loggers: Mapping[str, Any]) -> None:
@@ -191,6 +212,8 @@ def _readable(app: App, error: Exception) -> RlkitError:
     for key, explanation in app.explanations.items():
         if key in str(error):
             return RlkitError(explanation)
+    if old := _old_key(error):
+        return old
     cause = error.__cause__ or error
     if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and isinstance(cause.parent_node, DictConfig):
         if cause.full_key in [f"logger.{name}" for name in LOGGERS]:
