@@ -301,17 +301,28 @@ def test_help_shows_every_key_with_its_default(agent: str) -> None:
         assert choice in text
 
 
-def test_help_and_mistakes_take_less_than_a_second_of_cpu(tmp_path: Path) -> None:
-    done, seconds = in_a_process("-m", "rlkit", "--help", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "agent.learning_rate" in done.stdout
-    assert seconds < 1
-    for mistake in ("agent.learning_rat=3", "env=CartPol-v1", "num_envs=0"):
-        done, seconds = in_a_process("-m", "rlkit", mistake, cwd=tmp_path)
-        assert done.returncode == 2
-        assert done.stderr.startswith("error: ")
-        assert seconds < 1
+def test_help_and_mistakes_take_a_fraction_of_the_time_that_torch_does(tmp_path: Path) -> None:
+    """CPU time, of which there is no telling how much a machine needs: compared with what importing torch takes on it.
+
+    The least of three attempts in turn, since what else runs only ever adds.
+    """
+    ratios = {"--help": 0.25, "agent.learning_rat=3": 0.45, "env=CartPol-v1": 0.45, "num_envs=0": 0.45}
+    least = dict.fromkeys(("torch", *ratios), float("inf"))
+    for _ in range(3):
+        _, seconds = in_a_process("-c", "import torch", cwd=tmp_path)
+        least["torch"] = min(least["torch"], seconds)
+        for argument in ratios:
+            done, seconds = in_a_process("-m", "rlkit", argument, cwd=tmp_path)
+            least[argument] = min(least[argument], seconds)
+            if argument == "--help":
+                assert (done.returncode, done.stderr) == (0, "")
+                assert "agent.learning_rate" in done.stdout
+            else:
+                assert done.returncode == 2
+                assert done.stderr.startswith("error: ")
     assert not list(tmp_path.iterdir())
+    for argument, ratio in ratios.items():
+        assert least[argument] < ratio * least["torch"], least
 
 
 def test_nothing_heavy_is_imported_before_it_is_needed(tmp_path: Path) -> None:

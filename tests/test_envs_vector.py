@@ -16,6 +16,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, VectorEnv
+from waiting import PATIENCE
 
 from rlkit.envs import EnvFactory, make_vector_env
 from rlkit.errors import RlkitError
@@ -181,7 +182,7 @@ def test_a_script_without_a_main_guard_is_told_what_it_needs(tmp_path: Path) -> 
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert "a worker process died (exit code 1); a script needs `if __name__ == '__main__':`" in done.stderr
@@ -245,7 +246,7 @@ def test_workers_end_when_their_parent_is_killed(script: Any, fault: str) -> Non
     time.sleep(0.5)  # steps, and hangs at the tenth
     process.kill()
     # Workers have the parent's stdout: it ends when the last of them does.
-    _, stderr = process.communicate(timeout=15)
+    _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == -signal.SIGKILL
     assert "Traceback" not in stderr
 
@@ -262,6 +263,6 @@ def test_workers_are_silent_on_ctrl_c(script: Any, fault: str, moment: str, seco
     time.sleep(0.2)
     assert process.poll() is None
     os.killpg(process.pid, signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=15)
+    stdout, stderr = process.communicate(timeout=PATIENCE)
     assert stdout.splitlines()[-1] == "interrupted"
     assert (process.returncode, stderr) == (0, "")

@@ -650,7 +650,7 @@ except rlkit.errors.RlkitError as error:
 def test_without_the_engine_numpy_takes_its_place_and_the_run_says_so(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
     command = [sys.executable, "-c", WITHOUT]
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "numpy on cpu: the C engine was not built" in result.stdout + result.stderr
     assert "refused: compute=native: the C engine was not built" in result.stdout
@@ -662,7 +662,7 @@ def test_a_build_without_a_compiler_succeeds_without_the_engine(tmp_path: Path) 
     shutil.copytree(ROOT / "rlkit" / "engine" / "native" / "c", tmp_path / "rlkit" / "engine" / "native" / "c")
     command = [sys.executable, "setup.py", "build_ext", "--inplace"]
     environment = {**os.environ, "CC": "/bin/false"}
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert list(tmp_path.rglob("*.so")) == []
 

@@ -49,7 +49,7 @@ def run_python(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.Completed
     """Runs Python with this repository's package."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
 # Packaging

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from stable_baselines3.common.evaluation import evaluate_policy as sb3_evaluate_policy
+from waiting import PATIENCE, rows_in, wait_until
 
 import rlkit
 from rlkit.agents.ppo import PPO
@@ -171,12 +171,9 @@ def test_an_interrupted_run_leaves_a_usable_checkpoint(
     metrics = run_dir / "metrics.csv"
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
-            deadline = time.monotonic() + 60
-            while process.poll() is None and not (metrics.is_file() and metrics.read_text().count("\n") > 1):
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+            wait_until(lambda: process.poll() is not None or rows_in(metrics) > 0)
             process.send_signal(number)
-            output, _ = process.communicate(timeout=30)
+            output, _ = process.communicate(timeout=PATIENCE)
         finally:
             process.kill()
     assert process.returncode == 130, output
