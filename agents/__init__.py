@@ -6,28 +6,33 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from gymnasium import spaces
-
 from rlkit.agents.a2c import A2C, A2CConfig
 from rlkit.agents.a3c import A3C, A3CConfig
-from rlkit.agents.base import Agent, AgentConfig
+from rlkit.agents.base import Agent
 from rlkit.agents.dqn import DQN, DQNConfig
 from rlkit.agents.ppo import PPO, PPOConfig
-from rlkit.agents.q_learning import QLearning, QLearningConfig
 from rlkit.agents.reinforce import REINFORCE, REINFORCEConfig
-from rlkit.agents.sarsa import SARSA, SARSAConfig
+from rlkit.agents.temporal_difference import TemporalDifference, TemporalDifferenceConfig
 from rlkit.agents.trpo import TRPO, TRPOConfig
 from rlkit.errors import RlkitError
+from rlkit.setting import AgentConfig, Setting, updated
 
 
 class Variant(NamedTuple):
-    """What an `agent=` name stands for: a class, its config class, and the fields that the name sets."""
+    """An `agent=` choice: a class, its config class, and the fields that the name sets."""
 
-    agent: type[Agent]
-    config: type[Any]
-    fields: dict[str, Any]
+    agent: type[Agent[Any]]
+    """Agents differ in the buffers that they learn from; whoever holds the table can't know which."""
+    config: type[AgentConfig]
+    fields: Mapping[str, Any] = MappingProxyType({})
     run: Mapping[str, Any] = MappingProxyType({})
     """Defaults of its own for fields of the run."""
+    tuned: str = ""
+    """The folder of conf/tuned/ with its tuned values; empty: the one of the config's name."""
+
+    def make(self, **values: Any) -> AgentConfig:
+        """The config of this choice, with the values of some more fields; a mapping is for the fields of a group."""
+        return updated(updated(self.config(), self.fields), values)
 
 
 RAINBOW = {
@@ -37,36 +42,32 @@ RAINBOW = {
 }
 """All that Hessel et al. (2018) put together."""
 VARIANTS: dict[str, Variant] = {
-    "reinforce": Variant(REINFORCE, REINFORCEConfig, {}),
+    "reinforce": Variant(REINFORCE, REINFORCEConfig),
     "reinforce_baseline": Variant(REINFORCE, REINFORCEConfig, {"baseline": "value"}),
-    "a2c": Variant(A2C, A2CConfig, {}),
-    "a3c": Variant(A3C, A3CConfig, {}, run={"num_envs": 1}),
-    "ppo": Variant(PPO, PPOConfig, {}),
+    "a2c": Variant(A2C, A2CConfig),
+    "a3c": Variant(A3C, A3CConfig, run={"num_envs": 1}),
+    "ppo": Variant(PPO, PPOConfig),
     "ppo2": Variant(PPO, PPOConfig, {"objective": "clip"}),
     "ppo_kl": Variant(PPO, PPOConfig, {"objective": "kl"}),
     "ppo_adaptive_kl": Variant(PPO, PPOConfig, {"objective": "adaptive_kl"}),
-    "trpo": Variant(TRPO, TRPOConfig, {}),
-    "sarsa": Variant(SARSA, SARSAConfig, {}),
-    "expected_sarsa": Variant(SARSA, SARSAConfig, {"expected": True}),
-    "q_learning": Variant(QLearning, QLearningConfig, {}),
-    "dqn": Variant(DQN, DQNConfig, {}),
+    "trpo": Variant(TRPO, TRPOConfig),
+    "sarsa": Variant(TemporalDifference, TemporalDifferenceConfig, {"target": "sampled"}),
+    "expected_sarsa": Variant(TemporalDifference, TemporalDifferenceConfig, {"target": "expected"}, tuned="sarsa"),
+    "q_learning": Variant(TemporalDifference, TemporalDifferenceConfig, {"target": "greedy"}),
+    "dqn": Variant(DQN, DQNConfig),
     "double_dqn": Variant(DQN, DQNConfig, {"double": True}),
     "dueling_dqn": Variant(DQN, DQNConfig, {"dueling": True}),
     "rainbow": Variant(DQN, DQNConfig, RAINBOW),
 }
-"""Every `agent=` choice. A config's `name` is the agent's own name, under which its tuned values are found."""
+"""Every `agent=` choice."""
 
 
-def make_agent(
-    config: AgentConfig, observation_space: spaces.Space[Any], action_space: spaces.Space[Any], **parts: Any
-) -> Agent:
-    """The agent that a config is for, with the keyword arguments of its constructor.
+def make_agent(config: AgentConfig, setting: Setting) -> Agent[Any]:
+    """The agent that a config is for.
 
     Raises RlkitError for a config that belongs to no agent in the table.
     """
     for variant in VARIANTS.values():
         if type(config) is variant.config:
-            make: Any = variant.agent
-            agent: Agent = make(config, observation_space, action_space, **parts)
-            return agent
+            return variant.agent(config, setting)
     raise RlkitError(f"no agent takes the config {type(config).__name__}; known: {', '.join(VARIANTS)}")

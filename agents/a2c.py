@@ -6,36 +6,36 @@ ratio is one and nothing is clipped (Huang et al. 2022, arXiv 2205.09123); a tes
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-import numpy as np
-from gymnasium import spaces
-
 from rlkit.advantages import policy_batch
-from rlkit.agents.base import Agent, Step, as_batch
+from rlkit.agents.policy_agent import PolicyAgent
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.buffers.rollout import RolloutBuffer
-from rlkit.config import NetworkConfig
 from rlkit.engine.losses import whitened
 from rlkit.errors import check_choice, check_fields
 from rlkit.maths.returns import explained_variance
 from rlkit.maths.schedules import SCHEDULES, scheduled
-from rlkit.spaces import Array, Obs
+from rlkit.setting import Abilities, AgentConfig, Setting
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from rlkit.networks.heads import Head
+    from rlkit.system.ranks import Ranks
 
 OPTIMIZERS = ("rmsprop", "adam")
 
 
 @dataclass
-class A2CConfig:
+class A2CConfig(AgentConfig):
     """A2C's hyperparameters."""
 
     name: ClassVar[str] = "a2c"
+    abilities: ClassVar[Abilities] = Abilities(shared_fields=())
+    for_probes: ClassVar[Mapping[str, Any]] = {"num_steps": 8, "learning_rate": 3e-3, "ent_coef": 0.01}
 
     learning_rate: float = 7e-4
     """The optimiser's step size."""
@@ -84,6 +84,8 @@ class A2CCoefficients(NamedTuple):
     ent_coef: float
     vf_coef: float
     normalize_advantages: bool
+    ranks: Ranks
+    """Advantages are whitened over all of them."""
 
 
 def a2c_loss(
@@ -95,7 +97,7 @@ def a2c_loss(
     advantages and the returns, which are numbers in `batch`. The analytic engine computes this function's
     derivatives in `rlkit.engine.native.policy_gradient`.
     """
-    advantages = whitened(batch.advantages) if c.normalize_advantages else batch.advantages
+    advantages = whitened(batch.advantages, c.ranks) if c.normalize_advantages else batch.advantages
     policy_loss = -(head.log_prob(params, batch.action) * advantages).mean()
     value_loss = (values - batch.returns).square().mean()
     entropy = head.entropy(params).mean()
@@ -103,76 +105,39 @@ def a2c_loss(
     return loss, {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
 
 
-class A2C(Agent):
+class A2C(PolicyAgent[RolloutBuffer]):
     """Acts by sampling from its policy, and improves it by one step along each rollout's policy gradient."""
 
-    def __init__(
-        self,
-        config: A2CConfig,
-        observation_space: spaces.Space[Any],
-        action_space: spaces.Space[Any],
-        *,
-        network: NetworkConfig | None = None,
-        num_envs: int = 1,
-        seed: int = 0,
-        device: str = "auto",
-        compute: str = "auto",
-    ) -> None:
-        # Imported here so that reading A2CConfig, as the command line does for --help, does not import torch.
-        from rlkit.engine.make import make_actor_critic, make_engine
-        from rlkit.engine.native.policy_gradient import a2c_gradient
-        from rlkit.networks.normalization import RewardNormalizer
-        from rlkit.policy import ActorCriticPolicy
+    config: A2CConfig
 
-        self.config, self.network_config = config, network or NetworkConfig()
-        self.observation_space, self.action_space = observation_space, action_space
+    def __init__(self, config: A2CConfig, setting: Setting) -> None:
+        from rlkit.engine.actor_critic import ActorCriticLoss
+        from rlkit.engine.descent import Optimization
+        from rlkit.engine.native.policy_gradient import a2c_gradient
+
+        super().__init__(
+            config,
+            setting,
+            ActorCriticLoss(torch=a2c_loss, native=a2c_gradient),
+            Optimization(config.max_grad_norm, config.optimizer_eps, config.optimizer),
+            reward_gamma=config.gamma if config.normalize_rewards else None,
+        )
         self.steps_per_update = config.num_steps
-        init_seed, act_seed = np.random.SeedSequence(seed).spawn(2)
-        self.network, self.device = make_actor_critic(
-            observation_space, action_space, self.network_config, init_seed, device
-        )
-        self.engine, self.compute = make_engine(
-            self.network, compute, a2c_loss, a2c_gradient, config.max_grad_norm, config.optimizer_eps, config.optimizer
-        )
-        rewards = RewardNormalizer(config.gamma, num_envs) if config.normalize_rewards else None
-        self.policy = ActorCriticPolicy(self.network, self.engine, act_seed, rewards=rewards)
-        self.model = self.policy.model
 
     def make_buffer(self, num_envs: int) -> RolloutBuffer:
         return RolloutBuffer(self.config.num_steps, num_envs)
-
-    def act(self, obs: Obs, *, action_mask: Array | None = None, explore: bool = True) -> Step:
-        action = self.policy.act(obs, action_mask, explore)
-        return Step(action, self.network.head.env_action(action))
 
     def update(self, buffer: RolloutBuffer, progress: float) -> dict[str, float]:
         config = self.config
         batch, rows = policy_batch(buffer, self.policy, config.gamma, config.gae_lambda, log_prob=False)
         learning_rate = scheduled(config.learning_rate_schedule, config.learning_rate, progress)
-        coefficients = A2CCoefficients(config.ent_coef, config.vf_coef, config.normalize_advantages)
+        coefficients = A2CCoefficients(config.ent_coef, config.vf_coef, config.normalize_advantages, self.ranks)
         self.engine.load(batch)
         step = self.engine.step(rows, coefficients, learning_rate)
         metrics = {f"train/{name}": value for name, value in step.items()}
         metrics["train/explained_variance"] = explained_variance(batch.values[rows], batch.returns[rows])
         metrics["train/learning_rate"] = learning_rate
         # Only now, so that acting and learning saw observations through the same statistics.
-        self.network.features.update(buffer.obs_of(rows))
+        self.network.features.update(buffer.obs_of(rows), self.ranks)
         buffer.clear()
         return metrics
-
-    def value(self, obs: Any) -> Array:
-        """The values of a batch of observations: (batch,)."""
-        return self.policy.values(as_batch(self.observation_space, obs)[0])
-
-    def action_probabilities(self, obs: Any, action_masks: Array | None = None) -> Array:
-        """The probability of each action for a batch of observations: (batch, number of actions).
-
-        Raises RlkitError unless the action space is Discrete.
-        """
-        return self.policy.probabilities(as_batch(self.observation_space, obs)[0], action_masks)
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.policy.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.policy.load_state_dict(state)

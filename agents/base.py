@@ -1,4 +1,4 @@
-"""What every agent is to the rest of the toolkit: the protocol, and what acting returns."""
+"""The protocol of an agent, as the rest of the toolkit sees it, and the result of acting."""
 
 from __future__ import annotations
 
@@ -9,37 +9,27 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 from gymnasium import spaces
 
-from rlkit.buffers.base import Buffer
-from rlkit.config import NetworkConfig
+from rlkit.buffers.base import BufferT
 from rlkit.errors import RlkitError
+from rlkit.setting import AgentConfig, NetworkConfig, Setting
 from rlkit.spaces import Array, Obs, leaf_spaces, leaves
+from rlkit.system.ranks import Ranks
 
 if TYPE_CHECKING:
     import torch
 
 
-class AgentConfig(Protocol):
-    """An agent's hyperparameters: a dataclass whose fields are documented below them."""
-
-    name: ClassVar[str]
-
-    def validate(self, num_envs: int) -> None:
-        """Raises RlkitError on the first field whose value cannot work."""
-
-
 class Step(NamedTuple):
-    """What acting returns, batched over environments; fields that an agent does not use stay None."""
+    """The result of acting, batched over environments."""
 
     action: Array
-    """What the agent chose, as it learns from it: (num_envs, *action shape)."""
+    """The chosen actions, as the agent learns from them: (num_envs, *action shape)."""
     env_action: Array
-    """What the environment gets: `action`, clipped or squashed to the bounds, and shifted to the space's start."""
-    state: Any = None
-    """A recurrent agent's memory."""
+    """The actions for the environment: clipped or squashed to the bounds, and shifted to the space's start."""
 
 
 class Acting(Protocol):
-    """All that a collector asks of an agent."""
+    """The one method of an agent that a collector calls."""
 
     def act(self, obs: Obs, *, action_mask: Array | None = None, explore: bool = True) -> Step:
         """Chooses one action per row of `obs`; without `explore`, the policy's most likely action.
@@ -48,11 +38,10 @@ class Acting(Protocol):
         """
 
 
-class Agent(Acting, Protocol):
+class Agent(Acting, Protocol[BufferT]):
     """Acts, makes the buffer it learns from, and learns from it; never steps, logs or saves by itself.
 
-    Subclass it for `predict` and `save`. The constructor of every agent is
-    `(config, observation_space, action_space, *, network, num_envs, seed, device, compute)`.
+    Subclass it with the type of that buffer, `Agent[RolloutBuffer]`, for `predict` and `save`.
     """
 
     action_spaces: ClassVar[tuple[type[spaces.Space[Any]], ...]] = (
@@ -62,26 +51,34 @@ class Agent(Acting, Protocol):
         spaces.MultiBinary,
     )
     """The kinds of action space that it can handle."""
-    config: Any
+    config: AgentConfig
     network_config: NetworkConfig
     observation_space: spaces.Space[Any]
     action_space: spaces.Space[Any]
+    ranks: Ranks
+    """The process group that trains the agent."""
     device: str
     compute: str
-    """What `compute=auto` became: "native", "numpy" or "torch"."""
+    """The engine that computes: what `compute=auto` became, "native", "numpy" or "torch"."""
     model: torch.nn.Module
-    """All that a saved model holds: weights and normalisation statistics."""
+    """The contents of a saved model: weights and normalisation statistics."""
     env: dict[str, Any] | None = None
-    """Where it was trained: the environment's `id`, `kwargs` and `preprocessing`; None where nobody said."""
+    """The environment that it was trained on: its `id`, `kwargs` and `preprocessing`; None where nobody said."""
     notes: Sequence[str] = ()
     """Sentences for the user about choices that the agent made by itself."""
     steps_per_update: int
     """Vector steps to collect before each update."""
 
-    def make_buffer(self, num_envs: int) -> Buffer:
+    def __init__(self, config: Any, setting: Setting) -> None:
+        """Takes over what every agent has of its setting; subclasses make the rest."""
+        self.config, self.network_config = config, setting.network
+        self.observation_space, self.action_space = setting.observation_space, setting.action_space
+        self.ranks = setting.ranks
+
+    def make_buffer(self, num_envs: int) -> BufferT:
         """The storage that a collector fills and `update` consumes."""
 
-    def update(self, buffer: Any, progress: float) -> dict[str, float]:
+    def update(self, buffer: BufferT, progress: float) -> dict[str, float]:
         """Learns from the buffer and returns metrics by log key; `progress` is the share of the budget spent."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -124,12 +121,12 @@ def discrete_actions(name: str, space: spaces.Space[Any]) -> spaces.Discrete[Any
     if isinstance(space, spaces.Discrete):
         return space
     able = [key for key, variant in VARIANTS.items() if isinstance(space, variant.agent.action_spaces)]
-    agents = ", ".join(key for key in able if key == VARIANTS[key].config.name)
+    agents = ", ".join(key for key in able if key == VARIANTS[key].make().name)
     raise RlkitError(f"agent={name} needs Discrete actions, not {space}; agents that can handle them: {agents}")
 
 
 def as_batch(space: spaces.Space[Any], obs: Any) -> tuple[Obs, bool]:
-    """The leaves of `obs` with a batch dimension, and whether it had one before.
+    """The leaves of `obs` with a batch dimension, and True if it had one before.
 
     Raises RlkitError where the shapes fit neither one observation nor a batch.
     """

@@ -20,14 +20,13 @@ from rlkit.agents.base import Agent, Step, as_batch, discrete_actions
 from rlkit.buffers.batch import ReplayBatch, distinct
 from rlkit.buffers.prioritized import PrioritizedReplayBuffer
 from rlkit.buffers.replay import ReplayBuffer
-from rlkit.config import NetworkConfig
 from rlkit.engine.losses import categorical_loss, dqn_loss
 from rlkit.errors import RlkitError, check_choice, check_fields, check_range
 from rlkit.maths.exploration import EpsilonConfig, epsilon_greedy, sample_epsilon_greedy
 from rlkit.maths.returns import project_distribution, td_targets
 from rlkit.maths.schedules import SCHEDULES, scheduled
+from rlkit.setting import Abilities, AgentConfig, Setting
 from rlkit.spaces import Array, Obs, masked
-from rlkit.system import ranks
 
 LOSSES = ("huber", "mse")
 DUELINGS = ("mean", "sum")
@@ -128,10 +127,18 @@ class AtomsConfig:
 
 
 @dataclass
-class DQNConfig:
+class DQNConfig(AgentConfig):
     """DQN's hyperparameters; for Discrete actions."""
 
     name: ClassVar[str] = "dqn"
+    abilities: ClassVar[Abilities] = Abilities(shared_fields=("minibatch_size",))
+    for_probes: ClassVar[Mapping[str, Any]] = {
+        "learning_rate": 3e-3,
+        "gradient_steps": 16,
+        "learning_starts": 200,
+        "target": {"interval": 50},
+        "atoms": {"v_min": -10.0, "v_max": 10.0},
+    }
     renamed: ClassVar[Mapping[str, str]] = {
         "buffer_size": "replay.size",
         "buffer_dir": "replay.folder",
@@ -150,7 +157,6 @@ class DQNConfig:
         "v_min": "atoms.v_min",
         "v_max": "atoms.v_max",
     }
-    """Names of fields in earlier versions, and those that they have now."""
 
     double: bool = False
     """Double DQN (van Hasselt et al. 2016): the online network chooses the next action that the target network
@@ -235,59 +241,45 @@ def next_values(choosing: Array, valuing: Array, action_mask: Array | None) -> A
     return values
 
 
-class DQN(Agent):
+class DQN(Agent[ReplayBuffer]):
     """Acts ε-greedily by its action values, and learns them from all that it remembers."""
 
     action_spaces = (spaces.Discrete,)
 
-    def __init__(
-        self,
-        config: DQNConfig,
-        observation_space: spaces.Space[Any],
-        action_space: spaces.Space[Any],
-        *,
-        network: NetworkConfig | None = None,
-        num_envs: int = 1,
-        seed: int = 0,
-        device: str = "auto",
-        compute: str = "auto",
-    ) -> None:
+    config: DQNConfig
+
+    def __init__(self, config: DQNConfig, setting: Setting) -> None:
         # Imported here so that reading DQNConfig, as the command line does for --help, does not import torch.
         import torch
 
+        from rlkit.engine.descent import Optimization
         from rlkit.engine.make import make_model, make_q_engine, make_q_network
-        from rlkit.engine.q_engine import dqn_gradient
+        from rlkit.engine.q_engine import QLoss, dqn_gradient
 
-        self.config, self.network_config = config, network or NetworkConfig()
-        self.observation_space, self.action_space = observation_space, action_space
-        self._actions = discrete_actions(config.name, action_space)
+        super().__init__(config, setting)
+        self._actions = discrete_actions(config.name, setting.action_space)
         self.steps_per_update = config.num_steps
-        init_seed, act_seed, sample_seed = np.random.SeedSequence(seed).spawn(3)
+        init_seed, act_seed, sample_seed = np.random.SeedSequence(setting.seed).spawn(3)
         self._atoms = config.atoms.values() if config.distributional else None
         self.network, self.device = make_q_network(
-            observation_space,
+            setting,
             int(self._actions.n),
-            self.network_config,
             init_seed,
-            device,
             dueling=config.dueling_advantage if config.dueling else "none",
             noisy_std=config.noisy_std if config.noisy else None,
             atoms=self._atoms,
         )
         self.engine, self.compute = make_q_engine(
             self.network,
-            compute,
-            categorical_loss if config.distributional else dqn_loss,
-            dqn_gradient,
-            max_grad_norm=config.max_grad_norm,
-            optimizer="adam",
-            eps=config.adam_eps,
+            QLoss(categorical_loss) if config.distributional else QLoss(dqn_loss, dqn_gradient),
+            Optimization(config.max_grad_norm, config.adam_eps),
+            setting,
         )
         self.model = make_model(network=self.network)
         epsilon = torch.tensor(self._scheduled_epsilon(0.0, 0), dtype=torch.float64)
         self.model.register_buffer("epsilon", epsilon)  # saved, so that a loaded agent explores as it did
         self._epsilon: Array = epsilon.numpy()
-        self._act_rng, self._sample_rng = ranks.env_rng(act_seed), ranks.own_rng(sample_seed)
+        self._act_rng, self._sample_rng = self.ranks.env_rng(act_seed), self.ranks.own_rng(sample_seed)
         self._gradient_steps = self._episodes = 0
 
     @property
@@ -299,13 +291,13 @@ class DQN(Agent):
         from rlkit.buffers.device import place_images
 
         config, replay = self.config, self.config.replay
-        size, folder = ranks.share(replay.size), None if replay.folder is None else Path(replay.folder)
+        size, folder = self.ranks.share(replay.size), None if replay.folder is None else Path(replay.folder)
         device, image_leaves = next(self.network.parameters()).device, self.network.features.images
         images = place_images(replay.device, device, image_leaves, self.observation_space, size, folder)
         self.notes = [images.note] if images.note else []
         kind: Callable[..., ReplayBuffer] = ReplayBuffer
         if replay.prioritized:
-            kind = partial(PrioritizedReplayBuffer, alpha=replay.alpha, beta=replay.beta)
+            kind = partial(PrioritizedReplayBuffer, alpha=replay.alpha, beta=replay.beta, ranks=self.ranks)
         sizes = size, num_envs, self.observation_space, self._actions
         return kind(*sizes, n_step=config.n_step, gamma=config.gamma, folder=folder, images=images)
 
@@ -324,14 +316,14 @@ class DQN(Agent):
     def update(self, buffer: ReplayBuffer, progress: float) -> dict[str, float]:
         config = self.config
         by_episodes = config.epsilon.episodes is not None or config.gradient_steps_per == "episode"
-        episodes = ranks.episodes(buffer.episodes) if by_episodes else 0
+        episodes = self.ranks.episodes(buffer.episodes) if by_episodes else 0
         self._epsilon[()] = self._scheduled_epsilon(progress, episodes)
         if self.network.features.statistics is not None:
-            self.network.features.update(buffer.recent_obs(config.num_steps))
+            self.network.features.update(buffer.recent_obs(config.num_steps), self.ranks)
         metrics = {"train/epsilon": self.epsilon}
         due = episodes - self._episodes if config.gradient_steps_per == "episode" else 1
         self._episodes = episodes
-        if ranks.steps(buffer.added) < config.learning_starts or due < 1:
+        if self.ranks.steps(buffer.added) < config.learning_starts or due < 1:
             return metrics
         learning_rate = scheduled(config.learning_rate_schedule, config.learning_rate, progress)
         history: list[dict[str, float]] = []
@@ -353,13 +345,13 @@ class DQN(Agent):
         One where priorities change, where each step has noise of its own, and where images are large.
         """
         single = self.config.replay.prioritized or self.config.noisy or len(self.network.cnns) > 0
-        return 1 if single else max(1, BLOCK // ranks.share(self.config.minibatch_size))
+        return 1 if single else max(1, BLOCK // self.ranks.share(self.config.minibatch_size))
 
     def _learn(self, buffer: ReplayBuffer, steps: int, learning_rate: float, progress: float) -> list[dict[str, float]]:
         """Gradient steps during which the target network stands still; returns their metrics."""
         from rlkit.engine.q_engine import TDBatch
 
-        config, size = self.config, ranks.share(self.config.minibatch_size)
+        config, size = self.config, self.ranks.share(self.config.minibatch_size)
         batch = buffer.sample(steps * size, self._sample_rng, progress)
         features, next_features = self.network.features(batch.obs), self.network.features(batch.next_obs)
         target_outputs = self._target_outputs(batch, next_features, len(buffer))

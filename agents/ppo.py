@@ -6,37 +6,43 @@ are listed with their places in docs/ppo-details.md.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-import numpy as np
-from gymnasium import spaces
-
 from rlkit.advantages import policy_batch
-from rlkit.agents.base import Agent, Step, as_batch
+from rlkit.agents.policy_agent import PolicyAgent
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.buffers.rollout import RolloutBuffer
-from rlkit.config import NetworkConfig
 from rlkit.engine.losses import surrogate, whitened
 from rlkit.errors import check_choice, check_fields, check_minibatch
 from rlkit.maths.returns import explained_variance
 from rlkit.maths.schedules import SCHEDULES, scheduled
-from rlkit.spaces import Array, Obs, masked
-from rlkit.system import ranks
+from rlkit.setting import Abilities, AgentConfig, Setting
+from rlkit.spaces import Array, masked
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from rlkit.networks.heads import Head
+    from rlkit.system.ranks import Ranks
 
 OBJECTIVES = ("clip", "kl", "adaptive_kl")
 
 
 @dataclass
-class PPOConfig:
+class PPOConfig(AgentConfig):
     """PPO's hyperparameters."""
 
     name: ClassVar[str] = "ppo"
+    abilities: ClassVar[Abilities] = Abilities(shared_fields=("minibatch_size",))
+    for_probes: ClassVar[Mapping[str, Any]] = {
+        "num_steps": 32,
+        "minibatch_size": 64,
+        "num_epochs": 8,
+        "learning_rate": 3e-3,
+        "ent_coef": 0.01,
+    }
 
     objective: str = "clip"
     """`clip`: the clipped surrogate (PPO2); `kl`: the surrogate less `kl_coef` times the KL divergence from the
@@ -111,6 +117,8 @@ class PPOCoefficients(NamedTuple):
     ent_coef: float
     vf_coef: float
     normalize_advantages: bool
+    ranks: Ranks
+    """Advantages are whitened over all of them."""
 
 
 def ppo_loss(
@@ -121,7 +129,7 @@ def ppo_loss(
     `params` (rows, num_params) and `values` (rows,) are the network's outputs now; `batch` holds what they were.
     The analytic engine computes this function's derivatives in `rlkit.engine.native.policy_gradient`.
     """
-    advantages = whitened(batch.advantages) if c.normalize_advantages else batch.advantages
+    advantages = whitened(batch.advantages, c.ranks) if c.normalize_advantages else batch.advantages
     objective, log_ratio = surrogate(head, params, batch, advantages)
     ratio = log_ratio.exp()
     if c.objective == "clip":
@@ -154,50 +162,34 @@ def adapted_kl_coef(kl_coef: float, kl: float, kl_target: float) -> float:
     return kl_coef / 2 if kl < kl_target / 1.5 else kl_coef
 
 
-class PPO(Agent):
+class PPO(PolicyAgent[RolloutBuffer]):
     """Acts by sampling from its policy, and improves it for a few epochs on each rollout."""
 
-    def __init__(
-        self,
-        config: PPOConfig,
-        observation_space: spaces.Space[Any],
-        action_space: spaces.Space[Any],
-        *,
-        network: NetworkConfig | None = None,
-        num_envs: int = 1,
-        seed: int = 0,
-        device: str = "auto",
-        compute: str = "auto",
-    ) -> None:
-        # Imported here so that reading PPOConfig, as the command line does for --help, does not import torch.
-        from rlkit.engine.make import make_actor_critic, make_engine
-        from rlkit.engine.native.policy_gradient import ppo_gradient
-        from rlkit.networks.normalization import RewardNormalizer
-        from rlkit.policy import ActorCriticPolicy
+    config: PPOConfig
 
-        self.config, self.network_config = config, network or NetworkConfig()
-        self.observation_space, self.action_space = observation_space, action_space
+    def __init__(self, config: PPOConfig, setting: Setting) -> None:
+        from rlkit.engine.actor_critic import ActorCriticLoss
+        from rlkit.engine.descent import Optimization
+        from rlkit.engine.native.policy_gradient import ppo_gradient
+
+        critic_learning_rate = config.critic_learning_rate
+        super().__init__(
+            config,
+            setting,
+            ActorCriticLoss(torch=ppo_loss, native=ppo_gradient),
+            Optimization(
+                max_grad_norm=config.max_grad_norm,
+                eps=config.adam_eps,
+                critic_rate=1.0 if critic_learning_rate is None else critic_learning_rate / config.learning_rate,
+            ),
+            reward_gamma=config.gamma if config.normalize_rewards else None,
+            noise_correlation=config.noise_correlation,
+        )
         self.steps_per_update = config.num_steps
-        init_seed, act_seed, update_seed = np.random.SeedSequence(seed).spawn(3)
-        self.network, self.device = make_actor_critic(
-            observation_space, action_space, self.network_config, init_seed, device
-        )
-        ratio = 1.0 if config.critic_learning_rate is None else config.critic_learning_rate / config.learning_rate
-        self.engine, self.compute = make_engine(
-            self.network, compute, ppo_loss, ppo_gradient, config.max_grad_norm, config.adam_eps, critic_rate=ratio
-        )
-        rewards = RewardNormalizer(config.gamma, num_envs) if config.normalize_rewards else None
-        self.policy = ActorCriticPolicy(self.network, self.engine, act_seed, config.noise_correlation, rewards)
-        self.model = self.policy.model
         self.kl_coef = config.kl_coef
-        self._rng = ranks.own_rng(update_seed)
 
     def make_buffer(self, num_envs: int) -> RolloutBuffer:
         return RolloutBuffer(self.config.num_steps, num_envs)
-
-    def act(self, obs: Obs, *, action_mask: Array | None = None, explore: bool = True) -> Step:
-        action = self.policy.act(obs, action_mask, explore)
-        return Step(action, self.network.head.env_action(action))
 
     def update(self, buffer: RolloutBuffer, progress: float) -> dict[str, float]:
         config = self.config
@@ -212,16 +204,17 @@ class PPO(Agent):
             config.ent_coef,
             config.vf_coef,
             config.normalize_advantages,
+            self.ranks,
         )
-        minibatch_size = ranks.share(config.minibatch_size)
+        minibatch_size = self.ranks.share(config.minibatch_size)
         self.engine.load(batch)
         history = []
         for _ in range(config.num_epochs):
-            order = self._rng.permutation(rows)
+            order = self.rng.permutation(rows)
             for start in range(0, len(order), minibatch_size):
                 minibatch = order[start : start + minibatch_size]
                 history.append(self.engine.step(minibatch, coefficients, learning_rate))
-            if config.target_kl is not None and ranks.mean(history[-1]["approx_kl"]) > 1.5 * config.target_kl:
+            if config.target_kl is not None and self.ranks.mean(history[-1]["approx_kl"]) > 1.5 * config.target_kl:
                 break
         metrics = {f"train/{name}": sum(step[name] for step in history) / len(history) for name in history[0]}
         metrics["train/explained_variance"] = explained_variance(batch.values[rows], batch.returns[rows])
@@ -231,7 +224,7 @@ class PPO(Agent):
             metrics["train/kl_coef"] = self.kl_coef
             self.kl_coef = adapted_kl_coef(self.kl_coef, metrics["train/kl"], config.kl_target)
         # Only now, so that the old and the new policy saw observations through the same statistics.
-        self.network.features.update(buffer.obs_of(rows))
+        self.network.features.update(buffer.obs_of(rows), self.ranks)
         buffer.clear()
         return metrics
 
@@ -240,27 +233,11 @@ class PPO(Agent):
         params = masked(self.engine.evaluate(batch.features)[0], batch.action_mask)
         kl = self.policy.analytic_head.evaluate(params, batch.action, batch.old_params).kl
         assert kl is not None
-        return ranks.mean(float(kl[rows].mean()))
-
-    def value(self, obs: Any) -> Array:
-        """The values of a batch of observations: (batch,)."""
-        return self.policy.values(as_batch(self.observation_space, obs)[0])
-
-    def action_probabilities(self, obs: Any, action_masks: Array | None = None) -> Array:
-        """The probability of each action for a batch of observations: (batch, number of actions).
-
-        Raises RlkitError unless the action space is Discrete.
-        """
-        return self.policy.probabilities(as_batch(self.observation_space, obs)[0], action_masks)
+        return self.ranks.mean(float(kl[rows].mean()))
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "policy": self.policy.state_dict(),
-            "rng": self._rng.bit_generator.state,
-            "kl_coef": self.kl_coef,
-        }
+        return {**super().state_dict(), "kl_coef": self.kl_coef}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.policy.load_state_dict(state["policy"])
-        self._rng.bit_generator.state = state["rng"]
+        super().load_state_dict(state)
         self.kl_coef = state["kl_coef"]

@@ -5,36 +5,38 @@ Read top to bottom: the hyperparameters, what an action was worth, the loss, the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
-from gymnasium import spaces
 
-from rlkit.agents.base import Agent, Step, as_batch
+from rlkit.agents.policy_agent import PolicyAgent
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.buffers.episodes import EpisodeBuffer, Episodes
-from rlkit.config import NetworkConfig
 from rlkit.engine.losses import whitened
 from rlkit.errors import RlkitError, check_choice, check_fields
 from rlkit.maths.returns import discounted_returns, explained_variance
 from rlkit.maths.schedules import SCHEDULES, scheduled
-from rlkit.spaces import Array, Obs
+from rlkit.setting import AgentConfig, Setting
+from rlkit.spaces import Array
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from rlkit.networks.heads import Head
+    from rlkit.system.ranks import Ranks
 
 BASELINES = ("none", "mean", "time_step", "value")
 ADAM_EPS = 1e-8
 
 
 @dataclass
-class REINFORCEConfig:
+class REINFORCEConfig(AgentConfig):
     """REINFORCE's hyperparameters."""
 
     name: ClassVar[str] = "reinforce"
+    for_probes: ClassVar[Mapping[str, Any]] = {"num_steps": 8, "episodes_per_update": 16, "ent_coef": 0.01}
 
     baseline: str = "none"
     """What is subtracted from the returns. `none`; `mean`: the mean return of the update's other episodes;
@@ -101,6 +103,8 @@ class REINFORCECoefficients(NamedTuple):
     ent_coef: float
     vf_coef: float
     normalize_advantages: bool
+    ranks: Ranks
+    """Advantages are whitened over all of them."""
 
 
 def reinforce_loss(
@@ -111,7 +115,7 @@ def reinforce_loss(
     `params` (rows, num_params) and `values` (rows,) are the network's outputs for the steps of all N episodes. The
     analytic engine computes this function's derivatives in `rlkit.engine.native.policy_gradient`.
     """
-    advantages = whitened(batch.advantages) if c.normalize_advantages else batch.advantages
+    advantages = whitened(batch.advantages, c.ranks) if c.normalize_advantages else batch.advantages
     policy_loss = -(head.log_prob(params, batch.action) * advantages).sum() / c.num_episodes
     entropy = head.entropy(params)
     value_loss = (values - batch.returns).square().mean()
@@ -119,45 +123,22 @@ def reinforce_loss(
     return loss, {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy.mean()}
 
 
-class REINFORCE(Agent):
+class REINFORCE(PolicyAgent[EpisodeBuffer]):
     """Acts by sampling from its policy, and makes actions more likely the more reward came of them."""
 
-    def __init__(
-        self,
-        config: REINFORCEConfig,
-        observation_space: spaces.Space[Any],
-        action_space: spaces.Space[Any],
-        *,
-        network: NetworkConfig | None = None,
-        num_envs: int = 1,
-        seed: int = 0,
-        device: str = "auto",
-        compute: str = "auto",
-    ) -> None:
-        # Imported here so that reading REINFORCEConfig, as the command line does for --help, does not import torch.
-        from rlkit.engine.make import make_actor_critic, make_engine
-        from rlkit.engine.native.policy_gradient import reinforce_gradient
-        from rlkit.policy import ActorCriticPolicy
+    config: REINFORCEConfig
 
-        self.config, self.network_config = config, network or NetworkConfig()
-        self.observation_space, self.action_space = observation_space, action_space
+    def __init__(self, config: REINFORCEConfig, setting: Setting) -> None:
+        from rlkit.engine.actor_critic import ActorCriticLoss
+        from rlkit.engine.descent import Optimization
+        from rlkit.engine.native.policy_gradient import reinforce_gradient
+
+        loss = ActorCriticLoss(torch=reinforce_loss, native=reinforce_gradient)
+        super().__init__(config, setting, loss, Optimization(config.max_grad_norm, ADAM_EPS))
         self.steps_per_update = config.num_steps
-        init_seed, act_seed = np.random.SeedSequence(seed).spawn(2)
-        self.network, self.device = make_actor_critic(
-            observation_space, action_space, self.network_config, init_seed, device
-        )
-        self.engine, self.compute = make_engine(
-            self.network, compute, reinforce_loss, reinforce_gradient, config.max_grad_norm, ADAM_EPS
-        )
-        self.policy = ActorCriticPolicy(self.network, self.engine, act_seed)
-        self.model = self.policy.model
 
     def make_buffer(self, num_envs: int) -> EpisodeBuffer:
         return EpisodeBuffer(num_envs)
-
-    def act(self, obs: Obs, *, action_mask: Array | None = None, explore: bool = True) -> Step:
-        action = self.policy.act(obs, action_mask, explore)
-        return Step(action, self.network.head.env_action(action))
 
     def update(self, buffer: EpisodeBuffer, progress: float) -> dict[str, float]:
         config = self.config
@@ -170,6 +151,7 @@ class REINFORCE(Agent):
             config.ent_coef,
             config.vf_coef if config.baseline == "value" else 0.0,
             config.normalize_advantages,
+            self.ranks,
         )
         learning_rate = scheduled(config.learning_rate_schedule, config.learning_rate, progress)
         self.engine.load(batch)
@@ -182,7 +164,7 @@ class REINFORCE(Agent):
             metrics["train/explained_variance"] = explained_variance(batch.values, batch.returns)
         else:
             del metrics["train/value_loss"]
-        self.network.features.update(episodes.obs)
+        self.network.features.update(episodes.obs, self.ranks)
         return metrics
 
     def _batch(self, episodes: Episodes) -> PolicyBatch:
@@ -215,17 +197,4 @@ class REINFORCE(Agent):
         """The values of a batch of observations: (batch,); raises RlkitError unless `baseline=value` learns them."""
         if self.config.baseline != "value":
             raise RlkitError(f"agent.baseline={self.config.baseline} learns no values: agent.baseline=value does")
-        return self.policy.values(as_batch(self.observation_space, obs)[0])
-
-    def action_probabilities(self, obs: Any, action_masks: Array | None = None) -> Array:
-        """The probability of each action for a batch of observations: (batch, number of actions).
-
-        Raises RlkitError unless the action space is Discrete.
-        """
-        return self.policy.probabilities(as_batch(self.observation_space, obs)[0], action_masks)
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.policy.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.policy.load_state_dict(state)
+        return super().value(obs)

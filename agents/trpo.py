@@ -5,22 +5,22 @@ Read top to bottom: the hyperparameters, the critic's loss, the agent, whose `_i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from gymnasium import spaces
 
 from rlkit.advantages import policy_batch
-from rlkit.agents.base import Agent, Step, as_batch
+from rlkit.agents.policy_agent import PolicyAgent
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.buffers.rollout import RolloutBuffer
-from rlkit.config import NetworkConfig
 from rlkit.engine.losses import surrogate, whitened
 from rlkit.errors import check_choice, check_fields, check_minibatch
 from rlkit.maths.returns import explained_variance
 from rlkit.maths.schedules import SCHEDULES, scheduled
-from rlkit.spaces import MASKED_LOGIT, Array, Obs
+from rlkit.setting import AgentConfig, Setting
+from rlkit.spaces import MASKED_LOGIT, Array
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,10 +31,11 @@ ADAM_EPS = 1e-8
 
 
 @dataclass
-class TRPOConfig:
+class TRPOConfig(AgentConfig):
     """TRPO's hyperparameters."""
 
     name: ClassVar[str] = "trpo"
+    for_probes: ClassVar[Mapping[str, Any]] = {"num_steps": 32, "learning_rate": 3e-3}
 
     target_kl: float = 0.01
     """δ, the largest mean KL divergence between the policy before and after an update."""
@@ -88,49 +89,30 @@ def critic_loss(
     return value_loss, {"value_loss": value_loss}
 
 
-class TRPO(Agent):
+class TRPO(PolicyAgent[RolloutBuffer]):
     """Acts by sampling from its policy, and improves it by one long step on each rollout."""
 
-    def __init__(
-        self,
-        config: TRPOConfig,
-        observation_space: spaces.Space[Any],
-        action_space: spaces.Space[Any],
-        *,
-        network: NetworkConfig | None = None,
-        num_envs: int = 1,
-        seed: int = 0,
-        device: str = "auto",
-        compute: str = "auto",
-    ) -> None:
-        # Imported here so that reading TRPOConfig, as the command line does for --help, does not import torch.
-        from rlkit.engine.make import make_actor_critic, make_engine
-        from rlkit.engine.native.policy_gradient import critic_gradient
-        from rlkit.networks.normalization import RewardNormalizer
-        from rlkit.policy import ActorCriticPolicy
+    config: TRPOConfig
 
-        self.config, self.network_config = config, network or NetworkConfig()
-        self.observation_space, self.action_space = observation_space, action_space
-        self.steps_per_update = config.num_steps
-        init_seed, act_seed, update_seed = np.random.SeedSequence(seed).spawn(3)
-        self.network, self.device = make_actor_critic(
-            observation_space, action_space, self.network_config, init_seed, device
+    def __init__(self, config: TRPOConfig, setting: Setting) -> None:
+        from rlkit.engine.actor_critic import ActorCriticLoss
+        from rlkit.engine.descent import Optimization
+        from rlkit.engine.native.policy_gradient import critic_gradient
+
+        # The engine acts and fits the critic; the policy's step takes second derivatives, and with them autograd.
+        super().__init__(
+            config,
+            setting,
+            ActorCriticLoss(torch=critic_loss, native=critic_gradient),
+            Optimization(max_grad_norm=None, eps=ADAM_EPS),
+            reward_gamma=config.gamma if config.normalize_rewards else None,
         )
         # Else the critic would move the policy, out of its trust region, through the CNN that they share.
         self.network.critic_trains_cnns = False
-        # The engine acts and fits the critic; the policy's step takes second derivatives, and with them autograd.
-        self.engine, self.compute = make_engine(self.network, compute, critic_loss, critic_gradient, None, ADAM_EPS)
-        rewards = RewardNormalizer(config.gamma, num_envs) if config.normalize_rewards else None
-        self.policy = ActorCriticPolicy(self.network, self.engine, act_seed, rewards=rewards)
-        self.model = self.policy.model
-        self._rng = np.random.default_rng(update_seed)
+        self.steps_per_update = config.num_steps
 
     def make_buffer(self, num_envs: int) -> RolloutBuffer:
         return RolloutBuffer(self.config.num_steps, num_envs)
-
-    def act(self, obs: Obs, *, action_mask: Array | None = None, explore: bool = True) -> Step:
-        action = self.policy.act(obs, action_mask, explore)
-        return Step(action, self.network.head.env_action(action))
 
     def update(self, buffer: RolloutBuffer, progress: float) -> dict[str, float]:
         config = self.config
@@ -141,7 +123,7 @@ class TRPO(Agent):
         metrics["train/explained_variance"] = explained_variance(batch.values[rows], batch.returns[rows])
         metrics["train/learning_rate"] = learning_rate
         # Only now, so that the old and the new policy saw observations through the same statistics.
-        self.network.features.update(buffer.obs_of(rows))
+        self.network.features.update(buffer.obs_of(rows), self.ranks)
         buffer.clear()
         return metrics
 
@@ -154,7 +136,7 @@ class TRPO(Agent):
         config, head = self.config, self.network.head
         index = torch.as_tensor(rows, device=self.device)
         batch = batch.map(lambda part: torch.as_tensor(part, device=self.device)[index])
-        advantages = whitened(batch.advantages) if config.normalize_advantages else batch.advantages
+        advantages = whitened(batch.advantages, self.ranks) if config.normalize_advantages else batch.advantages
 
         def objective_and_params() -> tuple[Tensor, Tensor]:
             params = self.network.policy(batch.features)
@@ -190,25 +172,7 @@ class TRPO(Agent):
         self.engine.load(batch)
         losses = []
         for _ in range(self.config.critic_epochs):
-            order = self._rng.permutation(rows)
+            order = self.rng.permutation(rows)
             for start in range(0, len(order), size):
                 losses.append(self.engine.step(order[start : start + size], None, learning_rate)["value_loss"])
         return float(np.mean(losses))
-
-    def value(self, obs: Any) -> Array:
-        """The values of a batch of observations: (batch,)."""
-        return self.policy.values(as_batch(self.observation_space, obs)[0])
-
-    def action_probabilities(self, obs: Any, action_masks: Array | None = None) -> Array:
-        """The probability of each action for a batch of observations: (batch, number of actions).
-
-        Raises RlkitError unless the action space is Discrete.
-        """
-        return self.policy.probabilities(as_batch(self.observation_space, obs)[0], action_masks)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"policy": self.policy.state_dict(), "rng": self._rng.bit_generator.state}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.policy.load_state_dict(state["policy"])
-        self._rng.bit_generator.state = state["rng"]

@@ -96,23 +96,28 @@ def works(engines: tuple[str, ...]) -> list[Work]:
     from rlkit.agents.a2c import A2CCoefficients, a2c_loss
     from rlkit.agents.ppo import PPOCoefficients, ppo_loss
     from rlkit.buffers.batch import PolicyBatch
-    from rlkit.config import NetworkConfig
+    from rlkit.engine.actor_critic import ActorCriticLoss
+    from rlkit.engine.descent import Optimization
     from rlkit.engine.losses import dqn_loss
     from rlkit.engine.make import make_actor_critic, make_engine, make_q_engine, make_q_network
     from rlkit.engine.native.heads import analytic_head
     from rlkit.engine.native.policy_gradient import a2c_gradient, ppo_gradient
-    from rlkit.engine.q_engine import TDBatch, dqn_gradient
+    from rlkit.engine.q_engine import QLoss, TDBatch, dqn_gradient
+    from rlkit.setting import NetworkConfig, Setting
+    from rlkit.system.ranks import ALONE
 
     observations, actions, seed = spaces.Box(-1, 1, (4,)), spaces.Discrete(2), np.random.SeedSequence(0)
     rng = np.random.default_rng(0)
 
-    def policy_work(title: str, rows: int, losses: Any, coefficients: Any, optimizer: str) -> Work:
-        work, (torch_loss, gradient) = Work(title, {}, {}), losses
+    def policy_work(title: str, rows: int, loss: ActorCriticLoss, coefficients: Any, optimizer: str) -> Work:
+        work = Work(title, {}, {})
         features = (rng.normal(size=(rows, 4)).astype(np.float32),)
         floats, action = rng.normal(size=(2, rows)).astype(np.float32), rng.integers(2, size=rows)
         for name in engines:
-            network, _ = make_actor_critic(observations, actions, NetworkConfig(hidden_sizes=[64, 64]), seed, "cpu")
-            engine, _ = make_engine(network, name, torch_loss, gradient, 0.5, 1e-5, optimizer)
+            config = NetworkConfig(hidden_sizes=[64, 64])
+            setting = Setting(observations, actions, config, device="cpu", compute=name)
+            network, _ = make_actor_critic(setting, seed)
+            engine, _ = make_engine(network, loss, Optimization(0.5, 1e-5, optimizer), setting)
             params, values = engine.evaluate(features)
             log_prob = analytic_head(network.head).evaluate(params, action).log_prob
             engine.load(PolicyBatch(features, action, log_prob, floats[0], floats[1], values))
@@ -130,21 +135,24 @@ def works(engines: tuple[str, ...]) -> list[Work]:
         )
         config = NetworkConfig(hidden_sizes=[256, 256], activation="relu")
         for name in engines:
-            network, _ = make_q_network(observations, 2, config, seed, "cpu", "none")
+            setting = Setting(observations, actions, config, device="cpu", compute=name)
+            network, _ = make_q_network(setting, 2, seed)
             with torch.no_grad():
                 network.get_parameter("body.2.bias")[:off] -= 100  # these units of layer 2 are off in all rows
-            engine, _ = make_q_engine(
-                network, name, dqn_loss, dqn_gradient, max_grad_norm=10.0, optimizer="adam", eps=1e-8
-            )
+            engine, _ = make_q_engine(network, QLoss(dqn_loss, dqn_gradient), Optimization(10.0, 1e-8), setting)
             work.step[name] = partial(engine.step, batch, "huber", 1e-4)
             work.act[name] = partial(engine.q_values, (batch.features[0][:1],))
         return work
 
-    ppo = PPOCoefficients("clip", 0.2, 0.0, None, 0.0, 0.5, True)
+    ppo = PPOCoefficients("clip", 0.2, 0.0, None, 0.0, 0.5, True, ALONE)
     return [
-        policy_work("PPO, 256 rows, 4-64-64-{2, 1}", 256, (ppo_loss, ppo_gradient), ppo, "adam"),
+        policy_work("PPO, 256 rows, 4-64-64-{2, 1}", 256, ActorCriticLoss(ppo_loss, ppo_gradient), ppo, "adam"),
         policy_work(
-            "A2C, 40 rows, 4-64-64-{2, 1}", 40, (a2c_loss, a2c_gradient), A2CCoefficients(0.0, 0.5, False), "rmsprop"
+            "A2C, 40 rows, 4-64-64-{2, 1}",
+            40,
+            ActorCriticLoss(a2c_loss, a2c_gradient),
+            A2CCoefficients(0.0, 0.5, False, ALONE),
+            "rmsprop",
         ),
         q_work("DQN, 64 rows, 4-256-256-2", 64),
         q_work("DQN, half of the second layer off", 64, off=128),

@@ -231,13 +231,16 @@ def one_setting(setting: str, device: str, acts_compiled: str = "") -> dict[str,
     from rlkit.buffers.batch import PolicyBatch
     from rlkit.buffers.device import Placement
     from rlkit.buffers.replay import ReplayBuffer
-    from rlkit.config import NetworkConfig
+    from rlkit.engine.actor_critic import ActorCriticLoss
+    from rlkit.engine.descent import Optimization
     from rlkit.engine.losses import dqn_loss
     from rlkit.engine.make import make_actor_critic, make_engine, make_q_engine, make_q_network
     from rlkit.engine.native.policy_gradient import ppo_gradient
-    from rlkit.engine.q_engine import TDBatch, dqn_gradient
+    from rlkit.engine.q_engine import QLoss, TDBatch, dqn_gradient
+    from rlkit.setting import NetworkConfig, Setting
     from rlkit.system import gpu
     from rlkit.system.allocator import keep_freed_memory
+    from rlkit.system.ranks import ALONE
 
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -248,14 +251,13 @@ def one_setting(setting: str, device: str, acts_compiled: str = "") -> dict[str,
     space, seed, rng = spaces.Box(0, 255, (4, 84, 84), np.uint8), np.random.SeedSequence(0), np.random.default_rng(0)
     frames, actions = rng.integers(256, size=(1024, 4, 84, 84), dtype=np.uint8), rng.integers(6, size=1024)
     floats = rng.normal(size=(4, 1024)).astype(np.float32)
-    network, _ = make_actor_critic(space, spaces.Discrete(6), config, seed, device)
-    engine, _ = make_engine(network, compute, ppo_loss, ppo_gradient, 0.5, 1e-5)
+    made_for = Setting(space, spaces.Discrete(6), config, device=device, compute=compute)
+    network, _ = make_actor_critic(made_for, seed)
+    engine, _ = make_engine(network, ActorCriticLoss(ppo_loss, ppo_gradient), Optimization(0.5, 1e-5), made_for)
     engine.load(PolicyBatch((frames,), actions, floats[0] - 2, floats[1], floats[2], floats[3]))
-    clip = PPOCoefficients("clip", 0.1, 0.0, None, 0.01, 0.5, True)
-    q_network, _ = make_q_network(space, 6, config, seed, device, "none")
-    q_engine, _ = make_q_engine(
-        q_network, compute, dqn_loss, dqn_gradient, max_grad_norm=10.0, optimizer="adam", eps=1e-8
-    )
+    clip = PPOCoefficients("clip", 0.1, 0.0, None, 0.01, 0.5, True, ALONE)
+    q_network, _ = make_q_network(made_for, 6, seed)
+    q_engine, _ = make_q_engine(q_network, QLoss(dqn_loss, dqn_gradient), Optimization(10.0, 1e-8), made_for)
     batch = TDBatch((frames[:32],), actions[:32], floats[0, :32])
     places = None, Placement(torch.device(device), (0,))
     buffers = [ReplayBuffer(1000, 1, space, spaces.Discrete(6), images=place) for place in places]

@@ -57,8 +57,8 @@ import rlkit
 from rlkit.agents.base import Step
 from rlkit.agents.dqn import DQN, DQNConfig, DQNEpsilonConfig, ReplayConfig
 from rlkit.collector import Collector
-from rlkit.config import NetworkConfig, updated
 from rlkit.envs import EnvFactory, make_vector_env
+from rlkit.setting import NetworkConfig, Setting, updated
 
 NETWORK = NetworkConfig(hidden_sizes=[64, 64])
 
@@ -120,7 +120,8 @@ def maximisation_bias(fields: Mapping[str, Any], seed: int, timesteps: int) -> d
     envs, _ = make_vector_env(EnvFactory("rlkit-benchmarks/MaximisationBias-v0"), 8, "sync")
     config = updated(BIAS, fields)
     agent = DQN(
-        config, envs.single_observation_space, envs.single_action_space, network=NETWORK, num_envs=8, seed=agent_seed
+        config,
+        Setting(envs.single_observation_space, envs.single_action_space, network=NETWORK, num_envs=8, seed=agent_seed),
     )
     collector, buffer = Collector(envs, [env_seed + i for i in range(8)]), agent.make_buffer(8)
     errors, wrong = [], []
@@ -204,7 +205,7 @@ def cliffwalk(
         "target": {"interval": target_interval},
     }
     config = updated(updated(CLIFFWALK, task), fields)
-    agent = DQN(config, envs.single_observation_space, envs.single_action_space, network=NETWORK, seed=seed)
+    agent = DQN(config, Setting(envs.single_observation_space, envs.single_action_space, network=NETWORK, seed=seed))
     buffer = agent.make_buffer(1)
     Collector(envs, [seed]).collect(AllSequences(), buffer, config.replay.size)
     all_states, answer = np.arange(states), np.zeros((states, 2))

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from rlkit.agents import VARIANTS
-from rlkit.config import EnvConfig, NetworkConfig, TrainConfig
+from rlkit.config import EnvConfig, TrainConfig
 from rlkit.evaluate import EvaluateConfig
 from rlkit.runs.field_docs import field_docs
 from rlkit.runs.loggers import LOGGERS
+from rlkit.setting import NetworkConfig
 
 PAGE = Path(__file__).parent / "configuration.md"
 INTRODUCTION = """\

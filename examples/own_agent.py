@@ -18,13 +18,13 @@ from rlkit.advantages import gae
 from rlkit.agents import VARIANTS, Variant
 from rlkit.agents.base import Agent, Step
 from rlkit.buffers.rollout import RolloutBuffer
-from rlkit.config import NetworkConfig
 from rlkit.errors import RlkitError, check_fields
+from rlkit.setting import AgentConfig, Setting
 from rlkit.spaces import MASKED_LOGIT, Array, Obs, masked
 
 
 @dataclass
-class LinearConfig:
+class LinearConfig(AgentConfig):
     """REINFORCE's hyperparameters."""
 
     name: ClassVar[str] = "linear"
@@ -41,29 +41,21 @@ class LinearConfig:
         check_fields(self, "agent", counts=["num_steps"], positive=["learning_rate"], shares=["gamma"])
 
 
-class Linear(Agent):
+class Linear(Agent[RolloutBuffer]):
     """A softmax over a linear function of the observation."""
 
-    def __init__(
-        self,
-        config: LinearConfig,
-        observation_space: spaces.Space[Any],
-        action_space: spaces.Space[Any],
-        *,
-        network: NetworkConfig | None = None,
-        num_envs: int = 1,
-        seed: int = 0,
-        device: str = "auto",
-        compute: str = "auto",
-    ) -> None:
-        if not isinstance(observation_space, spaces.Box) or not isinstance(action_space, spaces.Discrete):
-            raise RlkitError(f"agent=linear needs Box observations and Discrete actions, not {action_space}")
-        self.config, self.network_config = config, network or NetworkConfig()
-        self.observation_space, self.action_space = observation_space, action_space
+    config: LinearConfig
+
+    def __init__(self, config: LinearConfig, setting: Setting) -> None:
+        super().__init__(config, setting)
+        observations, actions = setting.observation_space, setting.action_space
+        if not isinstance(observations, spaces.Box) or not isinstance(actions, spaces.Discrete):
+            raise RlkitError(f"agent=linear needs Box observations and Discrete actions, not {actions}")
+        self.start = actions.start
         self.device, self.compute = "cpu", "torch"
         self.steps_per_update = config.num_steps
-        self.rng = np.random.default_rng(seed)
-        self.model = torch.nn.Linear(int(np.prod(observation_space.shape)), int(action_space.n))
+        self.rng = np.random.default_rng(setting.seed)
+        self.model = torch.nn.Linear(int(np.prod(observations.shape)), int(actions.n))
         torch.nn.init.zeros_(self.model.weight)
         torch.nn.init.zeros_(self.model.bias)
         self.optimizer = torch.optim.Adam(self.model.parameters(), config.learning_rate)
@@ -76,7 +68,7 @@ class Linear(Agent):
             logits = masked(self._logits(obs[0]).numpy(), action_mask)
         noise = self.rng.gumbel(size=logits.shape) if explore else 0
         action = np.argmax(logits + noise, axis=1)
-        return Step(action, action + self.action_space.start)
+        return Step(action, action + self.start)
 
     def update(self, buffer: RolloutBuffer, progress: float) -> dict[str, float]:
         zeros = np.zeros_like(buffer.rewards)  # with λ = 1 and no values, advantages are discounted returns
@@ -113,7 +105,7 @@ class Linear(Agent):
 
 def main() -> None:
     """Trains it on CartPole-v1, loads it back and evaluates it."""
-    VARIANTS["linear"] = Variant(Linear, LinearConfig, {})
+    VARIANTS["linear"] = Variant(Linear, LinearConfig)
     result = rlkit.train(agent="linear", env="CartPole-v1", total_timesteps=50_000, seed=0)
     evaluation = rlkit.evaluate_policy(rlkit.load(result.run_dir), "CartPole-v1")
     print(f"{evaluation.return_mean:.1f} ± {evaluation.return_std:.1f}")

@@ -7,17 +7,17 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from torch import nn
 
 from rlkit.buffers.transition import Transition
-from rlkit.config import NetworkConfig
+from rlkit.engine.descent import Optimization
 from rlkit.engine.losses import dqn_loss
 from rlkit.engine.make import make_model, make_q_engine, make_q_network
-from rlkit.engine.q_engine import TDBatch, dqn_gradient
+from rlkit.engine.q_engine import QLoss, TDBatch, dqn_gradient
 from rlkit.engine.tabular import QTable, table_rows
 from rlkit.errors import RlkitError
 from rlkit.maths.exploration import epsilon_greedy, sample
+from rlkit.setting import Setting
 from rlkit.spaces import Array, Obs
 
 MOST_BYTES = 10**9
@@ -59,19 +59,11 @@ class OnlineQNetwork:
 
     default_learning_rate = 1e-3
 
-    def __init__(
-        self,
-        observation_space: spaces.Space[Any],
-        num_actions: int,
-        network: NetworkConfig,
-        seed: np.random.SeedSequence,
-        device: str,
-        compute: str,
-    ) -> None:
-        self.network, self.device = make_q_network(observation_space, num_actions, network, seed, device, "none")
-        self._engine, self.compute = make_q_engine(
-            self.network, compute, dqn_loss, dqn_gradient, max_grad_norm=None, optimizer="adam", eps=1e-8
-        )
+    def __init__(self, setting: Setting, num_actions: int, seed: np.random.SeedSequence) -> None:
+        self.network, self.device = make_q_network(setting, num_actions, seed)
+        optimization = Optimization(max_grad_norm=None, eps=1e-8)
+        self._engine, self.compute = make_q_engine(self.network, QLoss(dqn_loss, dqn_gradient), optimization, setting)
+        self._ranks = setting.ranks
         self.model: nn.Module = make_model(network=self.network)
 
     def q_values(self, obs: Obs) -> Array:
@@ -82,7 +74,7 @@ class OnlineQNetwork:
 
     def observe(self, step: Transition) -> None:
         """Adds the observations to the statistics that normalise them."""
-        self.network.features.update(tuple(leaf[step.valid] for leaf in step.obs))
+        self.network.features.update(tuple(leaf[step.valid] for leaf in step.obs), self._ranks)
 
     def learn(self, obs: Obs, action: Array, targets: Array, learning_rate: float) -> Array:
         batch = TDBatch(self.network.features(obs), action, targets.astype(np.float32))
@@ -96,28 +88,20 @@ class OnlineQNetwork:
 
 
 def make_approximator(
-    observation_space: spaces.Space[Any],
-    num_actions: int,
-    *,
-    initial_value: float,
-    network: NetworkConfig,
-    seed: np.random.SeedSequence,
-    device: str,
-    compute: str,
+    setting: Setting, num_actions: int, initial_value: float, seed: np.random.SeedSequence
 ) -> Approximator:
     """A table, for discrete observations that are not too many, else a network; a network too if it is the user's own.
 
-    `initial_value` is the table's, the rest the network's. Raises RlkitError where `device` or `compute` cannot be.
+    `initial_value` is the table's. Raises RlkitError where the setting's `device` or `compute` cannot be.
     """
-    rows = None if network.module is not None else table_rows(observation_space)
+    space, device, compute = setting.observation_space, setting.device, setting.compute
+    rows = None if setting.network.module is not None else table_rows(space)
     if rows is None or 8 * rows * num_actions > MOST_BYTES:
-        return OnlineQNetwork(observation_space, num_actions, network, seed, device, compute)
+        return OnlineQNetwork(setting, num_actions, seed)
     if device == "cuda" or compute not in ("auto", "numpy"):
         asked = "device=cuda" if device == "cuda" else f"compute={compute}"
-        raise RlkitError(
-            f"{asked} cannot be: for {observation_space}, values are in a table of NumPy's; auto would work"
-        )
-    return QTable(observation_space, num_actions, initial_value)
+        raise RlkitError(f"{asked} cannot be: for {space}, values are in a table of NumPy's; auto would work")
+    return QTable(space, num_actions, initial_value)
 
 
 class ActionValues:

@@ -10,7 +10,6 @@ from rlkit.buffers.batch import PolicyBatch
 from rlkit.buffers.rollout import RolloutBuffer
 from rlkit.maths.returns import Bools, Floats
 from rlkit.spaces import Array, masked
-from rlkit.system import ranks
 
 if TYPE_CHECKING:
     from rlkit.policy import ActorCriticPolicy
@@ -66,7 +65,7 @@ def policy_batch(
         next_values[at_steps, at_envs] = policy.values(last_obs)
     rewards, terminated, truncated = buffer.rewards, buffer.terminated, buffer.truncated
     if policy.rewards is not None:
-        rewards = policy.rewards.normalize(rewards, terminated | truncated, buffer.valid)
+        rewards = policy.rewards.normalize(rewards, terminated | truncated, buffer.valid, policy.ranks)
     advantages = gae(rewards, values[:-1], next_values, terminated, truncated, gamma, gae_lambda)
 
     action = buffer.actions.reshape(transitions, *buffer.actions.shape[2:])
@@ -82,4 +81,4 @@ def policy_batch(
         action_mask=mask,
         old_params=params if old_params else None,
     )
-    return batch, ranks.even(np.flatnonzero(buffer.valid))
+    return batch, policy.ranks.even(np.flatnonzero(buffer.valid))

@@ -25,7 +25,7 @@ _FINGERPRINT = "agent"
 """The key in the header of the model file that says which agent its tensors belong to."""
 
 
-def save(agent: Agent, path: str | Path, *, metadata: Mapping[str, str] = {}, durable: bool = True) -> Path:
+def save(agent: Agent[Any], path: str | Path, *, metadata: Mapping[str, str] = {}, durable: bool = True) -> Path:
     """Writes model.safetensors and agent.json into the folder `path`, each whole or not at all; returns `path`.
 
     `metadata` goes into the header of the model file; `durable` waits until the disk has it. agent.json names the
@@ -45,35 +45,34 @@ def save(agent: Agent, path: str | Path, *, metadata: Mapping[str, str] = {}, du
     return folder
 
 
-def load(path: str | Path, *, device: str = "auto") -> Agent:
+def load(path: str | Path, *, device: str = "auto") -> Agent[Any]:
     """The agent saved at `path`: a run folder (its best checkpoint, else its last), a checkpoint, or a model file.
 
     Raises RlkitError when there is none, when a file is damaged, or when the two files are of different agents.
     """
     from rlkit.agents import VARIANTS, make_agent
-    from rlkit.config import DEVICES, NetworkConfig, updated
+    from rlkit.config import DEVICES
+    from rlkit.setting import NetworkConfig, Setting
     from rlkit.space_json import from_json
 
     check_choice("device", device, DEVICES)
     folder = find(path)
     description = _read_description(folder)
     tensors, metadata = read_tensors(folder / MODEL_FILE)
-    configs = {variant.config.name: variant.config for variant in VARIANTS.values()}
     try:
-        if description["agent"] not in configs:
-            raise unknown(f"agent in {folder / AGENT_FILE}", description["agent"], configs)
+        if description["agent"] not in VARIANTS:
+            raise unknown(f"agent in {folder / AGENT_FILE}", description["agent"], VARIANTS)
         if metadata.get(_FINGERPRINT) != _fingerprint(description):
             raise RlkitError(f"{folder}: {MODEL_FILE} is of another agent than the one that {AGENT_FILE} describes")
-        kind = configs[description["agent"]]
-        fields = description["config"]
-        config = updated(kind(), _with_new_names(kind, fields) if description["format"] == 1 else fields)
+        variant, fields = VARIANTS[description["agent"]], description["config"]
+        config = variant.make(**(variant.config.upgraded(fields) if description["format"] == 1 else fields))
         network = NetworkConfig(**description["network"])
         if network.module is not None:
             import_from_file("network.module", network.module, folder / AGENT_FILE)
         observation_space, action_space = (from_json(description[key]) for key in ("observation_space", "action_space"))
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(folder / AGENT_FILE, error) from error
-    agent = make_agent(config, observation_space, action_space, network=network, device=device)
+    agent = make_agent(config, Setting(observation_space, action_space, network, device=device))
     check_fit(folder / MODEL_FILE, AGENT_FILE, agent.model.state_dict(), tensors)
     agent.model.load_state_dict(tensors)
     agent.env = description.get("env")
@@ -92,7 +91,7 @@ def read_env(path: str | Path) -> dict[str, Any]:
     return env
 
 
-def _describe(agent: Agent) -> dict[str, Any]:
+def _describe(agent: Agent[Any]) -> dict[str, Any]:
     """All that it takes to rebuild the agent; constant over a run."""
     from rlkit import __version__
     from rlkit.networks import backbone
@@ -105,7 +104,7 @@ def _describe(agent: Agent) -> dict[str, Any]:
         "format": FORMAT,
         "rlkit": __version__,
         "agent": agent.config.name,
-        "config": dataclasses.asdict(agent.config),
+        "config": _fields(agent.config),
         "network": network,
         "observation_space": to_json(agent.observation_space),
         "action_space": to_json(agent.action_space),
@@ -113,17 +112,8 @@ def _describe(agent: Agent) -> dict[str, Any]:
     }
 
 
-def _with_new_names(config: type[Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a config that an earlier version wrote, where this version has them: see `renamed` of its class."""
-    renamed: Mapping[str, str] = getattr(config, "renamed", {})
-    found: dict[str, Any] = {name: value for name, value in fields.items() if name not in renamed}
-    for name in renamed.keys() & fields.keys():
-        *groups, new = renamed[name].split(".")
-        place = found
-        for group in groups:
-            place = place.setdefault(group, {})
-        place[new] = fields[name]
-    return found
+def _fields(config: Any) -> dict[str, Any]:
+    return dataclasses.asdict(config)
 
 
 def _fingerprint(description: Mapping[str, Any]) -> str:

@@ -1,34 +1,25 @@
-"""What a run is made of: typed configs, their documentation, and their checks. Imports neither torch nor Hydra.
+"""The configuration of a run: typed, documented, checked. Imports neither torch nor Hydra.
 
-An agent's own fields are in the dataclass beside it (`agents/ppo.py`). Every field has its default here, its
-documentation below it, and a check in `validate`; the command line, the Python API and `docs/configuration.md`
-all come from these classes.
+An agent's own fields are in the dataclass beside it (`agents/ppo.py`), the network's in `rlkit/setting.py`. Every field
+has its default there, its documentation below it, and a check in `validate`; the command line, the Python API and
+`docs/configuration.md` all come from these classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, is_dataclass, replace
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
-from rlkit.dotted_paths import check_form, dotted_path
-from rlkit.errors import RlkitError, check_choice, check_range, unknown
-from rlkit.system import ranks
-
-Config = TypeVar("Config")
+from rlkit.agents import VARIANTS
+from rlkit.errors import RlkitError, check_choice, check_range
+from rlkit.setting import Abilities, AgentConfig, NetworkConfig
+from rlkit.system.ranks import launched
 
 VECTORIZATIONS = ("auto", "sync", "async", "native", "envpool")
 DEVICES = ("auto", "cpu", "cuda")
 COMPUTES = ("auto", "torch", "compile", "numpy", "native")
 PREPROCESSINGS = ("auto", "none", "atari")
-ENCODERS = ("auto", "mlp", "cnn")
-ACTIVATIONS = (
-    *("celu", "elu", "gelu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "logsigmoid", "mish"),
-    *("prelu", "relu", "relu6", "selu", "sigmoid", "silu", "softplus", "softshrink", "softsign", "tanh", "tanhshrink"),
-)
-"""Torch's activations that map each number by itself and need no arguments; a test compares them with torch's own."""
-INITIALIZATIONS = ("orthogonal", "he_normal")
-AMPS = ("auto", "off", "bfloat16")
 DISTRIBUTIONS = ("none", "ray")
 
 
@@ -42,79 +33,6 @@ class EnvConfig:
     """`atari`: the usual Atari stack (grey 84x84, frame skip 4, max-pool, no-op starts, 4 frames stacked; in
     training also sign rewards and one episode per life); `none`: the environment as it is; `auto`: `atari` for
     `ALE/…` ids, else `none`."""
-
-
-@dataclass
-class NetworkConfig:
-    """The function approximator: the same fields for every agent."""
-
-    encoder: str = "auto"
-    """`auto` picks by observation space: a CNN for images, one-hot for discrete, the vector itself otherwise;
-    `mlp` flattens images too; `cnn` treats every array of two or more dimensions as an image."""
-    backbone: Any = None
-    """The run folder of a companion model (`rlkit.perception`), whose features of images take the place of the CNN's;
-    null: none. It is saved with the agent."""
-    freeze_backbone: bool = True
-    """Leave the backbone as it is; images are then encoded before the network that learns. false: tune it with it."""
-    module: Any = None
-    """A network of your own in place of the encoder: `package.module:Class`, a `torch.nn.Module` that is made as
-    `Class(observation_space, **module_args)` and maps observations to features, (batch, num_features); null: none."""
-    module_args: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments for the constructor of `module`: numbers, strings, lists and dicts."""
-    hidden_sizes: list[int] | None = None
-    """Units of each hidden layer of the policy and of the value network, which share nothing but what encodes
-    observations; null: [64, 64], or no hidden layer behind a CNN of ours. []: outputs directly from the features."""
-    critic_hidden_sizes: list[int] | None = None
-    """Units of each hidden layer of the value network, for agents with a policy; null: as hidden_sizes."""
-    activation: str = "tanh"
-    """Between hidden layers: `tanh`, `relu`, or another of torch's by name, such as `gelu`, `silu`, `elu` or
-    `leaky_relu`, which only torch computes."""
-    initialization: str = "orthogonal"
-    """Of the weights; biases start at zero. `orthogonal`: with gain √2, and 0.01 for a policy's outputs, whose first
-    actions are then nearly uniform; `he_normal`: N(0, 2 / inputs), outputs included (Keras's `he_normal`)."""
-    normalize_obs: bool = False
-    """Whiten vector observations, and the features of a frozen backbone, by running statistics, clipped to ±10. The
-    statistics are part of the model file, and stand still in evaluation."""
-    squash: bool = False
-    """Box actions: squash the Gaussian through tanh onto the action bounds. Otherwise actions are clipped to them."""
-    log_std_init: float = 0.0
-    """Box actions: the logarithm of the policy's initial standard deviation."""
-    state_dependent_std: bool = False
-    """Box actions: the standard deviation is an output of the policy network instead of one free parameter."""
-    amp: str = "auto"
-    """Mixed precision of CNNs; what follows them is computed in float32. `bfloat16`, `off`, or `auto`: bfloat16 on a
-    GPU that has it, else off. On a CPU it is faster where the processor multiplies bfloat16 (AVX-512 BF16, AMX).
-    A `module` of your own is mixed with `bfloat16` only."""
-
-    def __post_init__(self) -> None:
-        """Names a class given as `module` by its path; raises RlkitError where it has none."""
-        if isinstance(self.module, type):
-            self.module = dotted_path("network.module", self.module)
-
-    def validate(self) -> None:
-        """Raises RlkitError on the first field whose value cannot work."""
-        check_choice("network.encoder", self.encoder, ENCODERS)
-        check_choice("network.initialization", self.initialization, INITIALIZATIONS)
-        check_choice("network.amp", self.amp, AMPS)
-        if activation_key(self.activation) not in map(activation_key, ACTIVATIONS):
-            raise unknown("network.activation", self.activation, ACTIVATIONS)
-        for name in ("hidden_sizes", "critic_hidden_sizes"):
-            for size in getattr(self, name) or []:
-                check_range(f"network.{name}", size, 1)
-        check_range("network.log_std_init", self.log_std_init, -20, 2)
-        self._check_module()
-
-    def _check_module(self) -> None:
-        if self.module is None:
-            if self.module_args:
-                raise RlkitError(f"network.module_args={self.module_args} is of use with network.module only")
-            return
-        check_form("network.module", self.module)
-        for name, default in (("backbone", None), ("encoder", "auto")):
-            if (value := getattr(self, name)) != default:
-                raise RlkitError(
-                    f"network.{name}={value} and network.module={self.module} both encode observations: leave out one"
-                )
 
 
 @dataclass
@@ -174,8 +92,14 @@ class TrainConfig:
     """Say at the end where the time went, and write it to profile.json. It costs a few microseconds per step."""
 
     @property
+    def abilities(self) -> Abilities:
+        """The ways of running that the agent supports."""
+        agent: AgentConfig = self.agent
+        return agent.abilities
+
+    @property
     def most_eval_episodes(self) -> int:
-        """Of the longest evaluation."""
+        """Number of episodes of the longest evaluation."""
         return max(self.eval_episodes, self.final_eval_episodes)
 
     def validate(self) -> None:
@@ -189,8 +113,10 @@ class TrainConfig:
         check_range("eval_interval", self.eval_interval, 0)
         check_range("checkpoint_interval", self.checkpoint_interval, 0)
         check_range("log_interval", self.log_interval, 1)
-        if self.profile and self.agent.name == "a3c":
-            raise RlkitError("profile=true is for agents that learn in this process; agent=a3c does in others")
+        if self.profile and self.abilities.has_workers:
+            raise RlkitError(
+                f"profile=true is for agents that learn in this process; agent={self.agent.name} does in others"
+            )
         check_choice("vectorization", self.vectorization, VECTORIZATIONS)
         check_choice("device", self.device, DEVICES)
         check_choice("compute", self.compute, COMPUTES)
@@ -202,35 +128,48 @@ class TrainConfig:
         elif self.ray_address is not None:
             raise RlkitError(f"ray_address={self.ray_address} is of use with distributed=ray only")
         self.agent.validate(self.num_envs)
-        ranks.check(self.agent, self.num_envs, self.total_episodes)
+        self._check_ranks()
 
     def _check_ray(self) -> None:
-        if self.agent.name != "a3c":
-            instead = "expected agent=a3c"
-            if self.agent.name in ranks.SHARED_FIELDS:
-                instead += f", or torchrun: torchrun --nproc-per-node 2 -m rlkit agent={self.agent.name} …"
-            raise RlkitError(f"distributed=ray is for agent=a3c, not for agent={self.agent.name}; {instead}")
-        if (size := ranks.launched().size) > 1:
+        name = self.agent.name
+        if not self.abilities.has_workers:
+            able = " or ".join(_agents(lambda abilities: abilities.has_workers))
+            instead = f"expected agent={able}"
+            if self.abilities.shared_fields is not None:
+                instead += f", or torchrun: torchrun --nproc-per-node 2 -m rlkit agent={name} …"
+            raise RlkitError(f"distributed=ray is for agent={able}, not for agent={name}; {instead}")
+        if (size := launched().size) > 1:
             raise RlkitError(f"distributed=ray starts its workers itself; expected one process, not torchrun's {size}")
         if self.ray_address is not None:
             check_ray_address("ray_address", self.ray_address)
 
+    def _check_ranks(self) -> None:
+        """Raises RlkitError where torchrun's processes cannot share the work."""
+        if (size := launched().size) == 1:
+            return
+        shared_fields = self.abilities.shared_fields
+        if shared_fields is None:
+            able = ", ".join(_agents(lambda abilities: abilities.shared_fields is not None))
+            raise RlkitError(
+                f"agent={self.agent.name} cannot be trained by {size} processes under torchrun; those that can: {able}"
+            )
+        if self.total_episodes is not None:
+            raise RlkitError(
+                f"total_episodes={self.total_episodes} cannot be kept by {size} processes under torchrun, which each "
+                "count their own; expected total_timesteps alone"
+            )
+        shared = {f"agent.{name}": getattr(self.agent, name) for name in shared_fields}
+        for name, value in {"num_envs": self.num_envs, **shared}.items():
+            if value % size:
+                nearest = max(1, round(value / size)) * size
+                raise RlkitError(
+                    f"{size} processes cannot share {name}={value} evenly; the nearest that works: {nearest}"
+                )
 
-def activation_key(name: str) -> str:
-    """The name of an activation without what does not tell it from others: `LeakyReLU` is `leaky_relu`."""
-    return name.lower().replace("_", "")
 
-
-def updated(config: Config, values: Mapping[str, Any]) -> Config:
-    """A copy of a config dataclass with other values for some fields; a mapping updates the nested config it is for.
-
-    Raises TypeError for a field that does not exist.
-    """
-    changes = dict(values)
-    for name, value in values.items():
-        if is_dataclass(nested := getattr(config, name, None)) and isinstance(value, Mapping):
-            changes[name] = updated(nested, value)
-    return replace(config, **changes)  # type: ignore[type-var]  # every config is a dataclass
+def _agents(can: Callable[[Abilities], bool]) -> list[str]:
+    """The names of the agents of ours whose abilities are so."""
+    return sorted({config.name for variant in VARIANTS.values() if can((config := variant.make()).abilities)})
 
 
 def check_ray_address(name: str, address: str) -> None:

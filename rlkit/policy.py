@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlkit.engine.base import Engine
+from rlkit.engine.actor_critic import Engine
 from rlkit.engine.make import make_model
 from rlkit.engine.native.heads import analytic_head
 from rlkit.errors import RlkitError
@@ -15,7 +15,7 @@ from rlkit.networks.actor_critic import ActorCritic
 from rlkit.networks.heads import Categorical, Gaussian
 from rlkit.networks.normalization import RewardNormalizer
 from rlkit.spaces import Array, Obs, masked
-from rlkit.system import ranks
+from rlkit.system.ranks import Ranks
 
 
 class ActorCriticPolicy:
@@ -31,10 +31,12 @@ class ActorCriticPolicy:
         network: ActorCritic,
         engine: Engine,
         seed: np.random.SeedSequence,
+        ranks: Ranks,
+        *,
         noise_correlation: float = 0.0,
         rewards: RewardNormalizer | None = None,
     ) -> None:
-        self.network, self.engine, self.rewards = network, engine, rewards
+        self.network, self.engine, self.rewards, self.ranks = network, engine, rewards, ranks
         self.model = make_model(network=network, rewards=rewards)
         self.analytic_head = analytic_head(network.head)
         self._rng = ranks.env_rng(seed)

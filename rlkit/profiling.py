@@ -22,7 +22,7 @@ from rlkit.networks.own import probe
 from rlkit.networks.q_network import QNetwork
 
 if TYPE_CHECKING:
-    from rlkit.trainer import Trainer
+    from rlkit.trainer import CollectAndUpdate, Trainer
 
 SECTIONS = {
     "env": "stepping and resetting the environments",
@@ -87,17 +87,17 @@ class Stopwatch:
 class Profile:
     """Times all parts of a trainer, and counts the arithmetic of its agent's network."""
 
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: Trainer, source: CollectAndUpdate[Any]) -> None:
         self._trainer, self._watch, self._flops = trainer, Stopwatch(), 0.0
         agent, engine = trainer.agent, getattr(trainer.agent, "engine", None)
         self._network = getattr(agent, "network", None)
         self._sections = [
-            (trainer.collector.envs, "step", "env"),
-            (trainer.collector.envs, "reset", "env"),
-            (trainer.collector, "collect", "collect"),
+            (source.collector.envs, "step", "env"),
+            (source.collector.envs, "reset", "env"),
+            (source.collector, "collect", "collect"),
             (agent, "act", "act"),
-            (trainer.buffer, "add", "store"),
-            (trainer.buffer, "sample", "sample"),
+            (source.buffer, "add", "store"),
+            (source.buffer, "sample", "sample"),
             (sys.modules[type(agent).__module__], "policy_batch", "returns"),  # of rlkit/advantages.py
             (engine, "evaluate", "returns"),
             (engine, "target_outputs", "returns"),

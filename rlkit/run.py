@@ -10,19 +10,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from threadpoolctl import threadpool_limits
 
 import rlkit
 from rlkit.agents import make_agent
-from rlkit.agents.a3c import A3C, A3CConfig
+from rlkit.agents.a3c import A3C
 from rlkit.agents.base import Agent
 from rlkit.collector import Collector
 from rlkit.config import TrainConfig
@@ -33,15 +34,27 @@ from rlkit.profiling import Profile, table
 from rlkit.runs.loggers import make_loggers
 from rlkit.runs.progress import Progress
 from rlkit.runs.run_folder import RunFolder
-from rlkit.system import ranks
+from rlkit.setting import Setting
 from rlkit.system.allocator import keep_freed_memory
+from rlkit.system.ranks import LostRank, Ranks, launched
 from rlkit.system.seeding import Seeds, env_seeds, run_seeds
-from rlkit.trainer import Trainer
+from rlkit.trainer import CollectAndUpdate, Output, Source, Trainer
 from rlkit.workers.asynchronous import AsynchronousTrainer, Workers
 from rlkit.workers.ray_workers import RayWorkers
 
-Built = tuple[Agent, str, Callable[..., Trainer]]
-"""The agent, a sentence on how it gets its experience, and what makes its trainer of the other parts of the run."""
+EVAL_ENVS = 10
+"""Environments that an evaluation plays at once."""
+
+
+@dataclass
+class Parts:
+    """The parts of a run that depend on how it gets its experience: in this process, or from workers."""
+
+    agent: Agent[Any]
+    source: Source
+    make_trainer: Callable[[Output], Trainer]
+    notes: list[str] = field(default_factory=list)
+    """Short sentences on what was chosen, for the user."""
 
 
 @dataclass
@@ -51,7 +64,7 @@ class Result:
     Of torchrun's processes, only the first one's folder exists.
     """
 
-    agent: Agent
+    agent: Agent[Any]
     summary: dict[str, Any]
     run_dir: Path
 
@@ -63,122 +76,146 @@ def run_training(config: TrainConfig, run_dir: Path, *, hydra_files: Mapping[str
     an environment or a folder that cannot work, before anything is written.
     """
     config.validate()
-    seeds = run_seeds(config.seed)
+    seeds, ranks = run_seeds(config.seed), Ranks(launched())
+    env: dict[str, Any] = {**asdict(config.env), "kwargs": config.env_kwargs}
     with ExitStack() as stack:
-        stack.enter_context(ranks.taking_part())
-        env: dict[str, Any] = {**asdict(config.env), "kwargs": config.env_kwargs}
-        factory = EnvFactory(**env)
-        build = _asynchronous if isinstance(config.agent, A3CConfig) else _synchronous
-        agent, choice, make_trainer = build(config, factory, seeds, stack)
-        agent.env = env
-        stack.enter_context(_threads(agent))
-        if ranks.rank():
-            return _follow(config, make_trainer, run_dir)
-        eval_envs = [EnvFactory(**env, training=False)() for _ in range(min(10, config.most_eval_episodes))]
-        for eval_env in eval_envs:
-            stack.callback(eval_env.close)
-        folder = RunFolder.create(run_dir, hydra_files)
-        loggers = make_loggers(config.logger, run_dir, asdict(config))
-        for logger in loggers:
-            stack.callback(logger.close)
-        progress = stack.enter_context(Progress(config.total_timesteps))
-        progress.say(f"{config.agent.name} on {config.env.id}, seed {config.seed}: {run_dir}")
-        why = why_chosen(agent.model) if config.compute == "auto" else None
-        progress.say(f"{choice}; {agent.compute} on {agent.device}{f': {why}' if why else ''}")
-
-        def evaluate(episodes: int, seed: int = seeds.evaluation) -> Evaluation:
-            played = evaluate_policy(agent, eval_envs, episodes, seed=seed)
-            if remark := played.remark():
-                progress.say(remark)
-            return played
-
-        trainer = make_trainer(folder, loggers, progress, evaluate)
-        profile = Profile(trainer) if config.profile else None
-        status = "failed"
-        evaluation = None
-        with _on_sigterm(signal.SIG_IGN):  # while it ends: torchrun sends it to all as soon as one process has ended
-            try:
-                with _on_sigterm(signal.default_int_handler):
-                    with profile.running() if profile else nullcontext():
-                        trainer.train()
-                        trainer.save("last")
-                    if config.final_eval_episodes:
-                        evaluation = evaluate(config.final_eval_episodes, seeds.final_evaluation)
-                    status = "finished"
-            except (KeyboardInterrupt, ranks.LostRank):
-                status = "interrupted"
-                trainer.save("last")
-                raise
-            finally:
-                summary = _summary(trainer, status, evaluation)
-                folder.write_summary(summary)
-                if profile:
-                    report = profile.report()
-                    folder.write_profile(report)
-                    progress.say(table(report))
-                progress.say(_closing_words(summary, trainer))
-        return Result(agent, summary, run_dir)
+        build = _asynchronous if config.abilities.has_workers else _synchronous
+        parts = build(config, EnvFactory(**env), seeds, ranks, stack)
+        parts.agent.env = env
+        stack.enter_context(_threads(parts.agent))
+        if ranks.rank:
+            return _follow(config, parts, run_dir)
+        output = _output(config, parts, run_dir, hydra_files, stack)
+        return _lead(config, parts, output, seeds)
 
 
-def _follow(config: TrainConfig, make_trainer: Callable[..., Trainer], run_dir: Path) -> Result:
-    """What the other ranks do: they train as the first one does, and leave it to log, evaluate and save."""
+def _output(
+    config: TrainConfig, parts: Parts, run_dir: Path, hydra_files: Mapping[str, str], stack: ExitStack
+) -> Output:
+    """Makes the run folder, the loggers and the evaluation, and tells the user what was chosen."""
+    agent, seeds = parts.agent, run_seeds(config.seed)
+    assert agent.env is not None
+    factory = EnvFactory(**agent.env, training=False)
+    eval_envs = [factory() for _ in range(min(EVAL_ENVS, config.most_eval_episodes))]
+    for eval_env in eval_envs:
+        stack.callback(eval_env.close)
+    folder = RunFolder.create(run_dir, hydra_files)
+    loggers = make_loggers(config.logger, run_dir, asdict(config))
+    for logger in loggers:
+        stack.callback(logger.close)
+    progress = stack.enter_context(Progress(config.total_timesteps))
+    progress.say(f"{config.agent.name} on {config.env.id}, seed {config.seed}: {run_dir}")
+    why = why_chosen(agent.model) if config.compute == "auto" else None
+    progress.say("; ".join([*parts.notes, f"{agent.compute} on {agent.device}{f': {why}' if why else ''}"]))
 
-    def evaluate(episodes: int) -> Evaluation:
+    def evaluate(episodes: int, seed: int = seeds.evaluation) -> Evaluation:
+        played = evaluate_policy(agent, eval_envs, episodes, seed=seed)
+        if remark := played.remark():
+            progress.say(remark)
+        return played
+
+    return Output(folder, loggers, progress, evaluate)
+
+
+def _lead(config: TrainConfig, parts: Parts, output: Output, seeds: Seeds) -> Result:
+    """Trains, evaluates at the end, and writes down how the run ended, however it ends."""
+    trainer = parts.make_trainer(output)
+    profile = Profile(trainer, parts.source) if isinstance(parts.source, CollectAndUpdate) and config.profile else None
+    status = "failed"
+    evaluation = None
+    with _on_sigterm(signal.SIG_IGN):  # while it ends: torchrun sends it to all as soon as one process has ended
+        try:
+            with _on_sigterm(signal.default_int_handler):
+                with profile.running() if profile else nullcontext():
+                    trainer.train()
+                    trainer.save("last")
+                if config.final_eval_episodes:
+                    evaluation = output.evaluate(config.final_eval_episodes, seeds.final_evaluation)
+                status = "finished"
+        except (KeyboardInterrupt, LostRank):
+            status = "interrupted"
+            trainer.save("last")
+            raise
+        finally:
+            summary = _summary(trainer, status, evaluation)
+            output.folder.write_summary(summary)
+            if profile:
+                report = profile.report()
+                output.folder.write_profile(report)
+                output.progress.say(table(report))
+            output.progress.say(_closing_words(summary, trainer))
+    return Result(parts.agent, summary, output.folder.path)
+
+
+def _follow(config: TrainConfig, parts: Parts, run_dir: Path) -> Result:
+    """Trains as another rank than the first: alike, but leaves it to the first to log, evaluate and save."""
+
+    def evaluate(episodes: int, seed: int = 0) -> Evaluation:
         raise AssertionError("never due")
 
-    trainer = make_trainer(RunFolder(run_dir), [], Progress(config.total_timesteps, silent=True), evaluate)
+    progress = Progress(config.total_timesteps, silent=True)
+    trainer = parts.make_trainer(Output(RunFolder(run_dir), [], progress, evaluate))
     with _on_sigterm(signal.default_int_handler):
         trainer.train()
-    return Result(trainer.agent, _summary(trainer, "finished", None), run_dir)
+    return Result(parts.agent, _summary(trainer, "finished", None), run_dir)
 
 
-def _synchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, stack: ExitStack) -> Built:
+def _synchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, ranks: Ranks, stack: ExitStack) -> Parts:
     """One process, or one of torchrun's: it steps a vector environment, and learns."""
     num_envs = ranks.share(config.num_envs)
     envs, choice = make_vector_env(factory, num_envs, config.vectorization)
     stack.callback(envs.close)
-    agent = _agent(config, num_envs, envs.single_observation_space, envs.single_action_space, seeds)
+    agent = _agent(config, num_envs, envs.single_observation_space, envs.single_action_space, seeds, ranks)
     buffer = agent.make_buffer(num_envs)
-    choice = "; ".join((choice, *agent.notes))
+    notes = [choice, *agent.notes]
     own_seeds = ranks.mine(env_seeds(seeds.envs, config.num_envs))
     collector = Collector(envs, own_seeds, f"environment {config.env.id}")
     lockstep = envs.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP
-    stack.enter_context(ranks.met(agent.model, f"{rlkit.__version__} {config}", lockstep=lockstep))
-    if ranks.size() > 1:
-        choice += f"; {ranks.size()} processes with {num_envs} environments each"
-    if ranks.rank():
+    stack.enter_context(ranks.meeting(agent.model, f"{rlkit.__version__} {config}", lockstep=lockstep))
+    if ranks.size > 1:
+        notes.append(f"{ranks.size} processes with {num_envs} environments each")
+    if ranks.rank:
         config = replace(config, eval_interval=0, checkpoint_interval=0)  # the first one does both
-    return agent, choice, functools.partial(Trainer, config, agent, buffer, collector)
+    source = CollectAndUpdate(agent, buffer, collector)
+    return Parts(agent, source, functools.partial(Trainer, config, agent, source), notes)
 
 
-def _asynchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, stack: ExitStack) -> Built:
+def _asynchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, ranks: Ranks, stack: ExitStack) -> Parts:
     """Several workers, each of which does that, with one set of parameters: processes here, or actors of Ray's."""
     env = make_env(factory)
-    agent = _agent(config, config.num_envs, env.observation_space, env.action_space, seeds)
+    agent = _agent(config, config.num_envs, env.observation_space, env.action_space, seeds, ranks)
     env.close()
     assert isinstance(agent, A3C)
     company: type[Workers | RayWorkers] = RayWorkers if config.distributed == "ray" else Workers
     workers = company(config, agent, factory)
     stack.callback(workers.stop)
     workers.start()
-    return agent, str(workers), functools.partial(AsynchronousTrainer, config, agent, workers)
+    return Parts(agent, workers, functools.partial(AsynchronousTrainer, config, agent, workers), [str(workers)])
 
 
-def _agent(config: TrainConfig, num_envs: int, observation_space: Any, action_space: Any, seeds: Seeds) -> Agent:
-    return make_agent(
-        config.agent,
+def _agent(
+    config: TrainConfig,
+    num_envs: int,
+    observation_space: spaces.Space[Any],
+    action_space: spaces.Space[Any],
+    seeds: Seeds,
+    ranks: Ranks,
+) -> Agent[Any]:
+    setting = Setting(
         observation_space,
         action_space,
-        network=config.network,
+        config.network,
         num_envs=num_envs,
         seed=seeds.agent,
         device=config.device,
         compute=config.compute,
+        ranks=ranks,
     )
+    return make_agent(config.agent, setting)
 
 
 @contextmanager
-def _threads(agent: Agent) -> Iterator[None]:
+def _threads(agent: Agent[Any]) -> Iterator[None]:
     """One thread for small networks, where handing work to more costs more than the work; BLAS's own and torch's."""
     if any(isinstance(module, torch.nn.Conv2d) for module in agent.model.modules()):
         keep_freed_memory()
@@ -195,7 +232,7 @@ def _threads(agent: Agent) -> Iterator[None]:
 
 @contextmanager
 def _on_sigterm(handler: Any) -> Iterator[None]:
-    """What SIGTERM, as cluster schedulers send it, does meanwhile: stop a run as Ctrl-C does, for one."""
+    """Handles SIGTERM, as cluster schedulers send it, by `handler` until the end of the block."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

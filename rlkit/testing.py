@@ -22,7 +22,6 @@ from rlkit import checkpoint
 from rlkit.agents import VARIANTS, make_agent
 from rlkit.agents.base import Agent
 from rlkit.collector import Collector
-from rlkit.config import NetworkConfig, updated
 from rlkit.envs import EnvFactory
 from rlkit.envs.probes import (
     Probe,
@@ -34,6 +33,7 @@ from rlkit.envs.probes import (
     ProbeTwoStepCredit,
 )
 from rlkit.errors import RlkitError, check_choice
+from rlkit.setting import NetworkConfig, Setting
 from rlkit.spaces import Array
 
 GAMMA = 0.9
@@ -42,21 +42,6 @@ TIMESTEPS = 16_384
 """The budget of each training; it ends early once the answer is right, and stays right."""
 LOOKS = 64
 """How often in a budget the answers are compared with the right ones."""
-QUICK: dict[str, dict[str, Any]] = {
-    "ppo": {"num_steps": 32, "minibatch_size": 64, "num_epochs": 8, "learning_rate": 3e-3, "ent_coef": 0.01},
-    "a2c": {"num_steps": 8, "learning_rate": 3e-3, "ent_coef": 0.01},
-    "a3c": {"num_steps": 8, "learning_rate": 3e-3},
-    "trpo": {"num_steps": 32, "learning_rate": 3e-3},
-    "reinforce": {"num_steps": 8, "episodes_per_update": 16, "ent_coef": 0.01},
-    "dqn": {
-        "learning_rate": 3e-3,
-        "gradient_steps": 16,
-        "learning_starts": 200,
-        "target": {"interval": 50},
-        "atoms": {"v_min": -10.0, "v_max": 10.0},
-    },
-}
-"""By name, an agent's values for tasks as small as these."""
 
 
 @dataclass
@@ -137,15 +122,14 @@ def check_agent(agent: Any, *config: Any, compute: str = "auto") -> Report:
         return _Suite(agent, *config, compute=compute).run()
     if isinstance(agent, str):
         check_choice("agent", agent, VARIANTS)
-        variant = VARIANTS[agent]
-        agent = updated(updated(variant.config(), QUICK.get(variant.config.name, {})), variant.fields)
+        agent = VARIANTS[agent].make(**VARIANTS[agent].config.for_probes)
     return _Suite(make_agent, agent, compute=compute).run()
 
 
 class _Suite:
     """One agent's checks, in their order."""
 
-    def __init__(self, make: Callable[..., Agent], config: Any, *, compute: str) -> None:
+    def __init__(self, make: Callable[[Any, Setting], Agent[Any]], config: Any, *, compute: str) -> None:
         self.config = replace(config, gamma=GAMMA) if hasattr(config, "gamma") else config
         self.config.validate(NUM_ENVS)
         self._make, self._compute = make, compute
@@ -161,8 +145,9 @@ class _Suite:
         return self.report
 
     def agent(self, envs: Any, seed: int = 0) -> Any:
-        options = {"network": NetworkConfig(hidden_sizes=[32, 32]), "num_envs": NUM_ENVS, "compute": self._compute}
-        return self._make(self.config, envs.single_observation_space, envs.single_action_space, seed=seed, **options)
+        spaces = envs.single_observation_space, envs.single_action_space
+        network = NetworkConfig(hidden_sizes=[32, 32])
+        return self._make(self.config, Setting(*spaces, network, NUM_ENVS, seed, compute=self._compute))
 
     def envs(self, probe: Callable[[], gym.Env[Any, Any]], mode: AutoresetMode = AutoresetMode.SAME_STEP) -> Any:
         def make() -> gym.Env[Any, Any]:

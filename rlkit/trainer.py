@@ -1,19 +1,20 @@
 """The trainer: collects, updates, logs, evaluates and saves until the budget is spent.
 
-What each of these does is elsewhere; here is their order. `rlkit.run` builds the parts and calls it.
+Each of these is done elsewhere; here is their order. `rlkit.run` builds the parts and calls it.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, NamedTuple, Protocol
 
 import numpy as np
 
 from rlkit import checkpoint
 from rlkit.agents.base import Agent
+from rlkit.buffers.base import BufferT
 from rlkit.collector import Collector, Episode
 from rlkit.config import TrainConfig
 from rlkit.episodes import Evaluation
@@ -22,53 +23,91 @@ from rlkit.maths.schedules import Every
 from rlkit.runs.loggers import Logger
 from rlkit.runs.progress import Progress
 from rlkit.runs.run_folder import RunFolder
-from rlkit.system import ranks
+
+EVALUATIONS_PER_RUN = CHECKPOINTS_PER_RUN = 10
+ROWS_PER_RUN = 200
+"""Rows of metrics.csv in a run, unless `log_interval` says otherwise."""
+SECONDS_WITHOUT_DISK = 30
+"""Checkpoints before this time are not waited for until the disk has them: a short run would do nothing else."""
+
+
+class Source(Protocol):
+    """The part of a run that collects and learns: this process, or workers that report to it."""
+
+    timesteps: int
+    """Environment steps so far, over all environments and processes."""
+
+    def advance(self, spent: float) -> tuple[list[Episode], dict[str, float]]:
+        """Collects and learns a little, `spent` being the share of the budget that is spent.
+
+        Returns the episodes that ended, and the metrics of the last update.
+        """
+
+
+class CollectAndUpdate(Generic[BufferT]):
+    """The source of a run in one process, or in one of torchrun's: collects a few steps, then updates once."""
+
+    def __init__(self, agent: Agent[BufferT], buffer: BufferT, collector: Collector) -> None:
+        self.agent, self.buffer, self.collector = agent, buffer, collector
+        self.timesteps = 0
+
+    def advance(self, spent: float) -> tuple[list[Episode], dict[str, float]]:
+        episodes = self.collector.collect(self.agent, self.buffer, self.agent.steps_per_update)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the trainer reports what diverges
+            metrics = self.agent.update(self.buffer, spent)
+        self.timesteps = self.agent.ranks.steps(self.collector.timesteps)
+        return episodes, metrics
+
+
+class Evaluate(Protocol):
+    """Plays episodes with the agent on environments of their own."""
+
+    def __call__(self, episodes: int, seed: int = ...) -> Evaluation:
+        """Plays so many episodes, from one seed on."""
+
+
+class Output(NamedTuple):
+    """The places where a run's results go, and the evaluation that judges it."""
+
+    folder: RunFolder
+    loggers: Sequence[Logger]
+    progress: Progress
+    evaluate: Evaluate
 
 
 class Trainer:
     """One training run: `train` is the loop, the rest are its steps."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        agent: Agent,
-        buffer: Any,  # as the agent made it
-        collector: Collector | Any,  # or whatever counts `timesteps`
-        folder: RunFolder,
-        loggers: Sequence[Logger],
-        progress: Progress,
-        evaluate: Callable[[int], Evaluation],  # of so many episodes
-    ) -> None:
-        self.config, self.agent, self.buffer, self.collector = config, agent, buffer, collector
-        self.folder, self.loggers, self.progress, self._evaluate = folder, loggers, progress, evaluate
+    def __init__(self, config: TrainConfig, agent: Agent[Any], source: Source, output: Output) -> None:
+        self.config, self.agent, self.source = config, agent, source
+        self.folder, self.loggers, self.progress, self._evaluate = output
         total = config.total_timesteps
-        self._log_due = Every(config.log_interval, total // 200)
-        self._evaluation_due = Every(config.eval_interval, total // 10)
-        self._checkpoint_due = Every(config.checkpoint_interval, total // 10)
+        self._log_due = Every(config.log_interval, total // ROWS_PER_RUN)
+        self._evaluation_due = Every(config.eval_interval, total // EVALUATIONS_PER_RUN)
+        self._checkpoint_due = Every(config.checkpoint_interval, total // CHECKPOINTS_PER_RUN)
         self.timesteps = self.episodes = 0
         self.best = -math.inf
         self.started = time.perf_counter()
-        self._since_log = np.zeros(3)  # episodes, the sum of their returns, and that of their lengths
+        self._since_log = np.zeros(3)
+        """Of the episodes since the last row: their number, the sum of their returns, and that of their lengths."""
         self._unlogged: dict[str, float] = {}
         self._logged_at = (0, self.started)
 
     def train(self) -> None:
         """The loop: collect, update, log, evaluate, save."""
         while self.spent < 1:
-            episodes, metrics = self.learn()
+            episodes, metrics = self.advance()
             self.log(episodes, metrics)
             if self._evaluation_due(self.timesteps):
                 self.evaluate()
             if self._checkpoint_due(self.timesteps):
                 self.save("last")
 
-    def learn(self) -> tuple[list[Episode], dict[str, float]]:
+    def advance(self) -> tuple[list[Episode], dict[str, float]]:
         """Collects and updates once: the episodes that ended, and the update's metrics."""
-        episodes = self.collector.collect(self.agent, self.buffer, self.agent.steps_per_update)
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # `log` reports what diverges
-            metrics = self.agent.update(self.buffer, self.spent)
-        self.timesteps = ranks.steps(self.collector.timesteps)
-        return episodes, metrics
+        advanced = self.source.advance(self.spent)
+        self.timesteps = self.source.timesteps
+        return advanced
 
     @property
     def spent(self) -> float:
@@ -78,30 +117,39 @@ class Trainer:
 
     def log(self, episodes: list[Episode], metrics: dict[str, float]) -> None:
         """Shows progress, and writes a row of metrics when one is due."""
-        if diverged := [key for key, value in metrics.items() if not math.isfinite(value)]:
-            raise RlkitError(
-                f"training diverged after {self.timesteps} timesteps: {diverged[0]} is "
-                f"{metrics[diverged[0]]}; a smaller agent.learning_rate may help"
-            )
+        self._check_finite(metrics)
         self._unlogged |= metrics  # an update may have taken no gradient step
         self.episodes += len(episodes)
         if episodes:
             self._since_log += (len(episodes), sum(e.episode_return for e in episodes), sum(e.length for e in episodes))
-        timesteps, now, metrics = self.timesteps, time.perf_counter(), {}
-        if due := self._log_due(timesteps) or self.spent >= 1:
-            own = self._since_log[0]
-            self._since_log, metrics = ranks.combined(self._since_log, dict(self._unlogged))
-            self.episodes += int(self._since_log[0] - own)
+        due = self._log_due(self.timesteps) or self.spent >= 1
+        row = self._row_over_all_ranks() if due else {}
         if (due or episodes) and self._since_log[0]:
             count, returns, lengths = self._since_log.tolist()
-            metrics |= {"rollout/episode_return": returns / count, "rollout/episode_length": lengths / count}
-        self.progress.update(timesteps, metrics)
+            row |= {"rollout/episode_return": returns / count, "rollout/episode_length": lengths / count}
+        self.progress.update(self.timesteps, row)
         if due:
-            before, then = self._logged_at
-            metrics["time/steps_per_second"] = (timesteps - before) / (now - then)
-            metrics["time/total_episodes"] = self.episodes
-            self._write(metrics)
-            self._since_log, self._unlogged, self._logged_at = np.zeros(3), {}, (timesteps, now)
+            timesteps, then = self._logged_at
+            now = time.perf_counter()
+            row["time/steps_per_second"] = (self.timesteps - timesteps) / (now - then)
+            row["time/total_episodes"] = self.episodes
+            self._write(row)
+            self._since_log, self._unlogged, self._logged_at = np.zeros(3), {}, (self.timesteps, now)
+
+    def _check_finite(self, metrics: Mapping[str, float]) -> None:
+        for key, value in metrics.items():
+            if not math.isfinite(value):
+                raise RlkitError(
+                    f"training diverged after {self.timesteps} timesteps: {key} is {value}; a smaller "
+                    "agent.learning_rate may help"
+                )
+
+    def _row_over_all_ranks(self) -> dict[str, float]:
+        """The metrics since the last row as means over all ranks, whose episodes are counted as well."""
+        own = self._since_log[0]
+        self._since_log, row = self.agent.ranks.combined(self._since_log, dict(self._unlogged))
+        self.episodes += int(self._since_log[0] - own)
+        return row
 
     def evaluate(self) -> None:
         """Evaluates on separate environments."""
@@ -123,12 +171,12 @@ class Trainer:
 
     def save(self, which: str) -> None:
         """Writes checkpoints/last or checkpoints/best."""
-        durable = self.spent >= 1 or time.perf_counter() > self.started + 30  # short runs do not wait for the disk
+        durable = self.spent >= 1 or time.perf_counter() > self.started + SECONDS_WITHOUT_DISK
         metadata = {"timesteps": str(self.timesteps)}
         checkpoint.save(self.agent, self.folder.checkpoint(which), metadata=metadata, durable=durable)
 
     def facts(self) -> dict[str, Any]:
-        """What summary.json says besides what it says of every run."""
+        """Entries of summary.json beside those of every run."""
         return {}
 
     def _write(self, metrics: Mapping[str, float]) -> None:

@@ -6,7 +6,7 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any
 
-from rlkit.engine.shared import SharedParameters
+from rlkit.engine.shared import SharedMemory, SharedParameters
 from rlkit.system.processes import KernelLock
 from rlkit.workers.budget import Budget
 
@@ -33,7 +33,7 @@ def claim_once(budget: Budget, worker: int, pipe: Connection) -> None:
 def push_ones(shared: SharedParameters, worker: int, updates: int, pipe: Connection) -> None:
     """Takes steps along a gradient of ones, all processes at the same time."""
     descent = sgd_descent(len(shared.parameters))
-    descent.share(shared, worker)
+    descent.sink = SharedMemory(descent.optimizer, shared, worker)
     pipe.send("ready")
     pipe.recv()
     for _ in range(updates):
@@ -43,24 +43,30 @@ def push_ones(shared: SharedParameters, worker: int, updates: int, pipe: Connect
 
 
 class SGD:
-    """What is lost by moving without a lock can be counted with it."""
+    """Plain gradient descent, with which updates that are lost without a lock can be counted."""
 
-    steps = 0
+    def __init__(self, parameters: Any, gradients: Any) -> None:
+        self.parameters, self.gradients, self.steps = parameters, gradients, 0
 
-    def step(self, parameters: Any, gradient: Any, learning_rate: float) -> None:
+    def attach(self, parameters: Any, moments: Any) -> None:
+        self.parameters = parameters
+
+    def clip(self, max_norm: float | None) -> float:
+        return 0.0
+
+    def step(self, learning_rate: float) -> None:
         """Moves the parameters."""
-        gradient *= learning_rate
-        parameters -= gradient
+        self.gradients *= learning_rate
+        self.parameters -= self.gradients
 
 
 def sgd_descent(size: int) -> Any:
     """Steps of plain gradient descent on so many parameters."""
     import torch
 
-    from rlkit.engine.descent import NumpyDescent
-    from rlkit.engine.native.actor_critic import NUMPY
+    from rlkit.engine.descent import Descent
+    from rlkit.system.ranks import ALONE
 
     parameters = torch.nn.Linear(size, 1, bias=False)
-    descent = NumpyDescent(parameters, NUMPY, max_grad_norm=None, optimizer="rmsprop", eps=0)
-    descent.optimizer = SGD()
-    return descent
+    make: Any = lambda flat, gradients: SGD(flat.numpy(), gradients.numpy())  # noqa: E731
+    return Descent(parameters, make, None, ALONE)

@@ -19,10 +19,11 @@ import rlkit
 from rlkit.agents.a2c import A2C, A2CCoefficients, A2CConfig, a2c_loss
 from rlkit.agents.ppo import PPOConfig
 from rlkit.buffers.batch import PolicyBatch
-from rlkit.config import NetworkConfig
 from rlkit.envs import EnvFactory
 from rlkit.errors import RlkitError
 from rlkit.networks.heads import make_head
+from rlkit.setting import NetworkConfig
+from rlkit.system.ranks import ALONE
 
 QUICK = A2CConfig(num_steps=8, learning_rate=3e-3, gamma=0.9, ent_coef=0.01, learning_rate_schedule="constant")
 
@@ -39,7 +40,7 @@ def test_the_loss_is_the_sum_of_its_parts() -> None:
         returns=torch.tensor([1.0, 2.0]),
         values=None,
     )
-    loss, parts = a2c_loss(head, params, torch.tensor([2.0, 0.0]), batch, A2CCoefficients(0.1, 0.5, False))
+    loss, parts = a2c_loss(head, params, torch.tensor([2.0, 0.0]), batch, A2CCoefficients(0.1, 0.5, False, ALONE))
     policy_loss = -(2 * np.log(0.5) - np.log(0.75)) / 2
     entropy = (np.log(2) - 0.75 * np.log(0.75) - 0.25 * np.log(0.25)) / 2
     assert parts["policy_loss"].item() == pytest.approx(policy_loss)

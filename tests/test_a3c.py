@@ -30,12 +30,14 @@ from rlkit.agents import make_agent
 from rlkit.agents.a2c import A2CConfig
 from rlkit.agents.a3c import A3C, A3CConfig
 from rlkit.collector import Collector
-from rlkit.config import EnvConfig, NetworkConfig, TrainConfig
-from rlkit.engine.shared import SharedParameters
+from rlkit.config import EnvConfig, TrainConfig
+from rlkit.engine.shared import SharedMemory, SharedParameters
 from rlkit.envs import EnvFactory, make_vector_env
 from rlkit.errors import RlkitError
 from rlkit.run import Result
+from rlkit.setting import NetworkConfig, Setting
 from rlkit.system.processes import SPAWN, num_cores
+from rlkit.system.ranks import ALONE
 from rlkit.workers.asynchronous import Workers
 
 QUICK = A3CConfig(num_workers=1, num_steps=8, learning_rate=3e-3)
@@ -61,7 +63,7 @@ def test_a_constant_gradient_does_not_pile_up(compute: str) -> None:
     """A learning rate of 0 makes it constant: pytorch-a3c's would grow with every step on today's PyTorch."""
     envs, _ = make_vector_env(EnvFactory("CartPole-v1"), 1, "sync")
     spaces = envs.single_observation_space, envs.single_action_space
-    agent: Any = make_agent(replace(QUICK, max_grad_norm=None), *spaces, compute=compute)
+    agent: Any = make_agent(replace(QUICK, max_grad_norm=None), Setting(*spaces, compute=compute))
     agent.make_shared(1)
     step, norms = agent.engine.step, []
 
@@ -85,7 +87,7 @@ def test_workers_in_turn_lose_nothing() -> None:
     shared = SharedParameters(np.zeros(8, np.float32), ["square_avg"], [], 3)
     workers = [sgd_descent(8) for _ in range(3)]
     for index, worker in enumerate(workers):
-        worker.share(shared, index)
+        worker.sink = SharedMemory(worker.optimizer, shared, index)
     for _ in range(10):
         for worker in workers:
             worker.gradients[:] = 2
@@ -125,13 +127,13 @@ def test_workers_at_once_lose_little(record_property: Any) -> None:
 def test_running_statistics_are_those_of_all_workers() -> None:
     space, actions = gym.spaces.Box(-9, 9, (3,), np.float32), gym.spaces.Discrete(2)
     network = NetworkConfig(normalize_obs=True)
-    main, *workers = (A3C(QUICK, space, actions, network=network) for _ in range(3))
+    main, *workers = (A3C(QUICK, Setting(space, actions, network=network)) for _ in range(3))
     shared = main.make_shared(2)
     rows = np.random.default_rng(0).normal(3, 2, (300, 3)).astype(np.float32)
     for index, (worker, part) in enumerate(zip(workers, np.split(rows, [100]), strict=True)):
         worker.share(shared, index)
         for batch in np.array_split(part, 7):
-            worker.network.features.update((batch,))
+            worker.network.features.update((batch,), ALONE)
     main.pull()
     statistics: Any = main.network.features.statistics
     np.testing.assert_allclose(statistics.mean, rows.mean(0, np.float64), rtol=1e-12)
@@ -220,7 +222,7 @@ def workers_of(env: str, total: int, agent: A3CConfig = QUICK, **fields: Any) ->
     factory = EnvFactory(env, fields.pop("env_kwargs", {}))
     config = TrainConfig(agent, EnvConfig(env), num_envs=1, total_timesteps=total, eval_interval=0, **fields)
     env_ = factory()
-    main = A3C(agent, env_.observation_space, env_.action_space)
+    main = A3C(agent, Setting(env_.observation_space, env_.action_space))
     workers = Workers(config, main, factory)
     try:
         workers.start()
@@ -240,10 +242,10 @@ def test_a_killed_worker_is_started_again_and_goes_on_from_what_it_had_learned(t
         stack.callback(workers.stop)
         (member,) = workers.supervisor.members
         while workers.timesteps < 100:
-            workers.collect()
+            workers.advance(0.0)
         os.kill(member.process.pid, signal.SIGKILL)
         while not workers.supervisor.notes:
-            workers.collect()
+            workers.advance(0.0)
         assert member.starts == 2
         main.pull()
         learned = parameters(main)
@@ -251,7 +253,7 @@ def test_a_killed_worker_is_started_again_and_goes_on_from_what_it_had_learned(t
         at_restart = workers.timesteps
         hurry.touch()
         while workers.timesteps < 6001:
-            workers.collect()
+            workers.advance(0.0)
         assert 100 <= at_restart < workers.timesteps == 6001
     assert workers.timesteps == 6001
     reason = "killed by SIGKILL, as the kernel does when memory runs out"
@@ -348,7 +350,9 @@ def test_far_more_workers_than_cores_are_warned_about() -> None:
     env = gym.make("CartPole-v1")
     for count, warned in ((2 * num_cores(), False), (2 * num_cores() + 1, True)):
         config = TrainConfig(replace(QUICK, num_workers=count), EnvConfig(), num_envs=1)
-        workers = Workers(config, A3C(config.agent, env.observation_space, env.action_space), EnvFactory("CartPole-v1"))
+        workers = Workers(
+            config, A3C(config.agent, Setting(env.observation_space, env.action_space)), EnvFactory("CartPole-v1")
+        )
         assert workers.num_workers == count
         assert bool(workers.supervisor.notes) == warned
     assert workers.supervisor.notes[0].startswith(f"warning: agent.num_workers={count} on {num_cores()} cores")

@@ -22,12 +22,12 @@ from rlkit.agents.dqn import DQNConfig, ReplayConfig
 from rlkit.agents.ppo import PPOConfig
 from rlkit.agents.trpo import TRPOConfig
 from rlkit.checkpoint import load
-from rlkit.config import NetworkConfig
 from rlkit.errors import RlkitError
 from rlkit.networks.backbone import BackboneEncoder
 from rlkit.perception.backbone import Backbone
 from rlkit.perception.checkpoint import Description, save_model
 from rlkit.perception.models import make_model
+from rlkit.setting import NetworkConfig, Setting
 from rlkit.spaces import Array
 
 GREY, COLOURS, GREY_28 = (1, 16, 16), (3, 16, 16), (1, 28, 28)
@@ -65,7 +65,7 @@ def images(*shape: int) -> Array:
 def make(path: Any, shape: tuple[int, ...] = (16, 16, 3), agent: str = "ppo", **network: Any) -> Any:
     space = spaces.Box(0, 255, shape, BYTES)
     config = NetworkConfig(backbone=path, **network)
-    return make_agent(CONFIGS[agent], space, spaces.Discrete(3), network=config, seed=1)
+    return make_agent(CONFIGS[agent], Setting(space, spaces.Discrete(3), network=config, seed=1))
 
 
 def of_backbone(agent: Any, *, yes: bool = True) -> dict[str, Array]:
@@ -88,14 +88,13 @@ def test_features_are_those_of_the_backbone(run: Path, frozen: bool) -> None:
 
 
 def test_a_frozen_backbone_leaves_the_mlp_to_the_fast_engines(run: Path) -> None:
-    assert make(run).compute == make_agent(PPOConfig(), spaces.Box(-1, 1, (6,)), spaces.Discrete(3)).compute != "torch"
+    plain = make_agent(PPOConfig(), Setting(spaces.Box(-1, 1, (6,)), spaces.Discrete(3)))
+    assert make(run).compute == plain.compute != "torch"
     assert make(run, freeze_backbone=False).compute == "torch"
+    network = NetworkConfig(backbone=str(run), freeze_backbone=False)
+    setting = Setting(spaces.Box(0, 255, (16, 16, 3), BYTES), spaces.Discrete(2), network, compute="numpy")
     with pytest.raises(RlkitError, match="encodes images"):
-        make_agent(
-            *(CONFIGS["dqn"], spaces.Box(0, 255, (16, 16, 3), BYTES), spaces.Discrete(2)),
-            network=NetworkConfig(backbone=str(run), freeze_backbone=False),
-            compute="numpy",
-        )
+        make_agent(CONFIGS["dqn"], setting)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -171,7 +170,7 @@ def test_normalize_obs_whitens_frozen_features(run: Path) -> None:
 def test_vectors_beside_images_and_more_rows_than_are_encoded_at_once(run: Path) -> None:
     space = spaces.Dict({"eye": spaces.Box(0, 255, (16, 16, 3), BYTES), "hand": spaces.Box(-1, 1, (2,))})
     network = NetworkConfig(backbone=str(run))
-    agent: Any = make_agent(CONFIGS["ppo"], space, spaces.Discrete(2), network=network)
+    agent: Any = make_agent(CONFIGS["ppo"], Setting(space, spaces.Discrete(2), network=network))
     eyes, hands = images(300, 16, 16, 3), np.random.default_rng(1).normal(size=(300, 2)).astype(np.float32)
     (features,) = agent.network.features((eyes, hands))
     assert features.shape == (300, 2 + 6)
@@ -240,7 +239,7 @@ def test_mistakes(tmp_path: Path) -> None:
             make(path, shape, **network)
     floats = spaces.Box(-1, 1, (16, 16, 3))
     with pytest.raises(RlkitError, match="bytes, or of numbers from 0 to 1"):
-        make_agent(CONFIGS["ppo"], floats, spaces.Discrete(2), network=NetworkConfig(backbone=run))
+        make_agent(CONFIGS["ppo"], Setting(floats, spaces.Discrete(2), network=NetworkConfig(backbone=run)))
     agent = make(run)
     with pytest.raises(RlkitError, match=r"holds no companion model: model.json is missing"):
         make(agent.save(tmp_path / "agent"))

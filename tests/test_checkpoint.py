@@ -22,9 +22,9 @@ from rlkit import checkpoint
 from rlkit.agents import make_agent
 from rlkit.agents.base import Agent
 from rlkit.agents.ppo import PPOConfig
-from rlkit.config import NetworkConfig
 from rlkit.errors import RlkitError
 from rlkit.runs.tensor_files import find
+from rlkit.setting import NetworkConfig, Setting
 
 VECTOR = spaces.Box(-1, 1, (3,))
 TWO = spaces.Discrete(2)
@@ -36,10 +36,10 @@ def make(
     seed: int = 0,
     config: PPOConfig | None = None,
     **network: Any,
-) -> Agent:
+) -> Agent[Any]:
     network = {"hidden_sizes": [8], **network}
     return make_agent(
-        config or PPOConfig(), observation_space, action_space, network=NetworkConfig(**network), seed=seed
+        config or PPOConfig(), Setting(observation_space, action_space, network=NetworkConfig(**network), seed=seed)
     )
 
 
@@ -120,7 +120,7 @@ def test_a_run_folder_loads_its_best_then_its_last(tmp_path: Path) -> None:
     assert same(rlkit.load(str(tmp_path / "checkpoints" / "last")), last)
 
 
-def same(one: Agent, other: Agent) -> bool:
+def same(one: Agent[Any], other: Agent[Any]) -> bool:
     tensors = other.model.state_dict()
     return all(torch.equal(tensor, tensors[name]) for name, tensor in one.model.state_dict().items())
 
@@ -230,7 +230,7 @@ import torch
 from gymnasium import spaces
 from rlkit.agents import make_agent
 from rlkit.agents.ppo import PPOConfig
-from rlkit.config import NetworkConfig
+from rlkit.setting import NetworkConfig
 agent = make_agent(PPOConfig(), spaces.Box(-1, 1, (3,)), spaces.Discrete(2), network=NetworkConfig(hidden_sizes=[256]))
 value = 0
 while True:

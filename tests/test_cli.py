@@ -19,11 +19,12 @@ from rlkit.agents.ppo import PPOConfig
 from rlkit.cli import main as cli
 from rlkit.cli.composition import compose_job
 from rlkit.cli.help import help_text
-from rlkit.config import EnvConfig, NetworkConfig, TrainConfig, updated
+from rlkit.config import EnvConfig, TrainConfig
 from rlkit.errors import RlkitError
 from rlkit.runs.field_docs import field_docs
 from rlkit.runs.loggers import WandbConfig
 from rlkit.runs.run_folder import RunFolder
+from rlkit.setting import NetworkConfig, updated
 
 
 class Runs(list[tuple[TrainConfig, Path]]):

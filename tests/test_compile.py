@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import copy
 import shutil
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from training import make_engine, make_q_engine, setting_of
 
 from rlkit.agents.ppo import PPOCoefficients, ppo_loss
 from rlkit.buffers.batch import PolicyBatch
-from rlkit.config import NetworkConfig
+from rlkit.engine.actor_critic import ActorCriticLoss
 from rlkit.engine.losses import categorical_loss, dqn_loss
-from rlkit.engine.make import chosen, make_actor_critic, make_engine, make_q_engine, make_q_network
-from rlkit.engine.native.policy_gradient import ppo_gradient
-from rlkit.engine.q_engine import TDBatch, dqn_gradient
+from rlkit.engine.make import chosen, make_actor_critic, make_q_network
+from rlkit.engine.q_engine import QLoss, TDBatch
 from rlkit.errors import RlkitError
-from rlkit.system import gpu, ranks
+from rlkit.setting import NetworkConfig, Setting
+from rlkit.system import gpu
+from rlkit.system.ranks import ALONE, Launch, Ranks
 
+PPO_LOSS = ActorCriticLoss(ppo_loss)
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 COMPILER_IS_IMPORTED = pytest.mark.filterwarnings("default:.*torch.jit.script_method:DeprecationWarning")
 SEED = np.random.SeedSequence(0)
@@ -43,14 +46,13 @@ def test_compiled_policy_gradients_are_torchs_and_schedules_compile_nothing_anew
     batch = PolicyBatch(features, np.zeros(64, np.int64), floats[0] - 1, floats[1], floats[2], floats[3], mask)
     found = []
     for compute in ("torch", "compile"):
-        network, _ = make_actor_critic(
-            spaces.Box(-1, 1, (4,)), spaces.Discrete(3), NetworkConfig(hidden_sizes=[8]), SEED, "cpu"
-        )
-        engine, became = make_engine(network, compute, ppo_loss, ppo_gradient, 0.5, 1e-5)
+        setting = Setting(spaces.Box(-1, 1, (4,)), spaces.Discrete(3), NetworkConfig(hidden_sizes=[8]))
+        network, _ = make_actor_critic(setting, SEED)
+        engine, became = make_engine(network, compute, PPO_LOSS, 0.5)
         assert became == compute
         before = parameters_of(network)
         engine.load(batch)
-        coefficients = PPOCoefficients("clip", 0.2, 0.0, 0.2, 0.01, 0.5, True)
+        coefficients = PPOCoefficients("clip", 0.2, 0.0, 0.2, 0.01, 0.5, True, ALONE)
         steps = [engine.step(np.arange(48), coefficients, 1e-2)]
         with torch.compiler.set_stance("fail_on_recompile"):
             steps += [engine.step(np.arange(16, 64), coefficients._replace(clip_coef=0.1), 1e-3)]
@@ -70,12 +72,11 @@ def test_compiled_q_gradients_are_torchs() -> None:
     batch = TDBatch(
         (rng.normal(size=(32, 4)).astype(np.float32),), rng.integers(2, size=32), 3 * floats[0], np.abs(floats[1])
     )
-    config = NetworkConfig(hidden_sizes=[8])
-    plain_network, _ = make_q_network(spaces.Box(-1, 1, (4,)), 2, config, SEED, "cpu", "mean")
+    setting = Setting(spaces.Box(-1, 1, (4,)), spaces.Discrete(2), NetworkConfig(hidden_sizes=[8]))
+    plain_network, _ = make_q_network(setting, 2, SEED, dueling="mean")
     compiled_network = copy.deepcopy(plain_network)
-    descent: dict[str, Any] = {"max_grad_norm": 10.0, "optimizer": "adam", "eps": 1e-8}
-    plain, _ = make_q_engine(plain_network, "torch", dqn_loss, dqn_gradient, **descent)
-    compiled, _ = make_q_engine(compiled_network, "compile", dqn_loss, dqn_gradient, **descent)
+    plain, _ = make_q_engine(plain_network, "torch", QLoss(dqn_loss), 10.0)
+    compiled, _ = make_q_engine(compiled_network, "compile", QLoss(dqn_loss), 10.0)
     for _ in range(2):
         errors, metrics = plain.step(batch, "huber", 1e-2)
         compiled_errors, compiled_metrics = compiled.step(batch, "huber", 1e-2)
@@ -97,10 +98,8 @@ def acting_traced(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("acting_traced")
 def test_frames_of_a_replay_buffer_and_other_images_are_compiled_once() -> None:
     space = spaces.Box(0, 255, (2, 8, 8), np.uint8)
-    network, _ = make_q_network(space, 2, NetworkConfig(), SEED, "cpu", "none")
-    engine, _ = make_q_engine(
-        network, "compile", dqn_loss, dqn_gradient, max_grad_norm=10.0, optimizer="adam", eps=1e-8
-    )
+    network, _ = make_q_network(Setting(space, spaces.Discrete(2), device="cpu"), 2, SEED)
+    engine, _ = make_q_engine(network, "compile", QLoss(dqn_loss), 10.0)
     frames = np.random.default_rng(0).integers(256, size=(32, 3, 8, 8), dtype=np.uint8)
     numbers = np.zeros(32, np.int64), np.ones(32, np.float32)
     first, _ = engine.step(TDBatch((frames[:, :-1],), *numbers), "huber", 0.0)
@@ -119,10 +118,9 @@ def test_compiled_acting_is_torchs_with_noise_and_without_and_sees_new_weights()
     found = []
     for compute in ("torch", "compile"):
         atoms = np.linspace(-1, 1, 5, dtype=np.float32)
-        network, _ = make_q_network(space, 2, NetworkConfig(), SEED, "cpu", "mean", noisy_std=0.5, atoms=atoms)
-        engine, _ = make_q_engine(
-            network, compute, categorical_loss, dqn_gradient, max_grad_norm=10.0, optimizer="adam", eps=1e-8
-        )
+        setting = Setting(space, spaces.Discrete(2), device="cpu")
+        network, _ = make_q_network(setting, 2, SEED, dueling="mean", noisy_std=0.5, atoms=atoms)
+        engine, _ = make_q_engine(network, compute, QLoss(categorical_loss), 10.0)
         outputs = []
         for i in range(4):
             with torch.compiler.set_stance("fail_on_recompile" if i == 3 else "default"):
@@ -145,8 +143,8 @@ def test_compiled_policies_and_values_are_torchs() -> None:
     obs = (np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32),)
     found = []
     for compute in ("torch", "compile"):
-        network, _ = make_actor_critic(spaces.Box(-1, 1, (4,)), spaces.Box(-1, 1, (2,)), NetworkConfig(), SEED, "cpu")
-        engine, _ = make_engine(network, compute, ppo_loss, ppo_gradient, 0.5, 1e-5)
+        network, _ = make_actor_critic(Setting(spaces.Box(-1, 1, (4,)), spaces.Box(-1, 1, (2,))), SEED)
+        engine, _ = make_engine(network, compute, PPO_LOSS, 0.5)
         found.append([part for _ in range(3) for part in (engine.policy(obs), *engine.evaluate(obs))])
     for plain, compiled in zip(*found, strict=True):
         np.testing.assert_allclose(compiled, plain, rtol=1e-4, atol=1e-6)
@@ -155,7 +153,6 @@ def test_compiled_policies_and_values_are_torchs() -> None:
 def test_what_compile_needs_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(RlkitError, match=r"compute=compile needs a C\+\+ compiler.*compute=auto would work"):
-        chosen("compile", None)
-    monkeypatch.setattr(ranks, "size", lambda: 2)
+        chosen(setting_of("compile"), None)
     with pytest.raises(RlkitError, match="compute=compile does not work under torchrun"):
-        chosen("compile", None)
+        chosen(replace(setting_of("compile"), ranks=Ranks(Launch(0, 2))), None)

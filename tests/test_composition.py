@@ -17,9 +17,10 @@ import rlkit
 from rlkit.agents import VARIANTS
 from rlkit.agents.ppo import PPOConfig
 from rlkit.cli.composition import compose, compose_job
-from rlkit.config import EnvConfig, NetworkConfig, TrainConfig, updated
+from rlkit.config import EnvConfig, TrainConfig
 from rlkit.errors import RlkitError
 from rlkit.runs.loggers import TensorBoardConfig, WandbConfig
+from rlkit.setting import NetworkConfig, updated
 
 TUNED = resources.files("rlkit.conf") / "tuned"
 

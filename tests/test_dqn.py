@@ -15,20 +15,22 @@ from gymnasium.vector import SyncVectorEnv as GymSyncVectorEnv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_envs import Counting, NativeCounting
+from training import make_q_engine
 
 import rlkit
 from rlkit.agents import VARIANTS, make_agent
 from rlkit.agents.dqn import DQN, DQNConfig, DQNEpsilonConfig, ReplayConfig, TargetConfig, next_values
 from rlkit.buffers.prioritized import PrioritizedReplayBuffer
 from rlkit.collector import Collector, Episode
-from rlkit.config import NetworkConfig, updated
 from rlkit.engine.losses import dqn_loss
-from rlkit.engine.make import make_q_engine, make_q_network
-from rlkit.engine.q_engine import TDBatch, dqn_gradient
+from rlkit.engine.make import make_q_network
+from rlkit.engine.native.numpy_primitives import NUMPY
+from rlkit.engine.q_engine import QLoss, TDBatch, dqn_gradient
 from rlkit.envs import EnvFactory, make_vector_env
 from rlkit.errors import RlkitError
 from rlkit.maths.schedules import annealed
 from rlkit.networks.q_network import DUELING, action_values
+from rlkit.setting import NetworkConfig, Setting, updated
 
 QUICK = DQNConfig(
     learning_rate=3e-3,
@@ -66,7 +68,9 @@ def train(
 ) -> tuple[DQN, list[Episode]]:
     envs = make_vector_env(EnvFactory(env), num_envs, "sync")[0] if isinstance(env, str) else env
     spaces_ = envs.single_observation_space, envs.single_action_space
-    agent = DQN(config, *spaces_, network=network, num_envs=num_envs, seed=seed, compute=compute)
+    agent = DQN(
+        config, Setting(*spaces_, network=network or NetworkConfig(), num_envs=num_envs, seed=seed, compute=compute)
+    )
     collector, buffer = Collector(envs, list(range(num_envs))), agent.make_buffer(num_envs)
     episodes = []
     for update in range(updates):
@@ -127,7 +131,7 @@ def test_the_analytic_derivatives_are_autograds(errors: list[float], actions: in
     tensors = TDBatch((), *(None if a is None else torch.from_numpy(a) for a in (action, targets, weights)))
     value, td_errors = dqn_loss(tensor, tensors, loss)
     torch.autograd.backward(value)
-    d_q_values, fast_value, fast_errors = dqn_gradient(q_values, TDBatch((), action, targets, weights), loss)
+    d_q_values, fast_value, fast_errors = dqn_gradient(NUMPY, q_values, TDBatch((), action, targets, weights), loss)
     assert tensor.grad is not None
     np.testing.assert_allclose(d_q_values, tensor.grad, atol=1e-6)
     assert fast_value == pytest.approx(value.item(), rel=1e-5, abs=1e-6)
@@ -165,7 +169,7 @@ def targets_of(agent: DQN, buffer: Any) -> dict[float, set[float]]:
 
 def counting_agent(config: DQNConfig, envs: Any, slope: float) -> tuple[DQN, Any]:
     """An agent whose Q(s, ·) is (slope · s, 0), with 100 steps of an environment that counts its steps."""
-    agent = DQN(config, envs.single_observation_space, DISCRETE, network=NetworkConfig(hidden_sizes=[]))
+    agent = DQN(config, Setting(envs.single_observation_space, DISCRETE, network=NetworkConfig(hidden_sizes=[])))
     body: Any = agent.network.body
     with torch.no_grad():
         body[0].weight[:] = torch.tensor([[slope], [0.0]])
@@ -217,13 +221,11 @@ def test_a_dueling_networks_mean_over_actions_is_the_value() -> None:
 
 
 def both_engines(dueling: str, **config: Any) -> dict[str, tuple[Any, Any]]:
-    space = spaces.Box(-1, 1, (5,))
+    setting = Setting(spaces.Box(-1, 1, (5,)), DISCRETE, NetworkConfig(**config))
     engines = {}
     for compute in COMPUTES:
-        network, _ = make_q_network(space, 3, NetworkConfig(**config), np.random.SeedSequence(0), "cpu", dueling)
-        engine, chosen = make_q_engine(
-            network, compute, dqn_loss, dqn_gradient, max_grad_norm=1.0, optimizer="adam", eps=1e-8
-        )
+        network, _ = make_q_network(setting, 3, np.random.SeedSequence(0), dueling=dueling)
+        engine, chosen = make_q_engine(network, compute, QLoss(dqn_loss, dqn_gradient), 1.0)
         assert chosen == compute
         engines[compute] = (network, engine)
     return engines
@@ -425,13 +427,13 @@ def test_forbidden_actions_are_never_taken(double: bool) -> None:
 
 
 def test_a_mask_that_does_not_fit_is_refused() -> None:
-    agent = DQN(QUICK, VECTOR, DISCRETE)
+    agent = DQN(QUICK, Setting(VECTOR, DISCRETE))
     with pytest.raises(RlkitError, match=r"action mask of shape \(1, 3\) does not fit"):
         agent.predict(np.zeros(1, np.float32), action_masks=np.ones(3, bool))
 
 
 def test_actions_start_where_their_space_does() -> None:
-    agent = DQN(QUICK, VECTOR, spaces.Discrete(3, start=5))
+    agent = DQN(QUICK, Setting(VECTOR, spaces.Discrete(3, start=5)))
     assert {int(agent.predict(np.zeros(1, np.float32), deterministic=False)[0]) for _ in range(100)} == {5, 6, 7}
 
 
@@ -454,7 +456,7 @@ def test_epsilon_falls_as_scheduled() -> None:
 def test_epsilon_can_fall_by_episodes() -> None:
     """The source's schedule: 0.08 less 0.01 for each 200 episodes, down to 0.01."""
     config = replace(QUICK, epsilon=DQNEpsilonConfig(start=0.08, end=0.01, episodes=1400))
-    agent = DQN(config, VECTOR, DISCRETE)
+    agent = DQN(config, Setting(VECTOR, DISCRETE))
     buffer = agent.make_buffer(1)
     for episodes in (0, 200, 700, 1400, 5000):
         buffer.episodes = episodes
@@ -463,7 +465,7 @@ def test_epsilon_can_fall_by_episodes() -> None:
 
 
 def test_exploration_is_random_as_often_as_epsilon_says() -> None:
-    agent = DQN(updated(QUICK, {"epsilon": {"start": 0.3}}), VECTOR, spaces.Discrete(3))
+    agent = DQN(updated(QUICK, {"epsilon": {"start": 0.3}}), Setting(VECTOR, spaces.Discrete(3)))
     obs = np.ones((5000, 1), np.float32)
     best = agent.predict(obs)[0]
     assert (agent.predict(obs, deterministic=False)[0] != best).mean() == pytest.approx(0.3 * 2 / 3, abs=0.02)
@@ -501,7 +503,7 @@ def test_a_state_dict_brings_training_back_to_where_it_was(prioritized: bool) ->
     network = NetworkConfig(normalize_obs=True)
     envs, _ = make_vector_env(EnvFactory("CartPole-v1"), 2, "sync")
     parts = envs.single_observation_space, envs.single_action_space
-    agent = DQN(config, *parts, network=network, num_envs=2)
+    agent = DQN(config, Setting(*parts, network=network, num_envs=2))
     buffer = agent.make_buffer(2)
     collector = Collector(envs, [0, 1])
     for _ in range(40):
@@ -517,7 +519,7 @@ def test_a_state_dict_brings_training_back_to_where_it_was(prioritized: bool) ->
         return {name: tensor.numpy().copy() for name, tensor in one.model.state_dict().items()}
 
     expected = go_on(agent, buffer)
-    other = DQN(config, *parts, network=network, num_envs=2, seed=99)
+    other = DQN(config, Setting(*parts, network=network, num_envs=2, seed=99))
     other.load_state_dict(state)
     replay = other.make_buffer(2)
     replay.load_state_dict(stored)
@@ -548,14 +550,14 @@ def test_other_actions_are_refused_and_the_agents_named_that_can(space: spaces.S
     with pytest.raises(
         RlkitError, match=r"agent=dqn needs Discrete actions, not .*; agents that .*: .*a2c, .*ppo"
     ) as info:
-        make_agent(QUICK, VECTOR, space)
+        make_agent(QUICK, Setting(VECTOR, space))
     named = str(info.value).split(": ")[-1].split(", ")
     assert not {"dqn", "double_dqn", "sarsa", "q_learning", "ppo2"} & set(named)
 
 
 @pytest.mark.parametrize("name", ["dqn", "double_dqn", "dueling_dqn"])
 def test_named_options_are_fields(name: str) -> None:
-    config = updated(VARIANTS[name].config(), VARIANTS[name].fields)
+    config: Any = VARIANTS[name].make()
     assert (config.double, config.dueling) == (name == "double_dqn", name == "dueling_dqn")
 
 

@@ -11,23 +11,27 @@ import torch
 from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from training import make_engine, make_q_engine, setting_of
 
 from rlkit.agents.a2c import A2CCoefficients, a2c_loss
 from rlkit.agents.ppo import OBJECTIVES, PPOCoefficients, ppo_loss
 from rlkit.agents.reinforce import REINFORCECoefficients, reinforce_loss
 from rlkit.buffers.batch import PolicyBatch
-from rlkit.config import NetworkConfig
+from rlkit.engine.actor_critic import ActorCriticLoss
 from rlkit.engine.flat import flatten_parameters
 from rlkit.engine.losses import dqn_loss
-from rlkit.engine.make import make_actor_critic, make_engine, make_q_engine, make_q_network
+from rlkit.engine.make import make_actor_critic, make_q_network
 from rlkit.engine.native import c_primitives as native
 from rlkit.engine.native.heads import analytic_head
-from rlkit.engine.native.optimizers import clip_global_norm, make_optimizer
+from rlkit.engine.native.numpy_primitives import NUMPY
+from rlkit.engine.native.optimizers import OPTIMIZERS
 from rlkit.engine.native.policy_gradient import a2c_gradient, ppo_gradient, reinforce_gradient
-from rlkit.engine.q_engine import dqn_gradient
+from rlkit.engine.q_engine import QLoss
 from rlkit.engine.threads import threads_for
 from rlkit.errors import RlkitError
 from rlkit.networks.actor_critic import ActorCritic
+from rlkit.setting import NetworkConfig, Setting
+from rlkit.system.ranks import ALONE
 
 ACTION_SPACES: list[spaces.Space[Any]] = [
     spaces.Discrete(4),
@@ -35,14 +39,16 @@ ACTION_SPACES: list[spaces.Space[Any]] = [
     spaces.MultiBinary(3),
     spaces.Box(-1, 1, (2,)),
 ]
-COEFFICIENTS = PPOCoefficients("clip", 0.2, 0.5, None, 0.01, 0.5, True)
+PPO_LOSS = ActorCriticLoss(ppo_loss, ppo_gradient)
+A2C_LOSS = ActorCriticLoss(a2c_loss, a2c_gradient)
+REINFORCE_LOSS = ActorCriticLoss(reinforce_loss, reinforce_gradient)
+COEFFICIENTS = PPOCoefficients("clip", 0.2, 0.5, None, 0.01, 0.5, True, ALONE)
 
 
 def make_network(action_space: spaces.Space[Any], obs_size: int = 5, **config: Any) -> ActorCritic:
     observation_space = spaces.Box(-1, 1, (obs_size,))
-    network = make_actor_critic(
-        observation_space, action_space, NetworkConfig(**config), np.random.SeedSequence(0), "cpu"
-    )[0]
+    setting = Setting(observation_space, action_space, NetworkConfig(**config), device="cpu")
+    network = make_actor_critic(setting, np.random.SeedSequence(0))[0]
     with torch.no_grad():  # the small initial policy would leave its gradients tiny
         for parameter in network.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
@@ -79,7 +85,7 @@ def both_engines(action_space: spaces.Space[Any], optimizer: str = "adam", **con
     engines: dict[str, Any] = {}
     for compute in ("torch", "numpy"):
         network = make_network(action_space, **config)
-        engine, chosen = make_engine(network, compute, ppo_loss, ppo_gradient, 0.5, 1e-5, optimizer)
+        engine, chosen = make_engine(network, compute, PPO_LOSS, 0.5, 1e-5, optimizer)
         assert chosen == compute
         engines[compute] = (network, engine)
     return engines
@@ -113,7 +119,7 @@ def test_both_engines_reach_the_same_parameters_and_metrics(action_space: spaces
 @pytest.mark.parametrize("compute", ["torch", "numpy"])
 def test_the_critics_learning_rate_is_that_of_a_parameter_group_of_its_own(compute: str) -> None:
     network, reference = (make_network(spaces.Discrete(3)) for _ in range(2))
-    engine, _ = make_engine(network, compute, ppo_loss, ppo_gradient, None, 1e-5, critic_rate=3.0)
+    engine, _ = make_engine(network, compute, PPO_LOSS, critic_rate=3.0)
     groups: Any = [{"params": reference.actor.parameters()}, {"params": reference.critic.parameters(), "lr": 3e-3}]
     adam = torch.optim.Adam(groups, lr=1e-3, eps=1e-5)
     batch = make_batch(network, 64, seed=0, mask=False)._replace(old_params=None)
@@ -129,19 +135,15 @@ def test_the_critics_learning_rate_is_that_of_a_parameter_group_of_its_own(compu
     torch.testing.assert_close(parameters_of(network), parameters_of(reference), atol=2e-5, rtol=1e-4)
 
 
-PPO_LOSS = (ppo_loss, ppo_gradient)
-A2C_LOSS = (a2c_loss, a2c_gradient)
-REINFORCE_LOSS = (reinforce_loss, reinforce_gradient)
-
-
 def gradients_by(
-    compute: str, network: ActorCritic, batch: PolicyBatch, c: Any, losses: Any = PPO_LOSS
+    compute: str, network: ActorCritic, batch: PolicyBatch, c: Any, loss: ActorCriticLoss = PPO_LOSS
 ) -> torch.Tensor:
     """The gradient before clipping: a step with a learning rate of zero leaves it behind, scaled by no norm."""
-    engine, _ = make_engine(network, compute, losses[0], losses[1], None, 1e-5)
+    engine, _ = make_engine(network, compute, loss)
     seen = []
     if compute != "torch":
-        engine.descent.optimizer.step = lambda flat, gradient, lr: seen.append(gradient.copy())  # type: ignore[attr-defined]
+        optimizer = engine.descent.optimizer
+        optimizer.step = lambda learning_rate: seen.append(optimizer.gradients.copy())
     engine.load(batch)
     engine.step(np.arange(len(batch.returns)), c, 0.0)
     if seen:
@@ -173,7 +175,7 @@ def test_gradients_agree_on_random_networks(
     seed: int,
 ) -> None:
     config = {"hidden_sizes": hidden, "activation": activation}
-    coefficients = PPOCoefficients(objective, 0.2, 0.5, clip_value_coef, 0.05, 0.5, normalize)
+    coefficients = PPOCoefficients(objective, 0.2, 0.5, clip_value_coef, 0.05, 0.5, normalize, ALONE)
     masks = isinstance(action_space, spaces.Discrete)
     batch = make_batch(make_network(action_space, obs_size, **config), rows, seed, mask=masks)
     if objective == "clip":
@@ -199,7 +201,7 @@ def test_gradients_of_a2c_and_reinforce_agree_on_random_networks(
     losses: Any, action_space: spaces.Space[Any], hidden: list[int], rows: int, normalize: bool, seed: int
 ) -> None:
     batch = make_batch(make_network(action_space, hidden_sizes=hidden), rows, seed)
-    a2c, reinforce = A2CCoefficients(0.05, 0.5, normalize), REINFORCECoefficients(7, 0.05, 0.5, normalize)
+    a2c, reinforce = A2CCoefficients(0.05, 0.5, normalize, ALONE), REINFORCECoefficients(7, 0.05, 0.5, normalize, ALONE)
     coefficients = a2c if losses is A2C_LOSS else reinforce
     plain, fast = (
         gradients_by(compute, make_network(action_space, hidden_sizes=hidden), batch, coefficients, losses)
@@ -214,13 +216,14 @@ def test_values_that_moved_little_keep_their_gradient_whatever_rounding_does(com
     """old + (new - old) is not always new: the clipped square may be the larger one where nothing was clipped."""
     if compute == "native" and native.missing:
         pytest.skip(native.missing)
-    loss: Any = ppo_gradient if compute == "numpy" else native.native_ppo_gradient
+    primitives = NUMPY if compute == "numpy" else native.NATIVE
     network = make_network(spaces.Discrete(2))
     batch = make_batch(network, 1000, seed=0)._replace(old_params=None)
     values = np.float32(0.01) * batch.log_prob
     batch = batch._replace(values=values + np.float32(0.09) * np.tanh(batch.advantages))
     c = COEFFICIENTS._replace(clip_value_coef=0.1)
-    _, d_values, _ = loss(analytic_head(network.head), np.zeros((1000, 2), np.float32), values, batch, c)
+    params = np.zeros((1000, 2), np.float32)
+    _, d_values, _ = ppo_gradient(primitives, analytic_head(network.head), params, values, batch, c)
     np.testing.assert_allclose(d_values, (values - batch.returns) / 1000, rtol=1e-5, atol=1e-9)
 
 
@@ -232,16 +235,17 @@ def test_the_optimisers_are_torchs(name: str) -> None:
     reference: torch.optim.Optimizer = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}[name](
         [parameter], lr=0.01, eps=1e-5
     )
-    ours, (optimizer, moments) = start.copy(), make_optimizer(name, 30, 1e-5)
+    ours, own = start.copy(), np.zeros_like(start)
+    optimizer = OPTIMIZERS[name](ours, own, eps=1e-5)
     for gradient in gradients:
         parameter.grad = torch.from_numpy(gradient.copy())
         norm = torch.nn.utils.clip_grad_norm_([parameter], 3.0)
         reference.step()
-        own = gradient.copy()
-        assert clip_global_norm(own, 3.0) == pytest.approx(norm.item(), rel=1e-5)
-        optimizer.step(ours, own, 0.01)
+        own[:] = gradient
+        assert optimizer.clip(3.0) == pytest.approx(norm.item(), rel=1e-5)
+        optimizer.step(0.01)
     np.testing.assert_allclose(ours, parameter.detach(), atol=2e-6)
-    for moment, array in moments.items():
+    for moment, array in optimizer.moments.items():
         np.testing.assert_allclose(array, reference.state[parameter][moment], atol=1e-6, err_msg=moment)
 
 
@@ -313,20 +317,32 @@ def test_flat_parameters_are_the_modules_own() -> None:
 def test_what_numpy_cannot_compute_is_said_and_left_to_torch(
     observation_space: spaces.Space[Any], config: dict[str, Any], words: str
 ) -> None:
-    network, _ = make_actor_critic(
-        observation_space, spaces.Box(-1, 1, (2,)), NetworkConfig(**config), np.random.SeedSequence(0), "cpu"
-    )
+    setting = Setting(observation_space, spaces.Box(-1, 1, (2,)), NetworkConfig(**config), device="cpu")
+    network, _ = make_actor_critic(setting, np.random.SeedSequence(0))
     with pytest.raises(RlkitError, match=words):
-        make_engine(network, "numpy", ppo_loss, ppo_gradient, 0.5, 1e-5)
-    assert make_engine(network, "auto", ppo_loss, ppo_gradient, 0.5, 1e-5)[1] == "torch"
+        make_engine(network, "numpy", PPO_LOSS)
+    assert make_engine(network, "auto", PPO_LOSS)[1] == "torch"
+
+
+def test_a_loss_without_derivatives_runs_by_autograd_on_flat_parameters() -> None:
+    """A user's own loss gets the engine, and the optimiser's single call, without knowing of either."""
+    network, reference = make_network(spaces.Discrete(3)), make_network(spaces.Discrete(3))
+    batch = make_batch(network, 64, seed=0)._replace(old_params=None)
+    engine, compute = make_engine(network, "auto", ActorCriticLoss(ppo_loss), 0.5)
+    assert compute == "torch"
+    with pytest.raises(RlkitError, match="compute=numpy cannot be used because the loss has no derivatives"):
+        make_engine(reference, "numpy", ActorCriticLoss(ppo_loss))
+    plain, _ = make_engine(reference, "torch", PPO_LOSS, 0.5)
+    for one in (engine, plain):
+        one.load(batch)
+        one.step(np.arange(64), COEFFICIENTS, 1e-3)
+    assert torch.equal(parameters_of(network), parameters_of(reference))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_a_missing_gpu_is_said() -> None:
     with pytest.raises(RlkitError, match="device=cuda, but torch finds no CUDA device"):
-        make_actor_critic(
-            spaces.Box(-1, 1, (3,)), spaces.Discrete(2), NetworkConfig(), np.random.SeedSequence(0), "cuda"
-        )
+        make_actor_critic(setting_of("auto", device="cuda"), np.random.SeedSequence(0))
 
 
 @pytest.mark.parametrize(("rows", "threads"), [(1, 1), (16, 1), (17, 2)])
@@ -348,13 +364,11 @@ def test_few_images_are_acted_on_by_one_thread(rows: int, threads: int, monkeypa
 def test_torchs_engines_act_on_images_with_one_thread() -> None:
     image, rows = spaces.Box(0, 255, (4, 36, 36), np.uint8), (np.zeros((8, 4, 36, 36), np.uint8),)
     seen = []
-    seed = np.random.SeedSequence(0)
-    network, _ = make_actor_critic(image, spaces.Discrete(2), NetworkConfig(), seed, "cpu")
-    engine, _ = make_engine(network, "torch", ppo_loss, ppo_gradient, None, 1e-5)
-    q_network, _ = make_q_network(image, 2, NetworkConfig(), seed, "cpu", "none")
-    q_engine, _ = make_q_engine(
-        q_network, "torch", dqn_loss, dqn_gradient, max_grad_norm=None, optimizer="adam", eps=1e-8
-    )
+    seed, setting = np.random.SeedSequence(0), Setting(image, spaces.Discrete(2), device="cpu")
+    network, _ = make_actor_critic(setting, seed)
+    engine, _ = make_engine(network, "torch", PPO_LOSS)
+    q_network, _ = make_q_network(setting, 2, seed)
+    q_engine, _ = make_q_engine(q_network, "torch", QLoss(dqn_loss))
     for module in (network.cnns, q_network.cnns):
         module.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
     before = torch.get_num_threads()

@@ -15,10 +15,10 @@ import rlkit
 from rlkit import checkpoint, episodes
 from rlkit.agents import make_agent
 from rlkit.agents.ppo import PPOConfig
-from rlkit.config import NetworkConfig
 from rlkit.episodes import Evaluation, evaluate_policy
 from rlkit.errors import RlkitError
 from rlkit.evaluate import EvaluateConfig, help_text, main, parse
+from rlkit.setting import NetworkConfig, Setting
 
 
 class Lottery(gym.Env[Any, Any]):
@@ -129,7 +129,9 @@ def test_action_masks_reach_the_agent() -> None:
 
 def test_masks_work_with_a_real_agent() -> None:
     env = Masked()
-    agent = make_agent(PPOConfig(), env.observation_space, env.action_space, network=NetworkConfig(hidden_sizes=[8]))
+    agent = make_agent(
+        PPOConfig(), Setting(env.observation_space, env.action_space, network=NetworkConfig(hidden_sizes=[8]))
+    )
     assert evaluate_policy(agent, env, 4, deterministic=False).lengths == [1, 2, 3, 4]
 
 
@@ -152,7 +154,9 @@ def test_nested_observations_are_batched() -> None:
 
 def test_by_id_equals_by_environment() -> None:
     env = gym.make("CartPole-v1")
-    agent = make_agent(PPOConfig(), env.observation_space, env.action_space, network=NetworkConfig(hidden_sizes=[8]))
+    agent = make_agent(
+        PPOConfig(), Setting(env.observation_space, env.action_space, network=NetworkConfig(hidden_sizes=[8]))
+    )
     by_id = evaluate_policy(agent, "CartPole-v1", 6, seed=5, env_kwargs={"sutton_barto_reward": True}, num_envs=4)
     sutton = gym.make("CartPole-v1", sutton_barto_reward=True)
     assert by_id == evaluate_policy(agent, sutton, 6, seed=5)
@@ -231,7 +235,9 @@ def test_stable_baselines_agents_can_be_evaluated() -> None:
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
     env = gym.make("CartPole-v1")
-    agent = make_agent(PPOConfig(), env.observation_space, env.action_space, network=NetworkConfig(hidden_sizes=[8]))
+    agent = make_agent(
+        PPOConfig(), Setting(env.observation_space, env.action_space, network=NetworkConfig(hidden_sizes=[8]))
+    )
     agent.env = {"id": "CartPole-v1", "kwargs": {"sutton_barto_reward": False}, "preprocessing": "auto"}
     checkpoint.save(agent, tmp_path / "checkpoints" / "best")
     return tmp_path

@@ -15,7 +15,7 @@ from training import parameters
 import rlkit
 from rlkit.agents.dqn import DQNConfig
 from rlkit.cli.composition import compose
-from rlkit.config import NetworkConfig
+from rlkit.setting import NetworkConfig
 
 BOOK: dict[str, dict[str, Any]] = {
     "book_reinforce": {

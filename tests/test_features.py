@@ -9,11 +9,12 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from rlkit.config import NetworkConfig
 from rlkit.networks.actor_critic import ActorCritic
 from rlkit.networks.features import ObsFeatures, image_shape, is_image
 from rlkit.networks.normalization import RewardNormalizer, RunningStatistics
+from rlkit.setting import NetworkConfig
 from rlkit.spaces import leaves
+from rlkit.system.ranks import ALONE
 
 BYTE = np.uint8
 
@@ -145,7 +146,7 @@ def test_running_statistics_equal_those_of_all_rows_at_once() -> None:
     rows = np.random.default_rng(0).normal(3, 5, size=(100, 4))
     statistics = RunningStatistics(4)
     for part in (rows[:1], rows[1:30], rows[30:30], rows[30:]):
-        statistics.update(part)
+        statistics.update(part, ALONE)
     np.testing.assert_allclose(statistics.mean, rows.mean(0))
     np.testing.assert_allclose(statistics.var, rows.var(0))
     assert statistics.count == 100
@@ -156,7 +157,7 @@ def test_normalisation_whitens_boxes_clips_and_leaves_the_rest_alone() -> None:
     features = ObsFeatures(space, normalize=True)
     obs = (np.random.default_rng(0).normal(100, 7, size=(500, 2)).astype(np.float32), np.zeros(500, np.int64))
     np.testing.assert_array_equal(features(obs)[0][:, :2], np.full((500, 2), 10.0))  # no statistics yet: clipped
-    features.update(obs)
+    features.update(obs, ALONE)
     (vector,) = features(obs)
     np.testing.assert_allclose(vector[:, :2].mean(0), 0, atol=1e-4)
     np.testing.assert_allclose(vector[:, :2].std(0), 1, atol=1e-4)
@@ -168,11 +169,11 @@ def test_rewards_are_divided_by_the_deviation_of_the_discounted_return() -> None
     normalizer = RewardNormalizer(0.9, 1)
     rewards = np.array([[1.0], [2.0], [4.0]], np.float32)
     done = np.array([[False], [True], [False]])
-    scaled = normalizer.normalize(rewards, done, np.ones((3, 1), bool))
+    scaled = normalizer.normalize(rewards, done, np.ones((3, 1), bool), ALONE)
     returns = np.array([1.0, 0.9 * 1 + 2, 4.0])  # the episode ends after the second step
     np.testing.assert_allclose(scaled[:, 0], rewards[:, 0] / returns.std(), rtol=1e-5)
     # The next rollout goes on with the open episode, and with all returns so far.
-    more = normalizer.normalize(rewards[:1], done[:1], np.ones((1, 1), bool))
+    more = normalizer.normalize(rewards[:1], done[:1], np.ones((1, 1), bool), ALONE)
     np.testing.assert_allclose(more[0, 0], 1 / np.append(returns, 0.9 * 4 + 1).std(), rtol=1e-5)
 
 
@@ -180,4 +181,5 @@ def test_normalised_rewards_are_clipped() -> None:
     normalizer = RewardNormalizer(0.0, 1)
     rewards = np.zeros((1000, 1), np.float32)
     rewards[7] = 1000.0
-    assert normalizer.normalize(rewards, np.ones((1000, 1), bool), np.ones((1000, 1), bool)).max() == 10.0
+    all_rows = np.ones((1000, 1), bool)
+    assert normalizer.normalize(rewards, all_rows, all_rows, ALONE).max() == 10.0

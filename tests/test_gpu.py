@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,17 +14,18 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from test_images import CLIP, IMAGE, SEED, batch, images
 from test_replay_device import check_same_batches
+from training import make_engine, make_q_engine
 
 from rlkit.agents.dqn import DQN, DQNConfig, ReplayConfig
 from rlkit.agents.ppo import ppo_loss
 from rlkit.buffers.transition import Transition
-from rlkit.config import NetworkConfig
+from rlkit.engine.actor_critic import ActorCriticLoss
 from rlkit.engine.losses import dqn_loss
-from rlkit.engine.make import make_actor_critic, make_engine, make_q_engine, make_q_network
-from rlkit.engine.native.policy_gradient import ppo_gradient
-from rlkit.engine.q_engine import TDBatch, dqn_gradient
+from rlkit.engine.make import make_actor_critic, make_q_network
+from rlkit.engine.q_engine import QLoss, TDBatch
 from rlkit.errors import RlkitError
 from rlkit.networks.own import probe
+from rlkit.setting import NetworkConfig, Setting
 from rlkit.system import gpu
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -128,7 +130,8 @@ def test_images_in_a_gpus_memory_make_the_same_batches(kind: str, n_step: int) -
 
 @needs_gpu
 def test_by_default_a_gpus_images_are_replayed_from_its_memory() -> None:
-    agent = DQN(DQNConfig(replay=ReplayConfig(size=500), learning_starts=64), IMAGE, spaces.Discrete(3), num_envs=2)
+    config = DQNConfig(replay=ReplayConfig(size=500), learning_starts=64)
+    agent = DQN(config, Setting(IMAGE, spaces.Discrete(3), num_envs=2))
     buffer = agent.make_buffer(2)
     assert agent.device == "cuda"
     assert agent.notes[0].startswith("images replayed from the GPU's memory: 0.0 of ")
@@ -153,8 +156,8 @@ def test_policies_move_on_a_gpu_as_on_the_cpu(
     monkeypatch.setattr(gpu, "OFTEN", 1)
     for device, how in (("cpu", "torch"), ("cuda", compute)):
         config = NetworkConfig(amp="off" if device == "cpu" else amp)
-        network, _ = make_actor_critic(IMAGE, spaces.Discrete(3), config, SEED, device)
-        engine, _ = make_engine(network, how, ppo_loss, ppo_gradient, 0.5, 1e-5)
+        network, _ = make_actor_critic(Setting(IMAGE, spaces.Discrete(3), config, device=device), SEED)
+        engine, _ = make_engine(network, how, ActorCriticLoss(ppo_loss), 0.5)
         engine.load(batch(64))
         steps = [engine.step(np.arange(32 * i, 32 * i + 32), CLIP, 1e-4) for i in (0, 1, 0)]
         params = [engine.policy(images(8)[:1]), engine.policy(images(8))]
@@ -180,8 +183,8 @@ def test_action_values_move_on_a_gpu_as_on_the_cpu(
     some = TDBatch(images(32), np.arange(32) % 3, np.linspace(-1, 1, 32, dtype=np.float32))
     for device, how in (("cpu", "torch"), ("cuda", compute)):
         config = NetworkConfig(amp="off" if device == "cpu" else amp)
-        network, _ = make_q_network(IMAGE, 3, config, SEED, device, "none")
-        engine, _ = make_q_engine(network, how, dqn_loss, dqn_gradient, max_grad_norm=10.0, optimizer="adam", eps=1e-8)
+        network, _ = make_q_network(Setting(IMAGE, spaces.Discrete(3), config, device=device), 3, SEED)
+        engine, _ = make_q_engine(network, how, QLoss(dqn_loss), 10.0)
         before = [engine.q_values(images(8)), engine.target_outputs(images(32))]
         errors = [engine.step(some, "huber", 1e-4)[0] for _ in range(3)]
         found.append((*before, *errors, engine.q_values(images(8)), engine.target_outputs(images(8))))
@@ -193,13 +196,14 @@ def test_action_values_move_on_a_gpu_as_on_the_cpu(
 def test_a_network_of_the_users_own_goes_to_the_gpu() -> None:
     observation_space, actions = spaces.Box(0, 255, (3, 36, 36), np.uint8), spaces.Discrete(2)
     seed, config = np.random.SeedSequence(0), NetworkConfig(module="user_networks:Convolutional")
-    network, device = make_actor_critic(observation_space, actions, config, seed, "auto")
+    setting = Setting(observation_space, actions, config)
+    network, device = make_actor_critic(setting, seed)
     assert device == "cuda"
     rows = probe(observation_space, 8)
     params = network.policy(tuple(torch.as_tensor(part, device="cuda") for part in network.features(rows)))
-    on_cpu = make_actor_critic(observation_space, actions, config, seed, "cpu")[0]
+    on_cpu = make_actor_critic(replace(setting, device="cpu"), seed)[0]
     expected = on_cpu.policy(tuple(torch.as_tensor(part) for part in on_cpu.features(rows)))
     torch.testing.assert_close(params.cpu(), expected, rtol=1e-3, atol=1e-5)
     left = NetworkConfig(module="user_networks:LeftBehind")
     with pytest.raises(RlkitError, match="a tensor is moved with its module by register_buffer"):
-        make_actor_critic(spaces.Box(-1, 1, (3,)), actions, left, seed, "cuda")
+        make_actor_critic(Setting(spaces.Box(-1, 1, (3,)), actions, left, device="cuda"), seed)

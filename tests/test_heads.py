@@ -13,10 +13,10 @@ from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Independent, Normal, kl_divergence
 
-from rlkit.config import NetworkConfig
 from rlkit.engine.native.heads import analytic_head
 from rlkit.errors import RlkitError
 from rlkit.networks.heads import Bernoulli, Categorical, Gaussian, Head, make_head
+from rlkit.setting import NetworkConfig
 from rlkit.spaces import MASKED_LOGIT, Array, masked
 
 SPACES: dict[str, spaces.Space[Any]] = {

@@ -9,21 +9,22 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from training import train
+from training import make_engine, make_q_engine, train
 
 from rlkit.agents.ppo import PPOCoefficients, PPOConfig, ppo_loss
 from rlkit.buffers.batch import PolicyBatch
-from rlkit.config import NetworkConfig
+from rlkit.engine.actor_critic import ActorCriticLoss
 from rlkit.engine.flat import flatten_parameters
 from rlkit.engine.losses import dqn_loss
-from rlkit.engine.make import make_actor_critic, make_engine, make_q_engine, make_q_network
-from rlkit.engine.native.policy_gradient import ppo_gradient
-from rlkit.engine.q_engine import TDBatch, dqn_gradient
+from rlkit.engine.make import make_actor_critic, make_q_network
+from rlkit.engine.q_engine import QLoss, TDBatch
+from rlkit.setting import NetworkConfig, Setting
 from rlkit.system.allocator import keep_freed_memory
+from rlkit.system.ranks import ALONE
 
 IMAGE = spaces.Box(0, 255, (4, 40, 40), np.uint8)
 SEED = np.random.SeedSequence(0)
-CLIP = PPOCoefficients("clip", 0.2, 0.0, None, 0.01, 0.5, True)
+CLIP = PPOCoefficients("clip", 0.2, 0.0, None, 0.01, 0.5, True, ALONE)
 
 
 def images(rows: int) -> tuple[np.ndarray[Any, Any]]:
@@ -36,20 +37,24 @@ def batch(rows: int) -> PolicyBatch:
     return PolicyBatch(images(rows), rng.integers(3, size=rows), floats[0] - 1, floats[1], floats[2], floats[3])
 
 
+def setting(amp: str = "auto") -> Setting:
+    return Setting(IMAGE, spaces.Discrete(3), NetworkConfig(amp=amp), device="cpu")
+
+
 def gradient_of(amp: str, rows: int = 32) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     """By parameter, after one step of an engine, which leaves them where they are; and the step's metrics."""
-    network, _ = make_actor_critic(IMAGE, spaces.Discrete(3), NetworkConfig(amp=amp), SEED, "cpu")
-    engine, _ = make_engine(network, "torch", ppo_loss, ppo_gradient, None, 1e-5)
+    network, _ = make_actor_critic(setting(amp), SEED)
+    engine, _ = make_engine(network, "torch", ActorCriticLoss(ppo_loss))
     engine.load(batch(rows))
     metrics = engine.step(np.arange(rows), CLIP, 0.0)
     return {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}, metrics
 
 
 def test_filters_have_their_channels_last_and_gradients_are_those_of_a_plain_network() -> None:
-    network, _ = make_actor_critic(IMAGE, spaces.Discrete(3), NetworkConfig(), SEED, "cpu")
-    plain, _ = make_actor_critic(IMAGE, spaces.Discrete(3), NetworkConfig(), SEED, "cpu")
+    network, _ = make_actor_critic(setting(), SEED)
+    plain, _ = make_actor_critic(setting(), SEED)
     plain.cnns.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    engine, _ = make_engine(network, "torch", ppo_loss, ppo_gradient, None, 1e-5)
+    engine, _ = make_engine(network, "torch", ActorCriticLoss(ppo_loss))
     for p in network.cnns.parameters():
         if p.dim() == 4:
             assert p.is_contiguous(memory_format=torch.channels_last)
@@ -109,10 +114,8 @@ def test_auto_is_float32_on_the_cpu_to_the_last_bit() -> None:
 def test_few_images_are_not_rounded_on_the_cpu() -> None:
     found = []
     for amp in ("off", "bfloat16"):
-        network, _ = make_q_network(IMAGE, 3, NetworkConfig(amp=amp), SEED, "cpu", "none")
-        engine, _ = make_q_engine(
-            network, "torch", dqn_loss, dqn_gradient, max_grad_norm=None, optimizer="adam", eps=1e-8
-        )
+        network, _ = make_q_network(setting(amp), 3, SEED)
+        engine, _ = make_q_engine(network, "torch", QLoss(dqn_loss))
         few, many = engine.q_values(images(16)).copy(), engine.q_values(images(17)).copy()
         engine.step(TDBatch(images(17), np.zeros(17, np.int64), np.ones(17, np.float32)), "huber", 1e-3)
         found.append((few, many, engine.q_values(images(16))))

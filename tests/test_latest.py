@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from rlkit.agents import make_agent
-from rlkit.agents.sarsa import SARSAConfig
+from rlkit.agents.temporal_difference import TemporalDifferenceConfig
 from rlkit.buffers.latest import LatestSteps
 from rlkit.buffers.transition import Transition
 from rlkit.collector import Collector
 from rlkit.envs import EnvFactory, make_vector_env
+from rlkit.setting import Setting
 
 
 def transition(number: float) -> Transition:
@@ -75,7 +76,7 @@ def test_sarsa_goes_on_bit_by_bit_with_its_buffer(env: str) -> None:
     """In a table and by a network. A buffer that knows no step before would leave out one lesson."""
     envs, _ = make_vector_env(EnvFactory(env), 2, "sync")
     spaces = envs.single_observation_space, envs.single_action_space
-    agent: Any = make_agent(SARSAConfig(), *spaces, num_envs=2, seed=0)
+    agent: Any = make_agent(TemporalDifferenceConfig(), Setting(*spaces, num_envs=2, seed=0))
     collector, buffer = Collector(envs, [1, 2]), agent.make_buffer(2)
 
     def go_on(one: Any, where: Collector, steps: Any, updates: int) -> Any:
@@ -88,7 +89,7 @@ def test_sarsa_goes_on_bit_by_bit_with_its_buffer(env: str) -> None:
     state, stored = agent.state_dict(), buffer.state_dict()
     found = []
     for saved in (stored, LatestSteps().state_dict()):
-        other: Any = make_agent(SARSAConfig(), *spaces, num_envs=2, seed=99)
+        other: Any = make_agent(TemporalDifferenceConfig(), Setting(*spaces, num_envs=2, seed=99))
         other.load_state_dict(state)
         latest = other.make_buffer(2)
         latest.load_state_dict(saved)

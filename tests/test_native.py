@@ -34,24 +34,25 @@ from test_engine import (
     parameters_of,
 )
 from torch import nn
-from training import assert_same_parameters, parameters, train
+from training import assert_same_parameters, make_engine, make_q_engine, parameters, setting_of, train
 
 from rlkit.agents.a2c import A2CCoefficients, A2CConfig
 from rlkit.agents.dqn import DQNConfig, ReplayConfig
 from rlkit.agents.ppo import OBJECTIVES, PPOCoefficients, PPOConfig
 from rlkit.agents.reinforce import REINFORCECoefficients, REINFORCEConfig
-from rlkit.config import NetworkConfig
 from rlkit.engine.flat import flatten_parameters
 from rlkit.engine.losses import dqn_loss
-from rlkit.engine.make import chosen, make_engine, make_q_engine, make_q_network
+from rlkit.engine.make import chosen, make_q_network
 from rlkit.engine.native import c_primitives as native
-from rlkit.engine.native.actor_critic import NUMPY
-from rlkit.engine.q_engine import TDBatch, dqn_gradient
+from rlkit.engine.native.numpy_primitives import NUMPY
+from rlkit.engine.q_engine import QLoss, TDBatch, dqn_gradient
 from rlkit.engine.threads import in_threads
 from rlkit.errors import RlkitError
 from rlkit.networks.mlp import mlp
 from rlkit.networks.q_network import DUELING
+from rlkit.setting import NetworkConfig, Setting
 from rlkit.spaces import Array
+from rlkit.system.ranks import ALONE
 
 ROOT = Path(__file__).resolve().parent.parent
 needs_native = pytest.mark.skipif(native.missing is not None, reason=str(native.missing))
@@ -164,14 +165,14 @@ def test_tanh_is_right_everywhere_and_never_beyond_one() -> None:
 def test_optimisers_are_numpys(name: str, size: int, max_norm: float | None) -> None:
     found = []
     for primitives in (NUMPY, native.NATIVE):
-        optimizer, moments = primitives.make_optimizer(name, size, 1e-5)
-        moved, norms = floats(size, seed=1), []
+        moved, gradient, norms = floats(size, seed=1), floats(size), []
+        optimizer = primitives.optimizers[name](moved, gradient, eps=1e-5)
         for step in range(20):
-            gradient = floats(size, seed=step)
-            norms.append(primitives.clip_global_norm(gradient, max_norm))
-            optimizer.step(moved, gradient, 0.01)
+            gradient[:] = floats(size, seed=step)
+            norms.append(optimizer.clip(max_norm))
+            optimizer.step(0.01)
         assert optimizer.steps == 20
-        found.append([moved, np.array(norms), *moments.values()])
+        found.append([moved, np.array(norms), *optimizer.moments.values()])
     for expected, ours in zip(*found, strict=True):
         np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
 
@@ -208,11 +209,11 @@ def test_gradients_of_losses_are_numpys_and_torchs(
     def network() -> Any:
         return make_network(action_space, hidden_sizes=hidden, activation=activation)
 
-    coefficients: Any = PPOCoefficients(objective, 0.2, 0.5, clip_value_coef, ent_coef, 0.5, normalize)
+    coefficients: Any = PPOCoefficients(objective, 0.2, 0.5, clip_value_coef, ent_coef, 0.5, normalize, ALONE)
     if losses is A2C_LOSS:
-        coefficients = A2CCoefficients(ent_coef, 0.5, normalize)
+        coefficients = A2CCoefficients(ent_coef, 0.5, normalize, ALONE)
     elif losses is REINFORCE_LOSS:
-        coefficients = REINFORCECoefficients(7, ent_coef, 0.5, normalize)
+        coefficients = REINFORCECoefficients(7, ent_coef, 0.5, normalize, ALONE)
     mask = isinstance(action_space, spaces.Discrete | spaces.MultiDiscrete) and seed % 2 == 0
     batch = make_batch(network(), rows, seed, mask=mask)
     if isinstance(action_space, spaces.MultiDiscrete) and mask:  # a choice is left in its second part too
@@ -231,12 +232,12 @@ def test_gradients_of_losses_are_numpys_and_torchs(
 @pytest.mark.parametrize("action_space", ACTION_SPACES, ids=lambda space: type(space).__name__)
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_metrics_and_parameters_stay_numpys_over_many_steps(action_space: spaces.Space[Any], objective: str) -> None:
-    coefficients = PPOCoefficients(objective, 0.2, 0.5, 0.2, 0.01, 0.5, True)
+    coefficients = PPOCoefficients(objective, 0.2, 0.5, 0.2, 0.01, 0.5, True, ALONE)
     histories, ends = [], []
     for compute in ("numpy", "native"):
         network = make_network(action_space)
         batch = make_batch(network, 64, seed=0, mask=isinstance(action_space, spaces.Discrete))
-        engine, _ = make_engine(network, compute, *PPO_LOSS, 0.5, 1e-5)
+        engine, _ = make_engine(network, compute, PPO_LOSS, 0.5)
         engine.load(batch if objective != "clip" else batch._replace(old_params=None))
         rng = np.random.default_rng(0)
         histories.append([engine.step(rng.permutation(64)[:48], coefficients, 1e-3) for _ in range(20)])
@@ -247,12 +248,9 @@ def test_metrics_and_parameters_stay_numpys_over_many_steps(action_space: spaces
 
 
 def q_engine(compute: str, dueling: str = "none", **config: Any) -> tuple[Any, Any]:
-    network, _ = make_q_network(
-        spaces.Box(-1, 1, (5,)), 3, NetworkConfig(**config), np.random.SeedSequence(0), "cpu", dueling
-    )
-    engine, found = make_q_engine(
-        network, compute, dqn_loss, dqn_gradient, max_grad_norm=10.0, optimizer="adam", eps=1e-8
-    )
+    setting = Setting(spaces.Box(-1, 1, (5,)), spaces.Discrete(3), NetworkConfig(**config), device="cpu")
+    network, _ = make_q_network(setting, 3, np.random.SeedSequence(0), dueling=dueling)
+    engine, found = make_q_engine(network, compute, QLoss(dqn_loss, dqn_gradient), 10.0)
     assert found == compute
     return network, engine
 
@@ -291,7 +289,7 @@ def test_actions_are_numpys_for_the_same_generator(action_space: spaces.Space[An
     features, actions = (floats(16, 5),), []
     for compute in ("numpy", "native"):
         network = make_network(action_space)
-        engine, _ = make_engine(network, compute, *PPO_LOSS, 0.5, 1e-5)
+        engine, _ = make_engine(network, compute, PPO_LOSS, 0.5)
         rng = np.random.default_rng(0)
         rows = [1, 3, 16] * 30
         actions.append([network.head.sample(engine.policy((features[0][:n],)), rng) for n in rows])
@@ -338,11 +336,11 @@ def test_training_is_numpys_up_to_rounding_and_repeats_to_the_last_bit(name: str
     ("before", "after"), [("native", "numpy"), ("numpy", "native"), ("native", "torch"), ("torch", "native")]
 )
 def test_any_engine_goes_on_from_the_others_state(before: str, after: str, optimizer: str) -> None:
-    coefficients = PPOCoefficients("clip", 0.2, 0.0, None, 0.01, 0.5, True)
+    coefficients = PPOCoefficients("clip", 0.2, 0.0, None, 0.01, 0.5, True, ALONE)
     pairs = {}
     for compute in (before, after):
         network = make_network(spaces.Discrete(3))
-        engine, _ = make_engine(network, compute, *PPO_LOSS, 0.5, 1e-5, optimizer)
+        engine, _ = make_engine(network, compute, PPO_LOSS, 0.5, 1e-5, optimizer)
         engine.load(make_batch(network, 32, seed=0)._replace(old_params=None))
         pairs[compute] = (network, engine)
     (first, first_engine), (second, second_engine) = pairs[before], pairs[after]
@@ -445,7 +443,7 @@ def test_not_a_number_stays_visible(activation: str) -> None:
     assert np.isnan(gradients).all()
     assert math.isnan(native.clip_global_norm(gradients, 0.5))
     moved = floats(len(gradients))
-    native.make_optimizer("adam", len(moved), 1e-8)[0].step(moved, gradients, 1e-3)
+    native.NativeAdam(moved, gradients, eps=1e-8).step(1e-3)
     assert np.isnan(moved).all()
     for kind, parts in (("categorical", [2]), ("bernoulli", [1, 1]), ("gaussian", [2])):
         params, actions = floats(3, 2), np.zeros((3, len(parts)), np.int64 if kind == "categorical" else np.float32)
@@ -687,7 +685,7 @@ def test_what_compute_becomes(
 ) -> None:
     monkeypatch.setattr(native, "missing", missing)
     if isinstance(expected, str):
-        assert chosen(compute, reason) == expected
+        assert chosen(setting_of(compute), reason) == expected
     else:
         with pytest.raises(expected, match=str(reason or missing)):
-            chosen(compute, reason)
+            chosen(setting_of(compute), reason)

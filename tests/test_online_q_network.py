@@ -14,22 +14,21 @@ from gymnasium.vector import SyncVectorEnv as GymSyncVectorEnv
 
 import rlkit
 from rlkit.agents import make_agent
-from rlkit.agents.q_learning import QLearningConfig
-from rlkit.agents.sarsa import SARSAConfig
+from rlkit.agents.temporal_difference import TemporalDifferenceConfig
 from rlkit.buffers.transition import Transition
 from rlkit.collector import Collector, Episode
-from rlkit.config import NetworkConfig
 from rlkit.envs import EnvFactory, make_vector_env
+from rlkit.setting import NetworkConfig, Setting
 from rlkit.spaces import Array
 
 CONFIGS: dict[str, Any] = {
-    "q_learning": QLearningConfig(gamma=0.9, learning_rate=3e-3, epsilon_end=0.2),
-    "sarsa": SARSAConfig(gamma=0.9, learning_rate=3e-3, epsilon_end=0.0, exploration_fraction=0.8),
-    "expected_sarsa": SARSAConfig(gamma=0.9, learning_rate=3e-3, epsilon_end=0.2, expected=True),
+    "q_learning": TemporalDifferenceConfig(target="greedy", gamma=0.9, learning_rate=3e-3, epsilon_end=0.2),
+    "sarsa": TemporalDifferenceConfig(gamma=0.9, learning_rate=3e-3, epsilon_end=0.0, exploration_fraction=0.8),
+    "expected_sarsa": TemporalDifferenceConfig(gamma=0.9, learning_rate=3e-3, epsilon_end=0.2, target="expected"),
 }
 AGENTS = sorted(CONFIGS)
-CONFIGS["cartpole"] = SARSAConfig(
-    gamma=0.98, learning_rate_end=1e-4, epsilon_end=0.05, exploration_fraction=0.2, expected=True
+CONFIGS["cartpole"] = TemporalDifferenceConfig(
+    gamma=0.98, learning_rate_end=1e-4, epsilon_end=0.05, exploration_fraction=0.2, target="expected"
 )
 
 
@@ -37,7 +36,9 @@ def train(
     env: str | Any, name: str, timesteps: int, *, seed: int = 0, num_envs: int = 8, **parts: Any
 ) -> tuple[Any, list[Episode]]:
     envs = make_vector_env(EnvFactory(env), num_envs, "sync")[0] if isinstance(env, str) else env
-    agent: Any = make_agent(CONFIGS[name], envs.single_observation_space, envs.single_action_space, seed=seed, **parts)
+    agent: Any = make_agent(
+        CONFIGS[name], Setting(envs.single_observation_space, envs.single_action_space, seed=seed, **parts)
+    )
     collector, buffer = Collector(envs, list(range(num_envs))), agent.make_buffer(num_envs)
     episodes = []
     while collector.timesteps < timesteps:
@@ -94,7 +95,7 @@ def test_forbidden_actions_are_never_taken(name: str) -> None:
 
 def test_the_next_value_is_of_an_allowed_action() -> None:
     """The last layer's biases are the values; the mask that comes with the next observation rules the best one out."""
-    agent: Any = make_agent(CONFIGS["q_learning"], spaces.Box(-1, 1, (1,)), spaces.Discrete(3))
+    agent: Any = make_agent(CONFIGS["q_learning"], Setting(spaces.Box(-1, 1, (1,)), spaces.Discrete(3)))
     with torch.no_grad():
         last = agent.values.approximator.network.body[-1]
         last.weight.zero_()

@@ -26,14 +26,13 @@ from rlkit.agents import VARIANTS, make_agent
 from rlkit.agents.a2c import A2CConfig
 from rlkit.agents.dqn import DQNConfig
 from rlkit.agents.ppo import PPOConfig
-from rlkit.agents.q_learning import QLearningConfig
-from rlkit.config import ACTIVATIONS, NetworkConfig, activation_key
+from rlkit.agents.temporal_difference import TemporalDifferenceConfig
 from rlkit.engine.make import why_chosen
 from rlkit.envs.probes import ProbeActionObs
 from rlkit.errors import RlkitError
 from rlkit.networks.mlp import activation
 from rlkit.networks.own import make_own, probe
-from rlkit.testing import QUICK
+from rlkit.setting import ACTIVATIONS, NetworkConfig, Setting, activation_key
 
 VECTOR, TWO = spaces.Box(-1, 1, (3,)), spaces.Discrete(2)
 TESTS = Path(__file__).parent
@@ -44,7 +43,7 @@ def own(module: Any = "user_networks:Small", **fields: Any) -> NetworkConfig:
 
 
 def make(space: spaces.Space[Any] = VECTOR, config: Any = None, **fields: Any) -> Any:
-    return make_agent(config or PPOConfig(), space, TWO, network=own(**fields))
+    return make_agent(config or PPOConfig(), Setting(space, TWO, network=own(**fields)))
 
 
 # What they learn
@@ -54,7 +53,7 @@ def make(space: spaces.Space[Any] = VECTOR, config: Any = None, **fields: Any) -
 def test_every_agent_learns_on_them(agent: str, tmp_path: Path) -> None:
     """Of two numbers the one that the observation shows: its probability is above 0.9, whatever agent learns it."""
     fields: dict[str, Any] = {} if agent not in ("q_learning", "expected_sarsa") else {"learning_rate": 3e-3}
-    fields |= QUICK.get(agent, {}) | ({"num_workers": 1} if agent == "a3c" else {})
+    fields |= {**VARIANTS[agent].config.for_probes, **({"num_workers": 1} if agent == "a3c" else {})}
     result = rlkit.train(
         agent=agent,
         env="rlkit/ProbeActionObs-v0",
@@ -84,7 +83,7 @@ def test_every_kind_of_observation_reaches_them(kind: str) -> None:
     scale = 1 / 255 if "image" in kind else 1.0
     network = own(module_args={"scale": scale})
     # Whitened advantages would blow up noise once there is nothing left to learn, and undo what both heads share.
-    config = PPOConfig(**QUICK["ppo"] | {"normalize_advantages": False})
+    config = PPOConfig(**{**PPOConfig.for_probes, "normalize_advantages": False})
     agent, episodes = train(envs, config, 16, network=network)
     assert np.mean([episode.episode_return for episode in episodes[-256:]]) > 0.8
     assert isinstance(agent.network.cnns[0], Small)
@@ -176,7 +175,10 @@ def test_initial_weights_follow_from_the_seed_and_global_generators_stand_still(
     assert torch.equal(first, weights(0))
     assert bool((first != weights(1)).all())  # what each library has drawn
     name = "network.cnns.0.weight"
-    agents = [make_agent(PPOConfig(), VECTOR, TWO, network=own("user_networks:Fixed"), seed=seed) for seed in (3, 3, 4)]
+    agents = [
+        make_agent(PPOConfig(), Setting(VECTOR, TWO, network=own("user_networks:Fixed"), seed=seed))
+        for seed in (3, 3, 4)
+    ]
     same, again, other = (parameters(agent)[name] for agent in agents)
     np.testing.assert_array_equal(same, again)
     assert (same != other).all()
@@ -208,11 +210,11 @@ def test_no_other_engine_computes_them() -> None:
     assert why_chosen(make().model) == "the features are those of user_networks:Small, a module of torch"
     for config in (PPOConfig(), DQNConfig()):
         with pytest.raises(RlkitError, match="compute=numpy cannot be used because the features are those of user_net"):
-            make_agent(config, VECTOR, TWO, network=own(), compute="numpy")
+            make_agent(config, Setting(VECTOR, TWO, network=own(), compute="numpy"))
 
 
 def test_a_network_of_ones_own_takes_the_place_of_a_table() -> None:
-    agent: Any = make_agent(QLearningConfig(), spaces.Discrete(5), TWO, network=own())
+    agent: Any = make_agent(TemporalDifferenceConfig(target="greedy"), Setting(spaces.Discrete(5), TWO, network=own()))
     assert "network.cnns.0.body.0.weight" in agent.model.state_dict()
 
 
@@ -467,7 +469,7 @@ def test_the_activations_are_torchs() -> None:
 @pytest.mark.parametrize("name", [*ACTIVATIONS, "GELU", "LeakyReLU", "Tanh"])
 def test_an_activation_by_name(name: str) -> None:
     network = NetworkConfig(activation=name, hidden_sizes=[4])
-    agent: Any = make_agent(PPOConfig(), VECTOR, TWO, network=network)
+    agent: Any = make_agent(PPOConfig(), Setting(VECTOR, TWO, network=network))
     assert type(agent.network.actor[1]) is type(activation(name))
     assert activation_key(type(activation(name)).__name__) == activation_key(name)
     fast = activation_key(name) in ("tanh", "relu")
@@ -477,14 +479,14 @@ def test_an_activation_by_name(name: str) -> None:
         assert why_chosen(agent.model) == why
         for config in (PPOConfig(), DQNConfig()):
             with pytest.raises(RlkitError, match=f"compute=numpy cannot be used because {why}"):
-                make_agent(config, VECTOR, TWO, network=network, compute="numpy")
+                make_agent(config, Setting(VECTOR, TWO, network=network, compute="numpy"))
 
 
 def test_an_unknown_activation_names_the_nearest() -> None:
     with pytest.raises(RlkitError, match="unknown network.activation 'gelo'; did you mean 'gelu'"):
         NetworkConfig(activation="gelo").validate()
     with pytest.raises(RlkitError, match="unknown network.activation 'Softmax'"):
-        make_agent(PPOConfig(), VECTOR, TWO, network=NetworkConfig(activation="Softmax"))
+        make_agent(PPOConfig(), Setting(VECTOR, TWO, network=NetworkConfig(activation="Softmax")))
 
 
 def sizes(tower: nn.Sequential) -> list[int]:
@@ -497,7 +499,8 @@ def test_the_critic_has_layers_of_its_own(compute: str) -> None:
     agent, episodes = train("CartPole-v1", A2CConfig(), 20, network=network, compute=compute)
     assert sizes(agent.network.actor) == [8, 2]
     assert sizes(agent.network.critic) == [16, 4, 1]
-    assert sizes(make_agent(PPOConfig(), VECTOR, TWO, network=NetworkConfig(hidden_sizes=[8])).network.critic) == [8, 1]  # type: ignore[attr-defined]
+    plain: Any = make_agent(PPOConfig(), Setting(VECTOR, TWO, NetworkConfig(hidden_sizes=[8])))
+    assert sizes(plain.network.critic) == [8, 1]
     assert len(episodes) > 0
 
 
@@ -505,7 +508,7 @@ def test_the_critic_has_layers_of_its_own(compute: str) -> None:
 def test_agents_without_a_critic_refuse_its_layers(agent: str) -> None:
     network = NetworkConfig(critic_hidden_sizes=[16])
     with pytest.raises(RlkitError, match=r"network.critic_hidden_sizes=\[16\] is for agents with a policy and a crit"):
-        make_agent(VARIANTS[agent].config(), VECTOR, TWO, network=network)
+        make_agent(VARIANTS[agent].make(), Setting(VECTOR, TWO, network=network))
 
 
 def test_sizes_out_of_range_are_named() -> None:

@@ -18,12 +18,13 @@ from rlkit.advantages import policy_batch
 from rlkit.agents.ppo import PPO, PPOCoefficients, PPOConfig, adapted_kl_coef, ppo_loss
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.collector import Collector, Episode
-from rlkit.config import NetworkConfig
-from rlkit.engine.native.actor_critic import NumpyEngine
+from rlkit.engine.native.actor_critic import AnalyticEngine
 from rlkit.envs import EnvFactory, make_vector_env
 from rlkit.errors import RlkitError
 from rlkit.networks.heads import make_head
+from rlkit.setting import NetworkConfig, Setting
 from rlkit.spaces import Array
+from rlkit.system.ranks import ALONE
 
 QUICK = PPOConfig(num_steps=32, minibatch_size=64, num_epochs=8, learning_rate=3e-3, gamma=0.9, ent_coef=0.01)
 COMPUTES = ("torch", "numpy")
@@ -49,12 +50,14 @@ def train(
     envs = make_vector_env(EnvFactory(env), num_envs, "sync")[0] if isinstance(env, str) else env
     agent = PPO(
         config,
-        envs.single_observation_space,
-        envs.single_action_space,
-        network=network,
-        num_envs=num_envs,
-        seed=seed,
-        compute=compute,
+        Setting(
+            envs.single_observation_space,
+            envs.single_action_space,
+            network=network or NetworkConfig(),
+            num_envs=num_envs,
+            seed=seed,
+            compute=compute,
+        ),
     )
     collector, buffer = Collector(envs, list(range(num_envs))), agent.make_buffer(num_envs)
     episodes = []
@@ -81,7 +84,7 @@ def batch_for(head: Any, params: torch.Tensor, **fields: Any) -> PolicyBatch:
     )
 
 
-CLIP = PPOCoefficients("clip", 0.2, 1.0, None, 0.0, 0.5, False)
+CLIP = PPOCoefficients("clip", 0.2, 1.0, None, 0.0, 0.5, False, ALONE)
 
 
 def test_before_the_first_step_the_ratio_is_one() -> None:
@@ -197,7 +200,9 @@ def test_truncation_is_not_an_end_in_any_autoreset_mode(mode: AutoresetMode) -> 
 def test_the_next_value_at_a_time_limit_is_of_the_final_observation() -> None:
     """Observations count up and are cut at 4: of the last transition, the target bootstraps from V(4), not V(0)."""
     envs = NativeCounting(4)
-    agent = PPO(replace(QUICK, gae_lambda=0.0, num_steps=20), envs.single_observation_space, DISCRETE, num_envs=4)
+    agent = PPO(
+        replace(QUICK, gae_lambda=0.0, num_steps=20), Setting(envs.single_observation_space, DISCRETE, num_envs=4)
+    )
     critic: Any = agent.network.critic
     with torch.no_grad():  # V(s) = 10 s, by hand
         for parameter in critic.parameters():
@@ -288,10 +293,10 @@ def test_forbidden_actions_are_never_taken(compute: str) -> None:
 
 
 def test_a_mask_that_does_not_fit_is_refused() -> None:
-    agent = PPO(QUICK, VECTOR, DISCRETE)
+    agent = PPO(QUICK, Setting(VECTOR, DISCRETE))
     with pytest.raises(RlkitError, match=r"action mask of shape \(1, 3\) does not fit"):
         agent.predict(np.zeros(1, np.float32), action_masks=np.ones(3, bool))
-    box = PPO(QUICK, VECTOR, VECTOR)
+    box = PPO(QUICK, Setting(VECTOR, VECTOR))
     with pytest.raises(RlkitError, match="for Discrete or MultiDiscrete actions"):
         box.predict(np.zeros(1, np.float32), action_masks=np.ones(2, bool))
 
@@ -336,7 +341,9 @@ def test_a_state_dict_brings_training_back_to_where_it_was() -> None:
         return {name: tensor.numpy().copy() for name, tensor in one.model.state_dict().items()}
 
     expected = go_on(agent)
-    other = PPO(config, envs.single_observation_space, envs.single_action_space, network=network, num_envs=2, seed=99)
+    other = PPO(
+        config, Setting(envs.single_observation_space, envs.single_action_space, network=network, num_envs=2, seed=99)
+    )
     other.load_state_dict(state)
     for name, array in go_on(other).items():
         np.testing.assert_array_equal(array, expected[name], err_msg=name)
@@ -353,12 +360,12 @@ def test_acting_and_evaluating_leave_the_statistics_alone() -> None:
 
 
 def test_correlated_noise_is_correlated_and_of_unit_variance() -> None:
-    agent = PPO(replace(QUICK, noise_correlation=0.9), VECTOR, spaces.Box(-9, 9, (1,)), num_envs=500)
+    agent = PPO(replace(QUICK, noise_correlation=0.9), Setting(VECTOR, spaces.Box(-9, 9, (1,)), num_envs=500))
     obs = (np.zeros((500, 1), np.float32),)
     actions = np.stack([agent.act(obs).action[:, 0] for _ in range(60)])
     assert actions.std() == pytest.approx(1, abs=0.05)
     assert np.corrcoef(actions[:-1].ravel(), actions[1:].ravel())[0, 1] == pytest.approx(0.9, abs=0.02)
-    white = PPO(QUICK, VECTOR, spaces.Box(-9, 9, (1,)), num_envs=500)
+    white = PPO(QUICK, Setting(VECTOR, spaces.Box(-9, 9, (1,)), num_envs=500))
     actions = np.stack([white.act(obs).action[:, 0] for _ in range(60)])
     assert abs(np.corrcoef(actions[:-1].ravel(), actions[1:].ravel())[0, 1]) < 0.03
 
@@ -381,13 +388,13 @@ def test_hyperparameters_that_cannot_work_are_refused(fields: dict[str, Any], wo
 
 @pytest.mark.parametrize("shape", [(3,), (2, 3), (1, 1, 4)])
 def test_observations_that_do_not_fit_are_refused(shape: tuple[int, ...]) -> None:
-    agent = PPO(QUICK, spaces.Box(-1, 1, (4,)), DISCRETE)
+    agent = PPO(QUICK, Setting(spaces.Box(-1, 1, (4,)), DISCRETE))
     with pytest.raises(RlkitError, match="does not fit"):
         agent.predict(np.zeros(shape, np.float32))
 
 
 def test_predict_takes_single_observations_and_batches() -> None:
-    agent = PPO(QUICK, spaces.Box(-1, 1, (4,)), spaces.Box(-2, 2, (3,)))
+    agent = PPO(QUICK, Setting(spaces.Box(-1, 1, (4,)), spaces.Box(-2, 2, (3,))))
     assert agent.predict(np.zeros(4, np.float32))[0].shape == (3,)
     action, state = agent.predict(np.zeros((5, 4), np.float32), deterministic=False)
     assert action.shape == (5, 3)
@@ -399,7 +406,7 @@ def test_predict_takes_single_observations_and_batches() -> None:
 def test_it_learns_cartpole(objective: str) -> None:
     config = PPOConfig(objective=objective, num_steps=32, num_epochs=20, gamma=0.98, gae_lambda=0.8, learning_rate=1e-3)
     agent, episodes = train("CartPole-v1", config, updates=120, seed=1)
-    assert isinstance(agent.engine, NumpyEngine)
+    assert isinstance(agent.engine, AnalyticEngine)
     # A random policy's return is 22. So early, seeds differ widely: 89 to 500 was seen; benchmarks/ has whole runs.
     assert np.mean([e.episode_return for e in episodes[-20:]]) > 66
     env = gym.make("CartPole-v1")

@@ -13,10 +13,10 @@ from gymnasium import spaces
 
 import rlkit
 from rlkit.agents import ppo
-from rlkit.config import NetworkConfig
 from rlkit.engine.make import make_actor_critic, make_q_network
 from rlkit.errors import RlkitError
 from rlkit.profiling import SECTIONS, Stopwatch, multiplications_per_second, products_per_row, replaced
+from rlkit.setting import NetworkConfig, Setting
 
 SEED = np.random.SeedSequence(0)
 
@@ -83,7 +83,7 @@ def test_attributes_are_replaced_for_a_while() -> None:
 
 def test_products_are_two_operations_per_weight() -> None:
     config = NetworkConfig(hidden_sizes=[64, 32])
-    network, _ = make_actor_critic(spaces.Box(-1, 1, (4,)), spaces.Discrete(3), config, SEED, "cpu")
+    network, _ = make_actor_critic(Setting(spaces.Box(-1, 1, (4,)), spaces.Discrete(3), config), SEED)
     actor, critic = (4 * 64, 64 * 32, 32 * 3), (4 * 64, 64 * 32, 32 * 1)
     assert products_per_row(network, network.policy).forward == 2 * sum(actor)
     whole = products_per_row(network, network)
@@ -95,7 +95,7 @@ def test_products_are_two_operations_per_weight() -> None:
 def test_products_of_convolutions_and_of_several_leaves() -> None:
     config = NetworkConfig(hidden_sizes=[])
     space = spaces.Dict({"image": spaces.Box(0, 255, (3, 10, 10), np.uint8), "place": spaces.Discrete(5)})
-    network, _ = make_q_network(space, 2, config, SEED, "cpu", "none")
+    network, _ = make_q_network(Setting(space, spaces.Discrete(2), config, device="cpu"), 2, SEED)
     convolutions = 10 * 10 * 32 * (3 * 9), 5 * 5 * 64 * (32 * 9), 1600 * 512
     assert products_per_row(network, network).forward == 2 * (sum(convolutions) + (512 + 5) * 2)
 

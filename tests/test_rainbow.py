@@ -15,19 +15,19 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector import SyncVectorEnv as GymSyncVectorEnv
 from small_envs import Counting, NativeCounting
 from torch import nn
-from training import assert_goes_on_from_its_state, assert_same_parameters, parameters, train
+from training import assert_goes_on_from_its_state, assert_same_parameters, make_q_engine, parameters, train
 
 import rlkit
 from rlkit.agents import VARIANTS
 from rlkit.agents.dqn import DQN, AtomsConfig, DQNConfig, DQNEpsilonConfig, TargetConfig, next_values
 from rlkit.buffers.prioritized import PrioritizedReplayBuffer
 from rlkit.collector import Collector
-from rlkit.config import NetworkConfig, updated
 from rlkit.engine.losses import categorical_loss, dqn_loss
-from rlkit.engine.make import make_q_engine, make_q_network
-from rlkit.engine.q_engine import TDBatch, dqn_gradient
+from rlkit.engine.make import make_q_network
+from rlkit.engine.q_engine import QLoss, TDBatch, dqn_gradient
 from rlkit.errors import RlkitError
 from rlkit.networks.noisy import NoisyLinear, noise_from
+from rlkit.setting import NetworkConfig, Setting, updated
 from rlkit.spaces import Array
 from rlkit.testing import check_agent
 
@@ -105,12 +105,12 @@ def test_noise_ends_with_an_error_too() -> None:
 
 
 def test_all_layers_behind_the_encoder_are_noisy() -> None:
-    assert len(noisy_layers(DQN(CONFIGS["noisy"], *SPACES).network)) == 3
-    assert not noisy_layers(DQN(QUICK, *SPACES).network)
+    assert len(noisy_layers(DQN(CONFIGS["noisy"], Setting(*SPACES)).network)) == 3
+    assert not noisy_layers(DQN(QUICK, Setting(*SPACES)).network)
 
 
 def test_acting_has_noise_and_evaluation_has_none() -> None:
-    agent = DQN(CONFIGS["noisy"], *SPACES)
+    agent = DQN(CONFIGS["noisy"], Setting(*SPACES))
     engine, rng = agent.engine, np.random.default_rng(0)
     without = engine.q_values((OBS,))
     np.testing.assert_array_equal(engine.q_values((OBS,)), without)
@@ -127,7 +127,7 @@ def test_acting_has_noise_and_evaluation_has_none() -> None:
 
 def test_every_gradient_step_and_every_target_has_noise_of_its_own() -> None:
     """An agent whose networks are equal: what differs between their outputs is the noise."""
-    agent = DQN(CONFIGS["noisy"], *SPACES)
+    agent = DQN(CONFIGS["noisy"], Setting(*SPACES))
     rng = np.random.default_rng(0)
     seen: list[Array] = []
     original = agent.network.forward
@@ -150,7 +150,7 @@ def test_every_gradient_step_and_every_target_has_noise_of_its_own() -> None:
 def test_the_agent_asks_for_noise_wherever_it_learns_or_explores(monkeypatch: pytest.MonkeyPatch) -> None:
     envs = NativeCounting(1)
     config = replace(CONFIGS["noisy"], double=True, learning_starts=10, gradient_steps=3)
-    agent = DQN(config, envs.single_observation_space, spaces.Discrete(2))
+    agent = DQN(config, Setting(envs.single_observation_space, spaces.Discrete(2)))
     buffer = agent.make_buffer(1)
     Collector(envs, [0]).collect(agent, buffer, 20)
     asked: list[tuple[str, bool]] = []
@@ -182,12 +182,12 @@ def test_epsilon_is_off_unless_it_is_given() -> None:
     ):
         config = updated(CONFIGS["noisy"], fields)
         config.validate(1)
-        agent = DQN(config, *SPACES)
+        agent = DQN(config, Setting(*SPACES))
         assert agent.epsilon == epsilons[0]
         buffer = agent.make_buffer(1)
         for progress, epsilon in zip((0, 0.25, 1), epsilons, strict=True):
             assert agent.update(buffer, progress)["train/epsilon"] == pytest.approx(epsilon)
-    assert DQN(CONFIGS["noisy"], *SPACES).action_probabilities(OBS).max(1).min() == 1
+    assert DQN(CONFIGS["noisy"], Setting(*SPACES)).action_probabilities(OBS).max(1).min() == 1
 
 
 # Distributions
@@ -222,7 +222,7 @@ def test_the_derivative_by_the_logits_is_what_the_network_has_too_much() -> None
 
 @pytest.mark.parametrize("dueling", ["none", "mean", "sum"])
 def test_a_categorical_network_has_a_distribution_for_each_action(dueling: str) -> None:
-    network, _ = make_q_network(SPACES[0], 3, NetworkConfig(), np.random.SeedSequence(0), "cpu", dueling, atoms=ATOMS)
+    network, _ = make_q_network(Setting(*SPACES), 3, np.random.SeedSequence(0), dueling=dueling, atoms=ATOMS)
     outputs = network((torch.from_numpy(OBS),))
     assert outputs.shape == (20, 3, 5)
     torch.testing.assert_close(outputs.exp().sum(2), torch.ones(20, 3))
@@ -274,7 +274,7 @@ def test_targets_are_distributions_whose_means_are_the_plain_targets(terminate: 
     )
     for mode in AutoresetMode:
         envs = GymSyncVectorEnv([lambda: Counting(terminate=terminate)] * 2, autoreset_mode=mode)
-        agent = DQN(config, envs.single_observation_space, spaces.Discrete(2))
+        agent = DQN(config, Setting(envs.single_observation_space, spaces.Discrete(2)))
         buffer = agent.make_buffer(2)
         Collector(envs, [0, 1]).collect(agent, buffer, 100)
         sure_of(agent, 15)  # Q is 10 for sure, or 5, as all atoms are as probable; the reward is s + 1
@@ -294,7 +294,7 @@ def test_targets_of_several_steps_have_the_discount_of_each_row() -> None:
         QUICK, distributional=True, n_step=2, learning_starts=10, atoms=AtomsConfig(v_min=0, v_max=20, count=41)
     )
     envs = NativeCounting(4)
-    agent = DQN(config, envs.single_observation_space, spaces.Discrete(2))
+    agent = DQN(config, Setting(envs.single_observation_space, spaces.Discrete(2)))
     buffer = agent.make_buffer(4)
     Collector(envs, [0, 1, 2, 3]).collect(agent, buffer, 100)
     sure_of(agent, 20, 0)  # Q = 10
@@ -371,8 +371,8 @@ def test_a_saved_agent_comes_back(tmp_path: Path) -> None:
 def test_numpy_says_why_it_cannot(fields: dict[str, Any], words: str) -> None:
     config = updated(QUICK, fields)
     with pytest.raises(RlkitError, match=f"compute=numpy cannot be used because the network.*{words}; compute=auto"):
-        DQN(config, *SPACES, compute="numpy")
-    assert DQN(config, *SPACES).compute == "torch"
+        DQN(config, Setting(*SPACES, compute="numpy"))
+    assert DQN(config, Setting(*SPACES)).compute == "torch"
 
 
 @pytest.mark.parametrize(
@@ -413,11 +413,9 @@ def test_tuned_values_of_dqn_and_rainbows_fields_go_together(tmp_path: Path) -> 
 
 
 def test_an_engine_for_plain_networks_takes_no_noise() -> None:
-    network, _ = make_q_network(SPACES[0], 3, NetworkConfig(), np.random.SeedSequence(0), "cpu", "none")
+    network, _ = make_q_network(Setting(*SPACES), 3, np.random.SeedSequence(0))
     for compute in ("torch", "numpy"):
-        engine, _ = make_q_engine(
-            network, compute, dqn_loss, dqn_gradient, max_grad_norm=None, optimizer="adam", eps=1e-8
-        )
+        engine, _ = make_q_engine(network, compute, QLoss(dqn_loss, dqn_gradient))
         rng = np.random.default_rng(0)
         np.testing.assert_array_equal(engine.q_values((OBS,), noise=rng), engine.q_values((OBS,)).copy())
         assert rng.random() == np.random.default_rng(0).random()  # nothing was drawn

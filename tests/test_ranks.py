@@ -24,6 +24,7 @@ from rlkit.cli.composition import compose
 from rlkit.errors import RlkitError
 from rlkit.spaces import Array
 from rlkit.system import ranks
+from rlkit.system.ranks import ALONE, Launch, Ranks, RowGenerator
 
 ROOT = Path(__file__).resolve().parents[1]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -233,7 +234,7 @@ def second_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
             "agent=trpo cannot be trained by 3 processes under torchrun; those that can: a2c, dqn",
         ),
         ("agent=reinforce_baseline num_envs=6", "agent=reinforce cannot"),
-        ("agent=expected_sarsa env=FrozenLake-v1 num_envs=6", "agent=sarsa cannot"),
+        ("agent=expected_sarsa env=FrozenLake-v1 num_envs=6", "agent=expected_sarsa cannot"),
     ],
 )
 @pytest.mark.usefixtures("second_of_three")
@@ -271,8 +272,8 @@ def test_errors_wait_for_those_that_say_more(monkeypatch: pytest.MonkeyPatch) ->
     assert 0 == first < ranks.seconds_to_speak(RlkitError("mistake")) < ranks.seconds_to_speak(ranks.LostRank("lost"))
 
 
-def test_a_ranks_noise_is_its_rows_of_the_noise_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    def draws(rng: np.random.Generator, rows: int) -> list[Array]:
+def test_a_ranks_noise_is_its_rows_of_the_noise_for_all() -> None:
+    def draws(rng: RowGenerator, rows: int) -> list[Array]:
         return [
             rng.random((rows, 1)),
             rng.standard_exponential((rows, 3), dtype=np.float32),
@@ -282,32 +283,39 @@ def test_a_ranks_noise_is_its_rows_of_the_noise_for_all(monkeypatch: pytest.Monk
     def seed() -> np.random.SeedSequence:
         return np.random.SeedSequence(7)
 
-    alone = draws(ranks.env_rng(seed()), 6)
-    own = [ranks.own_rng(seed()).random()]
+    alone = draws(ALONE.env_rng(seed()), 6)
+    own = [ALONE.own_rng(seed()).random()]
     for rank in range(3):
-        monkeypatch.setattr(ranks, "_place", ranks.Place(rank, 3))
-        for all_rows, mine in zip(alone, draws(ranks.env_rng(seed()), 2), strict=True):
+        one_of_three = Ranks(Launch(rank, 3))
+        for all_rows, mine in zip(alone, draws(one_of_three.env_rng(seed()), 2), strict=True):
             np.testing.assert_array_equal(mine, all_rows[2 * rank : 2 * rank + 2])
-        own.append(ranks.own_rng(seed()).random())
+        own.append(one_of_three.own_rng(seed()).random())
     assert own[0] == own[1]  # a run of one process, and the first rank
     assert len(set(own)) == 3
+
+
+def test_draws_that_would_be_the_same_on_all_ranks_are_not_there() -> None:
+    """An agent that explores by another draw gets an error under torchrun, not the same numbers on every rank."""
+    rng: Any = Ranks(Launch(1, 2)).env_rng(np.random.SeedSequence(0))
+    for draw in ("integers", "normal", "uniform", "choice", "permutation", "gumbel"):
+        assert not hasattr(rng, draw)
 
 
 def test_moments_of_all_ranks_are_those_of_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     parts = [rng.normal(5, 2, (count, 3)) for count in (7, 0, 30)]
-    monkeypatch.setattr(ranks, "_place", ranks.Place(0, 3))
+    first_of_three = Ranks(Launch(0, 3))
     sent: list[Array] = []
 
     def send(values: Array) -> Array:
         sent.append(values)
         return np.zeros((3, *values.shape))
 
-    monkeypatch.setattr(ranks, "gathered", send)
+    monkeypatch.setattr(first_of_three, "gathered", send)
     for part in parts:
-        ranks.moments(part)
-    monkeypatch.setattr(ranks, "gathered", lambda values: np.stack(sent))
-    count, mean, var = ranks.moments(parts[0])
+        first_of_three.moments(part)
+    monkeypatch.setattr(first_of_three, "gathered", lambda values: np.stack(sent))
+    count, mean, var = first_of_three.moments(parts[0])
     rows = np.concatenate(parts)
     assert count == 37
     np.testing.assert_allclose(mean, rows.mean(0))

@@ -20,6 +20,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from child_tasks import SGD
 from test_a3c import QUICK, SMALL, alive, run
 from training import COMPUTES, assert_same_parameters, parameters, train
@@ -28,9 +29,11 @@ from waiting import PATIENCE, rows_in, wait_until
 import rlkit
 from rlkit.agents.a2c import A2CConfig
 from rlkit.agents.a3c import A3C, A3CConfig
-from rlkit.config import EnvConfig, NetworkConfig, TrainConfig
+from rlkit.config import EnvConfig, TrainConfig
 from rlkit.envs import EnvFactory
 from rlkit.errors import RlkitError
+from rlkit.setting import NetworkConfig, Setting
+from rlkit.system.ranks import ALONE
 from rlkit.workers import ray_cluster as cluster
 from rlkit.workers import ray_workers
 from rlkit.workers.parameter_server import ParameterServer, Push, RemoteParameters
@@ -74,7 +77,7 @@ def test_gradients_of_all_workers_count() -> None:
     """P workers x K pushes of g move the parameters by -lr g P K, and a pull brings what all have done."""
     options: dict[str, Any] = {"optimizer": "rmsprop", "eps": 0.0, "compute": "numpy"}
     server: Any = ParameterServer(np.zeros(8, np.float32), [], 3, 1000, **options)
-    server._optimizer = SGD()
+    server._optimizer = SGD(server._parameters, server._gradients)
     for _ in range(10):
         for worker in range(3):
             gradient = np.full(8, 2, np.float32)
@@ -92,21 +95,21 @@ def test_the_budget_is_met_though_a_worker_is_lost() -> None:
         for worker in range(2)
     )
     assert (lost.claim(0, 10), other.claim(1, 10)) == (10, 10)
-    other.push(gradient, 0.1)
+    other.follow(torch.from_numpy(gradient), 0.1)
     other.pull()
     assert other.claim(1, 10) == 3  # the pull has claimed it
     assert other.progress == 10 / 23
     server.expect(0, 1)
     before = server.snapshot().parameters.copy()
-    lost.push(gradient, 0.1)
+    lost.follow(torch.from_numpy(gradient), 0.1)
     lost.pull()
     assert (lost.claim(0, 10), lost.over) == (0, True)
     server.report(0, 0, "late")
     np.testing.assert_array_equal(server.snapshot().parameters, before)
-    other.push(gradient, 0.1)
+    other.follow(torch.from_numpy(gradient), 0.1)
     other.pull()
     assert other.claim(1, 10) == 10
-    other.push(gradient, 0.1)
+    other.follow(torch.from_numpy(gradient), 0.1)
     other.pull()
     assert other.claim(1, 10) == 0
     assert server.news(False) == (23, [], None)
@@ -122,14 +125,14 @@ def test_no_more_is_claimed_once_a_server_is_stopped() -> None:
 def test_running_statistics_are_those_of_all_workers_and_outlive_them() -> None:
     space, actions = gym.spaces.Box(-9, 9, (3,), np.float32), gym.spaces.Discrete(2)
     network = NetworkConfig(normalize_obs=True)
-    main, *workers = (A3C(QUICK, space, actions, network=network) for _ in range(4))
+    main, *workers = (A3C(QUICK, Setting(space, actions, network=network)) for _ in range(4))
     server = server_of(main, num_workers=2)
     rows = np.random.default_rng(0).normal(3, 2, (300, 3)).astype(np.float32)
 
     def see(agent: A3C, rows: Any) -> None:
-        agent.network.features.update((rows,))
-        remote: Any = agent._remote
-        remote.push(np.zeros_like(remote.parameters), 0.0)
+        agent.network.features.update((rows,), ALONE)
+        remote: Any = agent.engine.descent.sink
+        remote.follow(torch.zeros(len(remote.parameters)), 0.0)
         agent.pull()
 
     for index, agent in enumerate(workers[:2]):
@@ -270,7 +273,7 @@ def until(condition: Callable[[], object], workers: RayWorkers) -> None:
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline
-        workers.collect()
+        workers.advance(0.0)
 
 
 def assert_all_cpus_become_free(address: str) -> None:
@@ -297,7 +300,7 @@ def test_a_run_goes_on_when_an_actor_and_a_node_are_killed(tmp_path: Path, monke
         config = TrainConfig(agent, EnvConfig(factory.id), total_timesteps=total, **fields)
         config.validate()
         env = factory()
-        main = A3C(agent, env.observation_space, env.action_space)
+        main = A3C(agent, Setting(env.observation_space, env.action_space))
         first = parameters(main)
         workers = RayWorkers(config, main, factory)
         notes = workers.supervisor.notes

@@ -27,11 +27,13 @@ from rlkit.agents.reinforce import (
 )
 from rlkit.buffers.episodes import Episodes
 from rlkit.collector import Collector
-from rlkit.config import NetworkConfig
+from rlkit.engine.native.numpy_primitives import NUMPY
 from rlkit.engine.native.policy_gradient import reinforce_gradient
 from rlkit.envs import EnvFactory, make_vector_env
 from rlkit.errors import RlkitError
+from rlkit.setting import NetworkConfig, Setting
 from rlkit.spaces import Array
+from rlkit.system.ranks import ALONE
 
 QUICK = REINFORCEConfig(num_steps=8, episodes_per_update=16, gamma=0.9, learning_rate_schedule="constant")
 OBS, DISCRETE = spaces.Box(-1, 1, (1,)), spaces.Discrete(2)
@@ -55,7 +57,7 @@ def estimate(agent: REINFORCE, actions: Array) -> float:
     batch = agent._batch(played(actions)).map(torch.as_tensor)
     theta = torch.tensor(THETA, dtype=torch.float64, requires_grad=True)
     params = torch.stack([torch.zeros(()), theta]).expand(len(batch.returns), 2)
-    coefficients = REINFORCECoefficients(len(actions), 0.0, 0.0, False)
+    coefficients = REINFORCECoefficients(len(actions), 0.0, 0.0, False, ALONE)
     loss, _ = reinforce_loss(agent.network.head, params, batch.values, batch, coefficients)
     torch.autograd.backward(loss)
     assert theta.grad is not None
@@ -68,7 +70,7 @@ def analytic(steps: int) -> float:
 
 
 def make_agent(**fields: Any) -> REINFORCE:
-    return REINFORCE(REINFORCEConfig(**{"gamma": 1.0, **fields}), OBS, DISCRETE)
+    return REINFORCE(REINFORCEConfig(**{"gamma": 1.0, **fields}), Setting(OBS, DISCRETE))
 
 
 def test_the_gradient_is_the_analytic_one_on_a_two_armed_bandit() -> None:
@@ -80,8 +82,8 @@ def test_the_analytic_engine_knows_the_bandits_gradient() -> None:
     agent = make_agent()
     batch = agent._batch(played(np.array([[1], [0], [1], [1]])))
     params = np.tile([0.0, THETA], (4, 1))
-    coefficients = REINFORCECoefficients(4, 0.0, 0.0, False)
-    d_params, _, _ = reinforce_gradient(agent.policy.analytic_head, params, batch.values, batch, coefficients)
+    coefficients = REINFORCECoefficients(4, 0.0, 0.0, False, ALONE)
+    d_params, _, _ = reinforce_gradient(NUMPY, agent.policy.analytic_head, params, batch.values, batch, coefficients)
     np.testing.assert_allclose(d_params.sum(0), [analytic(1), -analytic(1)], rtol=1e-6)
 
 
@@ -145,7 +147,7 @@ def test_only_truncated_episodes_are_continued_by_the_value_of_their_final_obser
     """Observations count up to 4, where the episode ends; V(s) = 10 s, by hand."""
     envs = GymSyncVectorEnv([lambda: Counting(4, terminate)] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
     config = REINFORCEConfig(baseline="value", gamma=0.5)
-    agent = REINFORCE(config, envs.single_observation_space, DISCRETE, num_envs=2)
+    agent = REINFORCE(config, Setting(envs.single_observation_space, DISCRETE, num_envs=2))
     critic: Any = agent.network.critic
     with torch.no_grad():
         for parameter in critic.parameters():
@@ -229,7 +231,7 @@ def test_an_update_goes_through_its_time_steps_once_from_the_last_to_the_first(
 ) -> None:
     envs = GymSyncVectorEnv([lambda: Counting(5)], autoreset_mode=AutoresetMode.SAME_STEP)
     config = REINFORCEConfig(minibatch_size=size, episodes_per_update=1, learning_rate_schedule="constant")
-    agent = REINFORCE(config, envs.single_observation_space, DISCRETE)
+    agent = REINFORCE(config, Setting(envs.single_observation_space, DISCRETE))
     buffer, rows, step = agent.make_buffer(1), [], agent.engine.step
     Collector(envs, [0]).collect(agent, buffer, 5)
 

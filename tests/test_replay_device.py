@@ -27,9 +27,9 @@ from rlkit.buffers.frames import FrameStackStorage
 from rlkit.buffers.prioritized import PrioritizedReplayBuffer
 from rlkit.buffers.replay import ReplayBuffer
 from rlkit.collector import Collector
-from rlkit.config import NetworkConfig, updated
 from rlkit.errors import RlkitError
 from rlkit.networks.features import ObsFeatures
+from rlkit.setting import NetworkConfig, Setting, updated
 from rlkit.system import gpu
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -280,7 +280,8 @@ def test_a_gpu_that_cannot_be_is_an_error() -> None:
         replace(QUICK, replay=ReplayConfig(device="cuda", folder=".")).validate(2)
     with pytest.raises(RlkitError, match=r"unknown agent.replay.device 'gpu'"):
         replace(QUICK, replay=ReplayConfig(device="gpu")).validate(2)
-    vectors = DQN(replace(QUICK, replay=ReplayConfig(device="cuda")), spaces.Box(-1, 1, (3,)), ACTIONS, device="cpu")
+    on_gpu = replace(QUICK, replay=ReplayConfig(device="cuda"))
+    vectors = DQN(on_gpu, Setting(spaces.Box(-1, 1, (3,)), ACTIONS, device="cpu"))
     with pytest.raises(RlkitError, match="^agent.replay.device=cuda, but the network is on the CPU"):
         vectors.make_buffer(2)
 

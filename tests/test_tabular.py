@@ -15,8 +15,7 @@ from gymnasium.vector import SyncVectorEnv as GymSyncVectorEnv
 
 import rlkit
 from rlkit.agents import VARIANTS, make_agent
-from rlkit.agents.q_learning import QLearning, QLearningConfig
-from rlkit.agents.sarsa import SARSA, SARSAConfig
+from rlkit.agents.temporal_difference import TemporalDifference, TemporalDifferenceConfig
 from rlkit.buffers.latest import LatestSteps
 from rlkit.buffers.transition import Transition
 from rlkit.collector import Collector, Episode
@@ -25,13 +24,19 @@ from rlkit.envs import EnvFactory, make_vector_env
 from rlkit.envs.maze import CELLS, WALL, Maze, state_of
 from rlkit.errors import RlkitError
 from rlkit.maths.value_iteration import value_iteration
+from rlkit.setting import Setting
 from rlkit.spaces import Array
 
-QUICK = {"learning_rate": 0.5, "learning_rate_end": 0.02, "learning_rate_schedule": "exponential", "gamma": 0.9}
+QUICK: dict[str, Any] = {
+    "learning_rate": 0.5,
+    "learning_rate_end": 0.02,
+    "learning_rate_schedule": "exponential",
+    "gamma": 0.9,
+}
 CONFIGS: dict[str, Any] = {
-    "q_learning": QLearningConfig(**QUICK),  # type: ignore[arg-type]
-    "sarsa": SARSAConfig(**QUICK),  # type: ignore[arg-type]
-    "expected_sarsa": SARSAConfig(**QUICK, expected=True),  # type: ignore[arg-type]
+    "q_learning": TemporalDifferenceConfig(target="greedy", **QUICK),
+    "sarsa": TemporalDifferenceConfig(**QUICK),
+    "expected_sarsa": TemporalDifferenceConfig(**QUICK, target="expected"),
 }
 AGENTS = sorted(CONFIGS)
 
@@ -40,7 +45,7 @@ def train(
     env: str | Any, config: Any, timesteps: int, *, num_envs: int = 8, seed: int = 0
 ) -> tuple[Any, list[Episode]]:
     envs = make_vector_env(EnvFactory(env), num_envs, "sync")[0] if isinstance(env, str) else env
-    agent: Any = make_agent(config, envs.single_observation_space, envs.single_action_space, seed=seed)
+    agent: Any = make_agent(config, Setting(envs.single_observation_space, envs.single_action_space, seed=seed))
     collector, buffer = Collector(envs, list(range(num_envs))), agent.make_buffer(num_envs)
     episodes = []
     while collector.timesteps < timesteps:
@@ -96,7 +101,7 @@ def learned(agent: Any, *steps: Transition) -> Array:
 def small(config: Any, **fields: Any) -> Any:
     """An agent for three observations and two actions, with a step of 1/2, γ = 0.9 and ε = 0.4 for good."""
     changed = {"learning_rate": 0.5, "learning_rate_end": None, "epsilon_start": 0.4, "epsilon_end": 0.4, **fields}
-    return make_agent(replace(config, **changed), spaces.Discrete(3), spaces.Discrete(2))
+    return make_agent(replace(config, **changed), Setting(spaces.Discrete(3), spaces.Discrete(2)))
 
 
 # What one step teaches
@@ -277,7 +282,9 @@ def test_every_kind_of_discrete_observation_has_its_row(name: str, probe: str) -
 
 def test_blackjack_is_played_better_than_at_random() -> None:
     """Its observations are a Tuple of Discrete spaces; the best policy loses 0.045 a game, a random one 0.4."""
-    config = QLearningConfig(gamma=1.0, learning_rate=0.1, learning_rate_end=0.005, epsilon_end=0.2)
+    config = TemporalDifferenceConfig(
+        target="greedy", gamma=1.0, learning_rate=0.1, learning_rate_end=0.005, epsilon_end=0.2
+    )
     agent, _ = train("Blackjack-v1", config, 20_000)
     assert table_of(agent).shape == (32 * 11 * 2, 2)
     assert agent.predict((20, 10, 0))[0] == 0
@@ -287,7 +294,7 @@ def test_blackjack_is_played_better_than_at_random() -> None:
 
 def test_dict_observations_and_actions_that_start_elsewhere() -> None:
     nested = spaces.Dict({"a": spaces.Discrete(3, start=-1), "b": spaces.MultiDiscrete(np.array([[2, 2]]))})
-    agent = QLearning(CONFIGS["q_learning"], nested, spaces.Discrete(2, start=5))
+    agent = TemporalDifference(CONFIGS["q_learning"], Setting(nested, spaces.Discrete(2, start=5)))
     assert table_of(agent).shape == (12, 2)
     table_of(agent)[2 * 4 + 1] = [1.0, 2.0]
     obs = {"a": 1, "b": np.array([[0, 1]])}
@@ -299,7 +306,7 @@ def test_dict_observations_and_actions_that_start_elsewhere() -> None:
 @pytest.mark.parametrize("name", ["q_learning", "sarsa"])
 def test_actions_that_are_not_discrete_are_refused(name: str) -> None:
     with pytest.raises(RlkitError, match=rf"agent={name} needs Discrete actions, not Box.*: .*ppo") as error:
-        make_agent(CONFIGS[name], spaces.Discrete(3), spaces.Box(-1, 1, (2,)))
+        make_agent(CONFIGS[name], Setting(spaces.Discrete(3), spaces.Box(-1, 1, (2,))))
     assert "\n" not in str(error.value)
 
 
@@ -315,18 +322,18 @@ def test_actions_that_are_not_discrete_are_refused(name: str) -> None:
 )
 def test_observations_that_can_be_counted(observations: Any, rows: int | None) -> None:
     assert table_rows(observations) == rows
-    agent: Any = make_agent(CONFIGS["sarsa"], observations, spaces.Discrete(2))
+    agent: Any = make_agent(CONFIGS["sarsa"], Setting(observations, spaces.Discrete(2)))
     assert isinstance(agent.values.approximator, QTable) == (rows is not None and rows < 10**6)
 
 
 @pytest.mark.parametrize("resource", [{"device": "cuda"}, {"compute": "torch"}])
 def test_a_table_is_on_the_cpu(resource: dict[str, str]) -> None:
     with pytest.raises(RlkitError, match="cannot be: for Discrete.2., values are in a table of NumPy's; auto would"):
-        SARSA(CONFIGS["sarsa"], spaces.Discrete(2), spaces.Discrete(2), **resource)  # type: ignore[arg-type]
+        TemporalDifference(CONFIGS["sarsa"], Setting(spaces.Discrete(2), spaces.Discrete(2), **resource))  # type: ignore[arg-type]
 
 
 def test_observations_and_masks_that_do_not_fit_are_refused() -> None:
-    agent = QLearning(CONFIGS["q_learning"], spaces.Discrete(3), spaces.Discrete(2))
+    agent = TemporalDifference(CONFIGS["q_learning"], Setting(spaces.Discrete(3), spaces.Discrete(2)))
     with pytest.raises(RlkitError, match="outside of the observation space"):
         agent.predict(3)
     with pytest.raises(RlkitError, match="does not fit"):
@@ -361,7 +368,9 @@ def test_hyperparameters_that_cannot_work_are_refused(name: str, fields: dict[st
 
 
 def test_schedules_run_over_their_share_of_the_run() -> None:
-    config = QLearningConfig(learning_rate=0.4, learning_rate_end=0.1, learning_rate_schedule="exponential")
+    config = TemporalDifferenceConfig(
+        target="greedy", learning_rate=0.4, learning_rate_end=0.1, learning_rate_schedule="exponential"
+    )
     agent = small(CONFIGS["q_learning"])
     agent.config = replace(config, epsilon_start=1.0, epsilon_end=0.2, exploration_fraction=0.5)
     buffer = agent.make_buffer(1)
@@ -393,7 +402,7 @@ def test_a_state_dict_brings_training_back_to_where_it_was(name: str) -> None:
         return model
 
     expected = go_on(agent)
-    other: Any = make_agent(CONFIGS[name], agent.observation_space, agent.action_space, seed=99)
+    other: Any = make_agent(CONFIGS[name], Setting(agent.observation_space, agent.action_space, seed=99))
     other.load_state_dict(state)
     found = go_on(other)
     assert found.keys() == expected.keys() == {"values", "allowed", "epsilon"}

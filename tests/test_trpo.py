@@ -18,9 +18,9 @@ from rlkit.advantages import policy_batch
 from rlkit.agents.trpo import TRPO, TRPOConfig
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.collector import Collector
-from rlkit.config import NetworkConfig
 from rlkit.envs import EnvFactory, make_vector_env
 from rlkit.errors import RlkitError
+from rlkit.setting import NetworkConfig, Setting
 
 QUICK = TRPOConfig(num_steps=32, minibatch_size=64, gamma=0.9, learning_rate=3e-3, target_kl=0.02)
 OBS, DISCRETE = spaces.Box(-1, 1, (1,)), spaces.Discrete(2)
@@ -60,7 +60,7 @@ def test_every_update_keeps_the_limit_and_most_come_close_to_it(env: str, comput
 def test_the_step_is_the_natural_gradients_on_a_bandit() -> None:
     """One logit counts for a two-armed bandit, so the direction is known and its length is δ's alone."""
     config = replace(QUICK, normalize_advantages=False, cg_damping=0.0, target_kl=1e-4)
-    agent = TRPO(config, OBS, DISCRETE, network=NetworkConfig(hidden_sizes=[]))
+    agent = TRPO(config, Setting(OBS, DISCRETE, network=NetworkConfig(hidden_sizes=[])))
     zeros = np.zeros(4, np.float32)
     old = agent.engine.policy((zeros[:, None],)).copy()
     actions = np.array([0, 1, 0, 1])
@@ -82,7 +82,7 @@ def test_the_step_is_the_natural_gradients_on_a_bandit() -> None:
 
 
 def test_an_update_that_gains_nothing_leaves_the_policy_alone() -> None:
-    agent = TRPO(replace(QUICK, normalize_advantages=False), OBS, DISCRETE, num_envs=8)
+    agent = TRPO(replace(QUICK, normalize_advantages=False), Setting(OBS, DISCRETE, num_envs=8))
     _, batch, rows = rollout(agent, "rlkit/ProbeActionObs-v0")
     before = parameters(agent)
     metrics = agent._improve_policy(batch._replace(advantages=np.zeros_like(batch.advantages)), rows)
@@ -94,7 +94,7 @@ def test_an_update_that_gains_nothing_leaves_the_policy_alone() -> None:
 
 @pytest.mark.parametrize("compute", COMPUTES)
 def test_the_critic_leaves_the_policy_alone(compute: str) -> None:
-    agent = TRPO(QUICK, OBS, DISCRETE, num_envs=8, compute=compute)
+    agent = TRPO(QUICK, Setting(OBS, DISCRETE, num_envs=8, compute=compute))
     _, batch, rows = rollout(agent, "rlkit/ProbeActionObs-v0")
     before = parameters(agent)
     agent._fit_critic(batch, rows, 1e-2)
@@ -104,7 +104,7 @@ def test_the_critic_leaves_the_policy_alone(compute: str) -> None:
 
 def test_the_critic_leaves_the_shared_cnn_alone() -> None:
     space = spaces.Box(0, 255, (12, 12, 3), np.uint8)
-    agent = TRPO(QUICK, space, DISCRETE, num_envs=8)
+    agent = TRPO(QUICK, Setting(space, DISCRETE, num_envs=8))
     rng = np.random.default_rng(0)
     obs = rng.integers(0, 255, (64, 12, 12, 3), dtype=np.uint8)
     zeros = np.zeros(64, np.float32)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from rlkit.config import NetworkConfig
 from rlkit.engine.torch.trust_region import assign, conjugate_gradient, flat_gradient, hessian_product
 from rlkit.networks.heads import make_head
+from rlkit.setting import NetworkConfig
 
 
 def test_conjugate_gradients_solve_a_linear_system_in_as_many_steps_as_it_has_rows() -> None:

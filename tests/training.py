@@ -6,11 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 
 from rlkit.agents import make_agent
 from rlkit.collector import Collector, Episode
-from rlkit.config import NetworkConfig
+from rlkit.engine import make
+from rlkit.engine.actor_critic import ActorCriticLoss
+from rlkit.engine.descent import Optimization
+from rlkit.engine.q_engine import QLoss
 from rlkit.envs import EnvFactory, make_vector_env
+from rlkit.networks.actor_critic import ActorCritic
+from rlkit.networks.q_network import QNetwork
+from rlkit.setting import NetworkConfig, Setting
 from rlkit.spaces import Array
 
 COMPUTES = ("torch", "numpy")
@@ -32,8 +39,9 @@ def train(
     `prepare` sees the agent before it acts.
     """
     envs = make_vector_env(EnvFactory(env), num_envs, "sync")[0] if isinstance(env, str) else env
-    spaces = envs.single_observation_space, envs.single_action_space
-    agent: Any = make_agent(config, *spaces, network=network, num_envs=num_envs, seed=seed, compute=compute)
+    both = envs.single_observation_space, envs.single_action_space
+    setting = Setting(*both, network or NetworkConfig(), num_envs=num_envs, seed=seed, compute=compute)
+    agent: Any = make_agent(config, setting)
     prepare(agent)
     collector, buffer = Collector(envs, list(range(num_envs))), agent.make_buffer(num_envs)
     episodes = []
@@ -57,10 +65,10 @@ def assert_same_parameters(first: Any, second: Any) -> None:
 
 def assert_goes_on_from_its_state(env: str, config: Any, *, network: NetworkConfig | None = None) -> None:
     """A second agent that takes over the state of a trained one ends an update with the very same parameters."""
-    agent, _ = train(env, config, 3, network=network, num_envs=2)
+    agent, _ = train(env, config, 3, network=network or NetworkConfig(), num_envs=2)
     envs, _ = make_vector_env(EnvFactory(env), 2, "sync")
-    spaces = envs.single_observation_space, envs.single_action_space
-    other: Any = make_agent(config, *spaces, network=network, num_envs=2, seed=99)
+    both = envs.single_observation_space, envs.single_action_space
+    other: Any = make_agent(config, Setting(*both, network=network or NetworkConfig(), num_envs=2, seed=99))
     other.load_state_dict(agent.state_dict())
     before = parameters(agent)
     for one in (agent, other):
@@ -71,3 +79,27 @@ def assert_goes_on_from_its_state(env: str, config: Any, *, network: NetworkConf
     envs.close()
     assert_same_parameters(agent, other)
     assert any((before[name] != array).any() for name, array in parameters(agent).items())
+
+
+def setting_of(compute: str, device: str = "cpu") -> Setting:
+    """A setting for parts that ask for the engine and the device only."""
+    return Setting(spaces.Box(-1, 1, (1,)), spaces.Discrete(2), compute=compute, device=device)
+
+
+def make_engine(
+    network: ActorCritic,
+    compute: str,
+    loss: ActorCriticLoss,
+    max_grad_norm: float | None = None,
+    eps: float = 1e-5,
+    optimizer: str = "adam",
+    critic_rate: float = 1.0,
+) -> tuple[Any, str]:
+    """The engine that `compute` stands for, and its name."""
+    optimization = Optimization(max_grad_norm, eps, optimizer, critic_rate)
+    return make.make_engine(network, loss, optimization, setting_of(compute))
+
+
+def make_q_engine(network: QNetwork, compute: str, loss: QLoss, max_grad_norm: float | None = None) -> tuple[Any, str]:
+    """The engine that `compute` stands for, and its name."""
+    return make.make_q_engine(network, loss, Optimization(max_grad_norm, 1e-8), setting_of(compute))

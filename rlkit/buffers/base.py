@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from rlkit.buffers.transition import Transition
 
@@ -12,3 +12,7 @@ class Buffer(Protocol):
 
     def add(self, step: Transition) -> None:
         """Stores one vector step."""
+
+
+BufferT = TypeVar("BufferT", bound=Buffer)
+"""The kind of buffer that an agent learns from."""

@@ -13,7 +13,7 @@ from rlkit.buffers.replay import ReplayBuffer
 from rlkit.buffers.transition import Transition
 from rlkit.maths.schedules import annealed
 from rlkit.spaces import Array
-from rlkit.system import ranks
+from rlkit.system.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from rlkit.buffers.device import Placement
@@ -89,10 +89,11 @@ class PrioritizedReplayBuffer(ReplayBuffer):
         images: Placement | None = None,
         alpha: float = 0.6,
         beta: float = 0.4,
+        ranks: Ranks = ALONE,
     ) -> None:
         sizes = (size, num_envs, observation_space, action_space)
         super().__init__(*sizes, n_step=n_step, gamma=gamma, folder=folder, images=images)
-        self._alpha, self._beta = alpha, beta
+        self._alpha, self._beta, self._ranks = alpha, beta, ranks
         self._tree = SumTree(self._rows)
         self._highest = 1.0
         self._pending = 0
@@ -116,7 +117,7 @@ class PrioritizedReplayBuffer(ReplayBuffer):
         parts = (np.arange(count) + rng.random(count)) / count
         rows = self._tree.find(parts * self._tree.total)
         probabilities = self._tree[rows] / self._tree.total
-        smallest = ranks.gathered(probabilities.min()).min()
+        smallest = self._ranks.gathered(probabilities.min()).min()
         beta = annealed("linear", self._beta, 1.0, progress)
         weights = (probabilities / smallest) ** -beta  # the number of transitions cancels out
         return self._batch(rows)._replace(weights=weights.astype(np.float32))

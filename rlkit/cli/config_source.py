@@ -19,7 +19,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
 from rlkit.agents import VARIANTS
-from rlkit.config import EnvConfig, TrainConfig, updated
+from rlkit.config import EnvConfig, TrainConfig
 from rlkit.errors import unknown
 from rlkit.runs.loggers import LOGGERS
 
@@ -77,7 +77,7 @@ def _lookup(config_path: str) -> tuple[Any, str | None] | None:
         return schema, None
     if group == "agent" and name in VARIANTS:
         variant = VARIANTS[name]
-        config = OmegaConf.structured(updated(variant.config(), variant.fields))
+        config = OmegaConf.structured(variant.make())
         return OmegaConf.create({"agent": config, **variant.run}), "_global_"
     if group == "logger" and name in LOGGERS:
         return OmegaConf.structured(LOGGERS[name].config), f"logger.{name}"
@@ -98,7 +98,7 @@ def _inherited_tuned_values(agent: str, env_id: str = "") -> Any:
     if agent not in VARIANTS:
         raise unknown("agent", agent, VARIANTS)
     variant = VARIANTS[agent]
-    file = resources.files(CONF).joinpath("tuned", variant.config.name, f"{env_id}.yaml")
+    file = resources.files(CONF).joinpath("tuned", variant.tuned or variant.make().name, f"{env_id}.yaml")
     if not file.is_file():
         return None
     return OmegaConf.merge(OmegaConf.create(file.read_text(encoding="utf-8")), {"agent": variant.fields})

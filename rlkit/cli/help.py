@@ -6,10 +6,11 @@ import dataclasses
 from importlib import resources
 
 from rlkit.agents import VARIANTS
-from rlkit.config import EnvConfig, NetworkConfig, TrainConfig, updated
+from rlkit.config import EnvConfig, TrainConfig
 from rlkit.errors import unknown
 from rlkit.runs.field_docs import section
 from rlkit.runs.loggers import LOGGERS
+from rlkit.setting import NetworkConfig
 
 USAGE = """\
 Train a reinforcement learning agent. `rlkit` and `python -m rlkit` are the same command.
@@ -39,7 +40,7 @@ def help_text(agent: str) -> str:
     sections = [
         USAGE,
         f"experiment=NAME, one of: {', '.join(experiments)}",
-        section(f"{chosen}\n{agent}:", "agent.", updated(variant.config(), variant.fields)),
+        section(f"{chosen}\n{agent}:", "agent.", variant.make()),
         section(f"{env}\nOf the environment:", "env.", EnvConfig(), without=("id",)),
         section("Of the network:", "network.", NetworkConfig()),
         section("Of the run:", "", TrainConfig(**variant.run), without=("agent", "env", "network")),

@@ -1,193 +1,121 @@
-"""Gradient steps on all of a module's parameters at once, as one flat vector: by torch, or by NumPy on its memory."""
+"""Gradient descent on all of a module's parameters at once, as one flat vector.
+
+A step averages the gradient over all ranks, clips it, and hands it to a *sink*. The usual sink is the optimiser of the
+module's own parameters; A3C has others, which move parameters in shared memory or send gradients to a server.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rlkit.engine.flat import flatten_parameters
-from rlkit.engine.native.optimizers import MOMENTS
-from rlkit.engine.native.primitives import Primitives
-from rlkit.engine.shared import SharedParameters
 from rlkit.spaces import Array
-from rlkit.system import ranks
+from rlkit.system.ranks import Ranks
 
-Push = Callable[[Array, float], None]
-"""Takes a clipped gradient, flat, and the learning rate that goes with it."""
+Norm = TypeVar("Norm")
+Norm_co = TypeVar("Norm_co", covariant=True)
 
 
-class Descent(Protocol):
-    """Follows gradients: of the module's own parameters, or of those that processes `share`, or `send`s them away."""
+@dataclass(frozen=True)
+class Optimization:
+    """How gradients move parameters."""
 
-    moments: tuple[str, ...]
-    """The names of what the optimiser remembers."""
+    max_grad_norm: float | None
+    """Gradients are scaled down to this global norm; None: not at all."""
+    eps: float
+    """The optimiser's ε."""
+    optimizer: str = "adam"
+    """`adam` or `rmsprop`."""
+    critic_rate: float = 1.0
+    """Multiple of the learning rate for the critic's parameters."""
 
-    def share(self, shared: SharedParameters, worker: int) -> None:
-        """From now on, steps move the shared parameters and moments instead of the module's, without a lock."""
 
-    def send(self, push: Push, parameters: Array) -> None:
-        """From now on, steps move nothing but hand their gradients to `push`; `parameters` are what `pull` copies."""
+class Optimizer(Protocol[Norm_co]):
+    """Moves flat parameters against their flat gradients, in place; knows both since it was made."""
+
+    steps: int
+    """How many steps have been taken, for Adam's bias correction."""
+
+    @property
+    def moments(self) -> Mapping[str, Array]:
+        """The running averages that it keeps of gradients, by torch's names, each (size,) float32."""
+
+    def attach(self, parameters: Array, moments: Mapping[str, Array]) -> None:
+        """From now on moves these parameters and moments, which other processes may move as well."""
+
+    def clip(self, max_norm: float | None) -> Norm_co:
+        """Scales the gradients down to `max_norm` where their norm is larger; returns the norm before."""
+
+    def step(self, learning_rate: float) -> None:
+        """Moves the parameters; may use up the gradients."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Copies of the moments by name, and `steps`."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes back what `state_dict` gave."""
+
+
+class Sink(Protocol):
+    """The place that clipped gradients go to."""
+
+    def follow(self, gradients: Tensor, learning_rate: float) -> None:
+        """Moves parameters along the gradients, here or elsewhere."""
+
+    def pull(self) -> Array | None:
+        """The parameters as they are now, flat, where others move them as well; None where nobody else does."""
+
+
+class OwnParameters:
+    """The sink of an agent that learns alone: the optimiser of its module's parameters."""
+
+    def __init__(self, optimizer: Optimizer[Any]) -> None:
+        self._optimizer = optimizer
+
+    def follow(self, gradients: Tensor, learning_rate: float) -> None:
+        self._optimizer.step(learning_rate)
 
     def pull(self) -> None:
-        """Copies the shared parameters, if there are any, into the module."""
+        return None
 
 
-class TorchDescent:
-    """Clips and follows the gradients of torch losses, with torch's optimiser of that name.
-
-    `rates` multiply the learning rates of the flat parameters: `rlkit.engine.flat.rates`.
-    """
+class Descent(Generic[Norm]):
+    """Steps on a module's parameters along the gradients that an engine has written into `gradients`."""
 
     def __init__(
         self,
         module: nn.Module,
-        *,
+        make_optimizer: Callable[[Tensor, Tensor], Optimizer[Norm]],
         max_grad_norm: float | None,
-        optimizer: str,
-        eps: float,
-        rates: Tensor | None = None,
+        ranks: Ranks,
     ) -> None:
-        flat, gradients = flatten_parameters(module)
-        self.device = flat.device
-        self.flat = nn.Parameter(flat)
-        self.flat.grad = gradients
-        self.moments = MOMENTS[optimizer]
-        self._rates = None if rates is None else rates.to(self.device)
-        self._max_grad_norm = max_grad_norm
-        self._shared: SharedParameters | None = None
-        self._push: Push | None = None
-        self._source: Array | None = None
-        self._optimizer: torch.optim.Optimizer = (
-            torch.optim.Adam([self.flat], eps=eps, fused=True)
-            if optimizer == "adam"
-            else torch.optim.RMSprop([self.flat], eps=eps)
-        )
+        """`make_optimizer` takes the flat parameters and gradients, views of which the module has from now on."""
+        self.flat, self.gradients = flatten_parameters(module)
+        self.optimizer = make_optimizer(self.flat, self.gradients)
+        self.sink: Sink = OwnParameters(self.optimizer)
+        self._max_grad_norm, self._ranks = max_grad_norm, ranks
 
-    def step(self, loss: Tensor, learning_rate: float) -> Tensor:
-        """Moves the parameters; returns the gradient's norm before clipping."""
-        assert self.flat.grad is not None
-        self.flat.grad.zero_()
-        torch.autograd.backward(loss)
-        ranks.mean_(self.flat.grad)
-        norm: Tensor = self.flat.grad.norm()
-        if self._max_grad_norm is not None:
-            self.flat.grad.mul_((self._max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
-        if self._push is not None:
-            self._push(self.flat.grad.numpy(), learning_rate)
-            return norm
-        self._optimizer.param_groups[0]["lr"] = learning_rate
-        before = None if self._rates is None else self.flat.detach().clone()
-        if self._shared is not None:
-            moved = self._optimizer.param_groups[0]["params"][0]
-            self._optimizer.state[moved]["step"].fill_(float(self._shared.updates.sum()))
-        self._optimizer.step()
-        if self._shared is not None:
-            self._shared.updates[self._worker] += 1
-        if before is not None and self._rates is not None:
-            with torch.no_grad():
-                self.flat.copy_(before.lerp(self.flat, self._rates))
+    def step(self, learning_rate: float) -> Norm:
+        """Hands the gradients to the sink; returns their norm before clipping."""
+        self._ranks.mean_(self.gradients)
+        norm = self.optimizer.clip(self._max_grad_norm)
+        self.sink.follow(self.gradients, learning_rate)
         return norm
 
-    def share(self, shared: SharedParameters, worker: int) -> None:
-        self._shared, self._worker, self._source = shared, worker, shared.parameters
-        moved = nn.Parameter(torch.from_numpy(shared.parameters))
-        moved.grad = self.flat.grad
-        self._optimizer.param_groups[0]["params"] = [moved]
-        moments = {name: torch.from_numpy(array) for name, array in shared.moments.items()}
-        self._optimizer.state[moved] = {"step": torch.zeros(()), **moments}
-
-    def send(self, push: Push, parameters: Array) -> None:
-        self._push, self._source = push, parameters
-
     def pull(self) -> None:
-        if self._source is not None:
-            with torch.no_grad():
-                self.flat.copy_(torch.from_numpy(self._source))
+        """Copies the parameters that others move as well, if there are any, into the module."""
+        if (parameters := self.sink.pull()) is not None:
+            self.flat.copy_(torch.from_numpy(parameters))
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimiser's moments by name, and its steps: the same as `NumpyDescent`'s."""
-        state = self._optimizer.state.get(self.flat)
-        if not state:
-            return {**{name: np.zeros(self.flat.numel(), np.float32) for name in self.moments}, "steps": 0}
-        moments = {name: state[name].cpu().numpy().copy() for name in self.moments}
-        return {**moments, "steps": int(state["step"].item())}
+        """The optimiser's state."""
+        return self.optimizer.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes back what `state_dict` gave."""
-
-        def tensor(value: Any) -> Tensor:
-            return torch.as_tensor(value, dtype=torch.float32, device=self.device).clone()
-
-        moments = {name: tensor(state[name]) for name in self.moments}
-        self._optimizer.state[self.flat] = {"step": tensor(float(state["steps"])), **moments}
-
-
-class NumpyDescent:
-    """Clips and follows gradients that were written into `gradients`, or into the module's own `grad`."""
-
-    def __init__(
-        self,
-        module: nn.Module,
-        primitives: Primitives,
-        *,
-        max_grad_norm: float | None,
-        optimizer: str,
-        eps: float,
-        rates: Tensor | None = None,
-    ) -> None:
-        flat, gradients = flatten_parameters(module)
-        self.flat: Array = flat.numpy()
-        self.gradients: Array = gradients.numpy()
-        self.moments = MOMENTS[optimizer]
-        self._max_grad_norm = max_grad_norm
-        self._shared: SharedParameters | None = None
-        self._push: Push | None = None
-        self._source: Array | None = None
-        self._rates = None if rates is None else rates.numpy()
-        self._clip_global_norm = primitives.clip_global_norm
-        self.optimizer, self._moments = primitives.make_optimizer(optimizer, len(self.flat), eps)
-
-    def step(self, learning_rate: float) -> float:
-        """Moves the parameters and uses up the gradients; returns their norm before clipping."""
-        ranks.mean_(self.gradients)
-        norm = self._clip_global_norm(self.gradients, self._max_grad_norm)
-        if self._push is not None:
-            self._push(self.gradients, learning_rate)
-        elif self._shared is None:
-            before = None if self._rates is None else self.flat.copy()
-            self.optimizer.step(self.flat, self.gradients, learning_rate)
-            if before is not None:
-                self.flat[:] = before + self._rates * (self.flat - before)
-        else:
-            self.optimizer.steps = int(self._updates.sum())
-            self.optimizer.step(self._moved, self.gradients, learning_rate)
-            self._updates[self._worker] += 1
-        return norm
-
-    def share(self, shared: SharedParameters, worker: int) -> None:
-        self._shared, self._worker = shared, worker
-        self._moved, self._updates, self._moments = shared.parameters, shared.updates, shared.moments
-        self._source = self._moved
-        for name, moment in self._moments.items():
-            setattr(self.optimizer, name, moment)
-
-    def send(self, push: Push, parameters: Array) -> None:
-        self._push, self._source = push, parameters
-
-    def pull(self) -> None:
-        if self._source is not None:
-            self.flat[:] = self._source
-
-    def state_dict(self) -> dict[str, Any]:
-        """The optimiser's moments by name, and its steps: the same as `TorchDescent`'s."""
-        return {**{name: array.copy() for name, array in self._moments.items()}, "steps": self.optimizer.steps}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes back what `state_dict` gave."""
-        for name, array in self._moments.items():
-            array[:] = state[name]
-        self.optimizer.steps = int(state["steps"])
+        self.optimizer.load_state_dict(state)

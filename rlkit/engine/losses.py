@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from rlkit.system import ranks
+from rlkit.system.ranks import Ranks
 
 if TYPE_CHECKING:  # so that agents can be listed without importing torch
     from torch import Tensor
@@ -12,6 +12,9 @@ if TYPE_CHECKING:  # so that agents can be listed without importing torch
     from rlkit.buffers.batch import PolicyBatch
     from rlkit.engine.q_engine import TDBatch
     from rlkit.networks.heads import Head
+    from rlkit.spaces import Array
+
+Values = TypeVar("Values", bound="Array | Tensor")
 
 
 def surrogate(head: Head, params: Tensor, batch: PolicyBatch, advantages: Tensor) -> tuple[Tensor, Tensor]:
@@ -23,12 +26,12 @@ def surrogate(head: Head, params: Tensor, batch: PolicyBatch, advantages: Tensor
     return log_ratio.exp() * advantages, log_ratio
 
 
-def whitened(advantages: Tensor) -> Tensor:
-    """Advantages of mean 0 and standard deviation 1, over all ranks; a single one as it is."""
-    if len(advantages) * ranks.size() < 2:
+def whitened(advantages: Values, ranks: Ranks) -> Values:
+    """Advantages, as an array or a tensor, of mean 0 and standard deviation 1 over all ranks; a single one as it is."""
+    if len(advantages) * ranks.size < 2:
         return advantages
     mean, std = ranks.mean_and_std(advantages)
-    standard: Tensor = (advantages - mean) / (std + 1e-8)
+    standard: Values = (advantages - mean) / (std + 1e-8)
     return standard
 
 

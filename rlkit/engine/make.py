@@ -2,66 +2,73 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import sys
-from typing import Any
 
 import numpy as np
 import torch
-from gymnasium import spaces
-from torch import nn
+from torch import Tensor, nn
 
-from rlkit.config import NetworkConfig
-from rlkit.engine.base import AnalyticLoss, Engine, TorchLoss
+from rlkit.engine.actor_critic import ActorCriticLoss, Engine
+from rlkit.engine.descent import Descent, Optimization
 from rlkit.engine.flat import rates
 from rlkit.engine.native import c_primitives as native
-from rlkit.engine.native.actor_critic import NUMPY, NumpyEngine, unsupported
-from rlkit.engine.q_engine import AnalyticTDLoss, NumpyQEngine, QEngine, TorchQEngine, TorchTDLoss, q_unsupported
+from rlkit.engine.native.actor_critic import AnalyticEngine, unsupported
+from rlkit.engine.native.numpy_primitives import NUMPY
+from rlkit.engine.native.optimizers import ArrayOptimizer
+from rlkit.engine.native.primitives import Primitives
+from rlkit.engine.q_engine import NumpyQEngine, QEngine, QLoss, TorchQEngine, q_unsupported
 from rlkit.engine.torch.actor_critic import TorchEngine
+from rlkit.engine.torch.optimizer import TorchOptimizer
 from rlkit.errors import RlkitError
 from rlkit.networks.actor_critic import ActorCritic
 from rlkit.networks.q_network import QNetwork
-from rlkit.system import ranks
+from rlkit.setting import Setting
+from rlkit.spaces import Array
+from rlkit.system.ranks import Ranks
 
 
-def make_actor_critic(
-    observation_space: spaces.Space[Any],
-    action_space: spaces.Space[Any],
-    config: NetworkConfig,
-    seed: np.random.SeedSequence,
-    device: str,
-) -> tuple[ActorCritic, str]:
-    """The network on its device, and what `device=auto` became: CUDA for CNNs where there is a GPU, else the CPU.
+def make_actor_critic(setting: Setting, seed: np.random.SeedSequence) -> tuple[ActorCritic, str]:
+    """The network on its device, and the device that `auto` became: CUDA for CNNs where there is a GPU, else the CPU.
 
     Raises RlkitError for spaces that no network can handle, and for a GPU that is not there.
     """
-    network = ActorCritic(observation_space, action_space, config, seeded_generator(seed))
-    return network, place(network, device)
+    spaces = setting.observation_space, setting.action_space
+    network = ActorCritic(*spaces, setting.network, seeded_generator(seed))
+    return network, place(network, setting)
 
 
 def make_q_network(
-    observation_space: spaces.Space[Any],
+    setting: Setting,
     num_actions: int,
-    config: NetworkConfig,
     seed: np.random.SeedSequence,
-    device: str,
-    dueling: str,
-    **parts: Any,
+    *,
+    dueling: str = "none",
+    noisy_std: float | None = None,
+    atoms: Array | None = None,
 ) -> tuple[QNetwork, str]:
-    """The same for a Q-network; `parts` are those of Rainbow: noisy_std and atoms."""
-    network = QNetwork(observation_space, num_actions, config, seeded_generator(seed), dueling, **parts)
-    return network, place(network, device)
+    """The Q-network on its device, and the device that `auto` became; raises RlkitError as `make_actor_critic` does."""
+    generator = seeded_generator(seed)
+    network = QNetwork(
+        setting.observation_space, num_actions, setting.network, generator, dueling, noisy_std=noisy_std, atoms=atoms
+    )
+    return network, place(network, setting)
 
 
-def place(network: ActorCritic | QNetwork, device: str) -> str:
-    """Moves the network to its device, and says what `device=auto` became; raises RlkitError if there is no GPU."""
+def place(network: ActorCritic | QNetwork, setting: Setting) -> str:
+    """Moves the network to its device, and returns the device that `auto` became.
+
+    Raises RlkitError where there is no GPU.
+    """
+    device = setting.device
     if device == "auto":
         convolutional = network.cnns.convolutional or len(network.features.encoders)
         device = "cuda" if convolutional and torch.cuda.is_available() else "cpu"
     elif device == "cuda" and not torch.cuda.is_available():
         raise RlkitError("device=cuda, but torch finds no CUDA device here; device=auto or device=cpu would work")
-    network.to(ranks.gpu() if device == "cuda" else device)
+    network.to(setting.ranks.gpu() if device == "cuda" else device)
     network.cnns.on(device)
     if network.features.statistics is not None:
         network.features.statistics.cpu()  # observations are normalised before they go to the device
@@ -79,47 +86,75 @@ def make_model(**parts: nn.Module | None) -> nn.ModuleDict:
 
 
 def make_engine(
-    network: ActorCritic,
-    compute: str,
-    torch_loss: TorchLoss,
-    analytic_loss: AnalyticLoss,
-    max_grad_norm: float | None,
-    eps: float,
-    optimizer: str = "adam",
-    critic_rate: float = 1.0,
+    network: ActorCritic, loss: ActorCriticLoss, optimization: Optimization, setting: Setting
 ) -> tuple[Engine, str]:
-    """The engine for a network that is already on its device, and what `compute=auto` became.
+    """The engine for a network that is already on its device, and the one that `compute=auto` became.
 
-    `optimizer` is `adam` or `rmsprop`, `eps` its ε; `critic_rate` multiplies the learning rate of the critic. Raises
-    RlkitError where the `compute` asked for cannot be.
+    Raises RlkitError where the `compute` asked for cannot be.
     """
+    critic_rate = optimization.critic_rate
     multiples = None if critic_rate == 1 else rates(network, network.critic, critic_rate)
-    descent = {"max_grad_norm": max_grad_norm, "optimizer": optimizer, "eps": eps, "rates": multiples}
-    compute = chosen(compute, unsupported(network))
-    if compute in AUTOGRAD:
-        return TorchEngine(network, torch_loss, compiled=compute == "compile", **descent), compute
-    return NumpyEngine(network, analytic_loss, primitives=PRIMITIVES[compute], **descent), compute
+    compute = chosen(setting, unsupported(network), has_native_loss=loss.native is not None)
+    if loss.native is None or compute in AUTOGRAD:
+        descent = torch_descent(network, optimization, setting.ranks, multiples)
+        return TorchEngine(network, loss.torch, descent, compiled=compute == "compile"), compute
+    primitives = PRIMITIVES[compute]
+    array_descent = analytic_descent(network, primitives, optimization, setting.ranks, multiples)
+    return AnalyticEngine(network, loss.native, primitives, array_descent), compute
 
 
-def make_q_engine(
-    network: QNetwork, compute: str, torch_loss: TorchTDLoss, analytic_loss: AnalyticTDLoss, **descent: Any
-) -> tuple[QEngine, str]:
-    """The same for a Q-network; `descent` is what its gradient steps take: max_grad_norm, optimizer, eps."""
-    compute = chosen(compute, q_unsupported(network))
-    if compute in AUTOGRAD:
-        return TorchQEngine(network, torch_loss, compiled=compute == "compile", **descent), compute
-    return NumpyQEngine(network, analytic_loss, primitives=PRIMITIVES[compute], **descent), compute
+def make_q_engine(network: QNetwork, loss: QLoss, optimization: Optimization, setting: Setting) -> tuple[QEngine, str]:
+    """The engine for a Q-network and its target network, and the one that `compute=auto` became.
+
+    Raises RlkitError where the `compute` asked for cannot be.
+    """
+    target = copy.deepcopy(network)
+    compute = chosen(setting, q_unsupported(network), has_native_loss=loss.native is not None)
+    if loss.native is None or compute in AUTOGRAD:
+        descent = torch_descent(network, optimization, setting.ranks)
+        return TorchQEngine(network, target, loss.torch, descent, compiled=compute == "compile"), compute
+    primitives = PRIMITIVES[compute]
+    array_descent = analytic_descent(network, primitives, optimization, setting.ranks)
+    return NumpyQEngine(network, target, loss.native, primitives, array_descent), compute
+
+
+def torch_descent(
+    module: nn.Module, optimization: Optimization, ranks: Ranks, rates: Tensor | None = None
+) -> Descent[Tensor]:
+    """Gradient descent by torch's optimisers; `rates` are those of `rlkit.engine.flat.rates`."""
+
+    def make_optimizer(flat: Tensor, gradients: Tensor) -> TorchOptimizer:
+        return TorchOptimizer(optimization.optimizer, flat, gradients, eps=optimization.eps, rates=rates)
+
+    return Descent(module, make_optimizer, optimization.max_grad_norm, ranks)
+
+
+def analytic_descent(
+    module: nn.Module, primitives: Primitives, optimization: Optimization, ranks: Ranks, rates: Tensor | None = None
+) -> Descent[float]:
+    """Gradient descent by the optimisers of `primitives`, on the memory of the module's parameters."""
+    multiples = None if rates is None else rates.numpy()
+
+    def make_optimizer(flat: Tensor, gradients: Tensor) -> ArrayOptimizer:
+        kind = primitives.optimizers[optimization.optimizer]
+        return kind(flat.numpy(), gradients.numpy(), eps=optimization.eps, rates=multiples)
+
+    return Descent(module, make_optimizer, optimization.max_grad_norm, ranks)
 
 
 PRIMITIVES = {"numpy": NUMPY, "native": native.NATIVE}
 AUTOGRAD = ("torch", "compile")
 
 
-def chosen(compute: str, reason: str | None) -> str:
-    """What `compute` becomes for a network that only torch can compute if there is a `reason`.
+def chosen(setting: Setting, reason: str | None, *, has_native_loss: bool = True) -> str:
+    """The engine that `setting.compute` becomes for a network that only torch can compute if there is a `reason`.
 
-    Raises RlkitError where what was asked for cannot be.
+    Without a native form of the loss, only torch can compute it. Raises RlkitError where the engine that was asked for
+    cannot be.
     """
+    compute = setting.compute
+    if not has_native_loss:
+        reason = reason or "the loss has no derivatives written out"
     if compute == "auto":
         return "torch" if reason else "numpy" if native.missing else "native"
     if compute in PRIMITIVES and reason:
@@ -127,7 +162,7 @@ def chosen(compute: str, reason: str | None) -> str:
     if compute == "native" and native.missing:
         raise RlkitError(f"compute=native: {native.missing}; compute=auto or compute=numpy would work")
     if compute == "compile":
-        if ranks.size() > 1:
+        if setting.ranks.size > 1:
             raise RlkitError("compute=compile does not work under torchrun; compute=auto or compute=torch would")
         if sys.platform == "win32" or shutil.which(os.environ.get("CXX", "g++")) is None:
             raise RlkitError("compute=compile needs a C++ compiler, g++ or what CXX says; compute=auto would work")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -11,10 +10,10 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
-from rlkit.engine.base import Metrics
-from rlkit.engine.descent import NumpyDescent, TorchDescent
+from rlkit.engine.actor_critic import Metrics
+from rlkit.engine.descent import Descent
 from rlkit.engine.flat import flatten_parameters
-from rlkit.engine.native.actor_critic import NUMPY, only_torch_activation
+from rlkit.engine.native.actor_critic import only_torch_activation
 from rlkit.engine.native.primitives import Primitives, Tower
 from rlkit.engine.threads import threads_for
 from rlkit.networks.noisy import noise_from
@@ -41,8 +40,17 @@ class TDBatch(NamedTuple):
 
 TorchTDLoss = Callable[[Tensor, TDBatch, str], tuple[Tensor, Tensor]]
 """(the network's outputs, batch, kind of loss) -> the loss to differentiate, and each row's error."""
-AnalyticTDLoss = Callable[[Array, TDBatch, str], tuple[Array, float, Array]]
-"""(action values, batch, kind of loss) -> d loss / d action values, the loss, and the TD errors."""
+AnalyticTDLoss = Callable[[Primitives, Array, TDBatch, str], tuple[Array, float, Array]]
+"""(primitives, action values, batch, kind of loss) -> d loss / d action values, the loss, and the TD errors."""
+
+
+class QLoss(NamedTuple):
+    """A loss on a Q-network's outputs: written with torch, and perhaps with its derivatives as well."""
+
+    torch: TorchTDLoss
+    """The reference, which autograd can differentiate for every network."""
+    native: AnalyticTDLoss | None = None
+    """The derivatives of the same loss, for the fast engines; None: they leave it to torch."""
 
 
 class QEngine(Protocol):
@@ -75,12 +83,21 @@ class QEngine(Protocol):
 class TorchQEngine:
     """The reference, for every network and device; see `QEngine`. `compiled` is as in `TorchEngine`."""
 
-    def __init__(self, network: QNetwork, loss: TorchTDLoss, *, compiled: bool = False, **descent: Any) -> None:
-        self._network, self._target = network, copy.deepcopy(network)
-        self._target_flat, _ = flatten_parameters(self._target)
-        self._descent = TorchDescent(network, **descent)
+    def __init__(
+        self,
+        network: QNetwork,
+        target: QNetwork,
+        loss: TorchTDLoss,
+        descent: Descent[Tensor],
+        *,
+        compiled: bool = False,
+    ) -> None:
+        self._network, self._target = network, target
+        self._target_flat, _ = flatten_parameters(target)
+        self._descent = descent
         self._loss = loss
-        device, self._compiled = self._descent.device, compiled
+        self._device, self._compiled = descent.flat.device, compiled
+        device = self._device
         self._objective = gpu.compiled(self._plain_objective, device) if compiled else self._plain_objective
         self._online: Callable[[tuple[Tensor, ...]], Tensor] = self._plain_q_values
         self._targets: Callable[[tuple[Tensor, ...]], Tensor] = self._target.forward
@@ -102,7 +119,9 @@ class TorchQEngine:
         tensors = TDBatch(features, *(None if part is None else self._tensor(part) for part in batch[1:]))
         with noise_from(noise, self._network.body):
             value, errors, outputs = self._objective(tensors, loss)
-        norm = self._descent.step(value, learning_rate)
+        self._descent.gradients.zero_()
+        torch.autograd.backward(value)
+        norm = self._descent.step(learning_rate)
         mean = self._network.expected(outputs.detach()).mean()
         # One transfer for all.
         value_, norm_, mean_, *errors_ = torch.cat([torch.stack([value, norm, mean]), errors]).tolist()
@@ -142,23 +161,27 @@ class TorchQEngine:
         return outputs
 
     def _tensor(self, array: Array) -> Tensor:
-        return gpu.uploaded(array, self._descent.device)
+        return gpu.uploaded(array, self._device)
 
 
 class NumpyQEngine:
     """Analytic gradients on the torch modules' own memory, for MLPs on the CPU; see `QEngine`."""
 
     def __init__(
-        self, network: QNetwork, loss: AnalyticTDLoss, *, primitives: Primitives = NUMPY, **descent: Any
+        self,
+        network: QNetwork,
+        target: QNetwork,
+        loss: AnalyticTDLoss,
+        primitives: Primitives,
+        descent: Descent[float],
     ) -> None:
         if reason := q_unsupported(network):
             raise ValueError(reason)
-        target = copy.deepcopy(network)
         self._target_flat: Array = flatten_parameters(target)[0].numpy()
-        self._descent = NumpyDescent(network, primitives, **descent)
+        self._descent, self._flat = descent, descent.flat.numpy()
         self._online, self._target = primitives.mlp(network.body), primitives.mlp(target.body)
         self._dueling = network.dueling
-        self._loss: AnalyticTDLoss = primitives.losses.get(loss, loss)
+        self._primitives, self._loss = primitives, loss
 
     def q_values(self, features: tuple[Array, ...], noise: Generator | None = None) -> Array:
         return self._evaluate(self._online, features[0])
@@ -170,7 +193,7 @@ class NumpyQEngine:
         self, batch: TDBatch, loss: str, learning_rate: float, noise: Generator | None = None
     ) -> tuple[Array, Metrics]:
         q_values = action_values(self._online.forward(batch.features[0]), self._dueling)
-        d_q_values, value, td_errors = self._loss(q_values, batch, loss)
+        d_q_values, value, td_errors = self._loss(self._primitives, q_values, batch, loss)
         mean = float(q_values.sum()) / q_values.size
         self._online.backward(_d_outputs(d_q_values, self._dueling))
         norm = self._descent.step(learning_rate)
@@ -178,7 +201,7 @@ class NumpyQEngine:
 
     def update_target(self, tau: float) -> None:
         # Written so that a share of 1 is a copy, without rounding.
-        self._target_flat[:] = self._descent.flat - (self._descent.flat - self._target_flat) * np.float32(1 - tau)
+        self._target_flat[:] = self._flat - (self._flat - self._target_flat) * np.float32(1 - tau)
 
     def state_dict(self) -> dict[str, Any]:
         return {**self._descent.state_dict(), "target": self._target_flat.copy()}
@@ -197,21 +220,9 @@ class NumpyQEngine:
         return q_values
 
 
-def dqn_gradient(q_values: Array, batch: TDBatch, loss: str) -> tuple[Array, float, Array]:
+def dqn_gradient(primitives: Primitives, q_values: Array, batch: TDBatch, loss: str) -> tuple[Array, float, Array]:
     """The derivatives of `rlkit.engine.losses.dqn_loss` by the action values, the loss, and the TD errors."""
-    rows = np.arange(len(q_values))
-    td_errors: Array = batch.targets - q_values[rows, batch.action]
-    # A row's loss is its slope times a height.
-    if loss == "huber":
-        slopes = np.maximum(np.minimum(td_errors, 1), -1)
-        heights = td_errors - 0.5 * slopes
-    else:
-        slopes, heights = 2 * td_errors, 0.5 * td_errors
-    if batch.weights is not None:
-        slopes *= batch.weights
-    d_q_values = np.zeros_like(q_values)
-    d_q_values[rows, batch.action] = slopes / -len(rows)
-    return d_q_values, float(slopes @ heights) / len(rows), td_errors
+    return primitives.td_loss(q_values, batch.action, batch.targets, batch.weights, loss)
 
 
 def _d_outputs(d_q_values: Array, dueling: str) -> Array:

@@ -9,6 +9,7 @@ import numpy as np
 from rlkit.errors import check_choice, check_fields
 from rlkit.maths.schedules import ANNEALINGS, annealed
 from rlkit.spaces import Array
+from rlkit.system.ranks import RowGenerator
 
 FEW = 8
 """Action values up to which Python's own numbers take less time than NumPy's calls."""
@@ -64,7 +65,7 @@ def _shared(chosen: Array) -> Array:
     return probabilities
 
 
-def sample(probabilities: Array, rng: np.random.Generator) -> Array:
+def sample(probabilities: Array, rng: RowGenerator) -> Array:
     """One action per row of (batch, actions) probabilities."""
     cumulative = probabilities.cumsum(1)
     drawn = rng.random((len(probabilities), 1)) * cumulative[:, -1:]  # rounding may leave the sum below one
@@ -72,9 +73,7 @@ def sample(probabilities: Array, rng: np.random.Generator) -> Array:
     return actions
 
 
-def sample_epsilon_greedy(
-    q_values: Array, epsilon: float, action_mask: Array | None, rng: np.random.Generator
-) -> Array:
+def sample_epsilon_greedy(q_values: Array, epsilon: float, action_mask: Array | None, rng: RowGenerator) -> Array:
     """`sample(epsilon_greedy(…))`: the same draws; in a third of the time for one environment and few actions."""
     if action_mask is not None or q_values.size > FEW:
         return sample(epsilon_greedy(q_values, epsilon, action_mask), rng)

@@ -8,10 +8,10 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from rlkit.config import NetworkConfig
 from rlkit.networks.encoders import hidden_sizes, make_encoders
 from rlkit.networks.heads import LOG_STD_LIMITS, Gaussian, Head, make_head
 from rlkit.networks.mlp import mlp
+from rlkit.setting import NetworkConfig
 
 
 class ActorCritic(nn.Module):

@@ -11,8 +11,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from rlkit.config import NetworkConfig
 from rlkit.errors import RlkitError
+from rlkit.setting import NetworkConfig
 from rlkit.spaces import Array
 
 if TYPE_CHECKING:

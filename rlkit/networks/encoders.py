@@ -9,12 +9,12 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from rlkit.config import NetworkConfig
 from rlkit.errors import RlkitError
 from rlkit.networks.backbone import BackboneEncoder, make_backbone
 from rlkit.networks.features import ObsFeatures, backbone_encoder, image_shape
 from rlkit.networks.mlp import cnn
 from rlkit.networks.own import LeafFeatures, OwnEncoder, make_own
+from rlkit.setting import NetworkConfig
 
 if TYPE_CHECKING:
     from rlkit.perception.backbone import Backbone

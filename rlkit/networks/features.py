@@ -11,6 +11,7 @@ from torch import nn
 from rlkit.networks.backbone import BackboneEncoder
 from rlkit.networks.normalization import CLIP, RunningStatistics
 from rlkit.spaces import Array, Obs, leaf_spaces
+from rlkit.system.ranks import Ranks
 
 if TYPE_CHECKING:
     from rlkit.perception.backbone import Backbone
@@ -99,10 +100,10 @@ class ObsFeatures(nn.Module):
             vector = np.where(self._whitened, whitened, vector)
         return (vector, *images)
 
-    def update(self, obs: Obs) -> None:
-        """Adds a batch of observations to the running statistics, if there are any."""
+    def update(self, obs: Obs, ranks: Ranks) -> None:
+        """Adds a batch of observations, of all ranks, to the running statistics, if there are any."""
         if self.statistics is not None:
-            self.statistics.update(self._vector(obs))
+            self.statistics.update(self._vector(obs), ranks)
 
     def _vector(self, obs: Obs) -> Array:
         if self._is_vector and obs[0].dtype == np.float32:

@@ -15,9 +15,10 @@ from gymnasium import spaces
 from torch import Tensor
 from torch.nn import functional as F
 
-from rlkit.config import NetworkConfig
 from rlkit.errors import RlkitError
+from rlkit.setting import NetworkConfig
 from rlkit.spaces import Array
+from rlkit.system.ranks import RowGenerator
 
 SMALLEST = np.finfo(np.float32).tiny
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
@@ -40,7 +41,7 @@ class Head(Protocol):
     def kl(self, old: Tensor, new: Tensor) -> Tensor:
         """KL divergence KL(old || new)."""
 
-    def sample(self, params: Array, rng: np.random.Generator, noise: Array | None = None) -> Array:
+    def sample(self, params: Array, rng: RowGenerator, noise: Array | None = None) -> Array:
         """One action per row; `noise`, standard normal, takes the place of fresh noise in a Gaussian."""
 
     def mode(self, params: Array) -> Array:
@@ -77,7 +78,7 @@ class Categorical:
         logs = [(F.log_softmax(p, 1), F.log_softmax(q, 1)) for p, q in pairs]
         return torch.stack([(p.exp() * (p - q)).sum(1) for p, q in logs]).sum(0)
 
-    def sample(self, params: Array, rng: np.random.Generator, noise: Array | None = None) -> Array:
+    def sample(self, params: Array, rng: RowGenerator, noise: Array | None = None) -> Array:
         # Gumbel-max: the argmax of logits plus Gumbel noise, -log of an exponential draw, is a draw from their
         # softmax. One float32 draw in ten million is zero, whose noise would be infinite, on a masked logit too.
         exponential = rng.standard_exponential(params.shape, dtype=np.float32)
@@ -112,7 +113,7 @@ class Bernoulli:
     def kl(self, old: Tensor, new: Tensor) -> Tensor:
         return (old.sigmoid() * (old - new) + F.softplus(new) - F.softplus(old)).sum(1)
 
-    def sample(self, params: Array, rng: np.random.Generator, noise: Array | None = None) -> Array:
+    def sample(self, params: Array, rng: RowGenerator, noise: Array | None = None) -> Array:
         # A bit is one where logistic noise stays below its logit; the comparison needs no overflowing exp.
         uniform = rng.random(params.shape)
         with np.errstate(divide="ignore"):
@@ -161,7 +162,7 @@ class Gaussian:
         spread = (2 * s1).exp() + (m1 - m2).square()
         return (s2 - s1 + 0.5 * spread * (-2 * s2).exp() - 0.5).sum(1)
 
-    def sample(self, params: Array, rng: np.random.Generator, noise: Array | None = None) -> Array:
+    def sample(self, params: Array, rng: RowGenerator, noise: Array | None = None) -> Array:
         mean, log_std = params[:, : self.num_actions], params[:, self.num_actions :]
         if noise is None:
             noise = rng.standard_normal(mean.shape, dtype=np.float32)

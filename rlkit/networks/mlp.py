@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from rlkit.config import NetworkConfig, activation_key
+from rlkit.setting import NetworkConfig, activation_key
 
 HIDDEN_GAIN = math.sqrt(2)
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from rlkit.spaces import Array
-from rlkit.system import ranks
+from rlkit.system.ranks import Ranks
 
 CLIP = 10.0
 EPSILON = 1e-8
@@ -49,8 +49,8 @@ class RunningStatistics(nn.Module):
         self._size = size
         self._shared: tuple[Array, int] | None = None
 
-    def update(self, rows: Array) -> None:
-        """Adds the rows of a (rows, size) array, of all ranks."""
+    def update(self, rows: Array, ranks: Ranks) -> None:
+        """Adds the rows of a (rows, size) array, those of all ranks."""
         count, mean, var = ranks.moments(rows)
         if count == 0:
             return
@@ -110,13 +110,13 @@ class RewardNormalizer(nn.Module):
         self.running = np.zeros(num_envs, np.float32)
         """Each environment's discounted return so far: state of training, not of the model."""
 
-    def normalize(self, rewards: Array, done: Array, valid: Array) -> Array:
+    def normalize(self, rewards: Array, done: Array, valid: Array, ranks: Ranks) -> Array:
         """Takes in a (num_steps, num_envs) rollout's rewards and returns them normalised."""
         returns = np.empty_like(rewards)
         for t, reward in enumerate(rewards):
             self.running = self.gamma * self.running + reward
             returns[t] = self.running
             self.running = self.running * ~done[t]
-        self.statistics.update(returns[valid][:, None])
+        self.statistics.update(returns[valid][:, None], ranks)
         scaled: Array = np.clip(rewards / self.statistics.mean_and_std()[1], -CLIP, CLIP)
         return scaled

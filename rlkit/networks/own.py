@@ -25,12 +25,13 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from rlkit.config import NetworkConfig
 from rlkit.dotted_paths import find_class
 from rlkit.errors import RlkitError
 from rlkit.networks.features import is_image
 from rlkit.networks.normalization import CLIP, RunningStatistics
+from rlkit.setting import NetworkConfig
 from rlkit.spaces import Array, Obs, leaf_spaces, leaves, stacked
+from rlkit.system.ranks import Ranks
 from rlkit.system.seeding import seeded_globally
 
 PROBE_ROWS = 3
@@ -88,10 +89,10 @@ class LeafFeatures(nn.Module):
                 parts[i] = column.reshape(parts[i].shape)
         return tuple(parts)
 
-    def update(self, obs: Obs) -> None:
-        """Adds a batch of observations to the running statistics, if there are any."""
+    def update(self, obs: Obs, ranks: Ranks) -> None:
+        """Adds a batch of observations, of all ranks, to the running statistics, if there are any."""
         if self.statistics is not None:
-            self.statistics.update(self._vector(obs))
+            self.statistics.update(self._vector(obs), ranks)
 
     def _vector(self, obs: Obs) -> Array:
         parts = [obs[i].reshape(len(obs[i]), -1).astype(np.float32, copy=False) for i in self._whitened]

@@ -12,11 +12,11 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from rlkit.config import NetworkConfig
 from rlkit.errors import RlkitError
 from rlkit.networks.encoders import hidden_sizes, make_encoders
 from rlkit.networks.mlp import mlp
 from rlkit.networks.noisy import NoisyLinear
+from rlkit.setting import NetworkConfig
 from rlkit.spaces import Array
 
 DUELING = ("none", "mean", "sum")

@@ -17,7 +17,7 @@ from rlkit.envs import EnvFactory, find_spec
 from rlkit.episodes import Evaluation
 from rlkit.errors import RlkitError
 from rlkit.system.processes import num_cores
-from rlkit.trainer import Trainer
+from rlkit.trainer import Output, Source, Trainer
 from rlkit.workers.budget import Budget
 from rlkit.workers.supervisor import Member, Ready, Supervisor
 from rlkit.workers.worker import Report, Snapshot, Task, model_arrays
@@ -30,14 +30,13 @@ class LostParameters(RlkitError):
     """What the workers share is gone; the agent still has it as it was a moment before."""
 
 
-class Company(Protocol):
-    """What collects and learns in place of a collector, as the trainer sees it.
+class Company(Source, Protocol):
+    """The source of A3C's runs: workers that collect and learn.
 
     It gets the agent's parameters to begin with, and what has been learned comes back by `A3C.pull`.
     """
 
     num_workers: int
-    timesteps: int
     evaluator: Evaluator
     supervisor: Supervisor
     """Counts restarts, and notes what the user should know."""
@@ -48,7 +47,7 @@ class Company(Protocol):
     def begin(self) -> None:
         """Lets the workers begin, together."""
 
-    def collect(self) -> tuple[list[Episode], dict[str, float]]:
+    def advance(self, spent: float) -> tuple[list[Episode], dict[str, float]]:
         """Waits for reports: the episodes that ended, and the last update's metrics; at the end for the last ones."""
 
     def finish_evaluations(self) -> None:
@@ -139,7 +138,7 @@ class Workers:
         for worker in self._workers:
             tell(worker, "begin")
 
-    def collect(self) -> tuple[list[Episode], dict[str, float]]:
+    def advance(self, spent: float) -> tuple[list[Episode], dict[str, float]]:
         self._hear(0.1)
         self.timesteps = self._budget.done
         while self.timesteps == self._budget.total and not all(worker.done for worker in self._workers):
@@ -228,8 +227,8 @@ class AsynchronousTrainer(Trainer):
 
     agent: A3C
 
-    def __init__(self, config: TrainConfig, agent: A3C, workers: Company, *parts: Any) -> None:
-        super().__init__(config, agent, None, workers, *parts)
+    def __init__(self, config: TrainConfig, agent: A3C, workers: Company, output: Output) -> None:
+        super().__init__(config, agent, workers, output)
         self.workers = workers
 
     def facts(self) -> dict[str, Any]:
@@ -248,9 +247,8 @@ class AsynchronousTrainer(Trainer):
             self.episodes += len(self.workers.stop())
             self.timesteps = self.workers.timesteps
 
-    def learn(self) -> tuple[list[Episode], dict[str, float]]:
-        reported = self.workers.collect()
-        self.timesteps = self.workers.timesteps
+    def advance(self) -> tuple[list[Episode], dict[str, float]]:
+        reported = super().advance()
         self._record_evaluations()
         while self.workers.supervisor.notes:
             self.progress.say(self.workers.supervisor.notes.pop(0))

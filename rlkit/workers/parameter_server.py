@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 from rlkit.engine.make import PRIMITIVES
 from rlkit.spaces import Array
@@ -79,8 +80,9 @@ class ParameterServer:
     ) -> None:
         """`statistics` are the lengths of their rows; `total` the budget; `compute` as in `rlkit.engine.make`."""
         self._parameters = np.array(parameters, np.float32)
-        primitives = PRIMITIVES.get(compute, PRIMITIVES["numpy"])
-        self._optimizer, _ = primitives.make_optimizer(optimizer, len(self._parameters), eps)
+        self._gradients = np.zeros_like(self._parameters)
+        kind = PRIMITIVES.get(compute, PRIMITIVES["numpy"]).optimizers[optimizer]
+        self._optimizer = kind(self._parameters, self._gradients, eps=eps)
         self._statistics = [np.zeros((num_workers, row)) for row in statistics]
         self._budget = Budget(total, num_workers)
         self._starts = [0] * num_workers
@@ -98,8 +100,8 @@ class ParameterServer:
         if push.gradient is not None:  # one that has just been started knows nothing of what is counted already
             for rows, row in zip(self._statistics, push.statistics, strict=True):
                 rows[worker] = row
-            # A copy, because the optimiser works in it, and what has travelled may be read-only.
-            self._optimizer.step(self._parameters, np.array(push.gradient), push.learning_rate)
+            self._gradients[:] = push.gradient
+            self._optimizer.step(push.learning_rate)
             self._budget.finish(worker)
         steps = self._budget.take(worker, push.most) if push.most else 0
         return self.snapshot()._replace(steps=steps)
@@ -144,12 +146,12 @@ class RemoteParameters:
         self._most = self._steps = 0
         self.progress, self.over = 0.0, False
 
-    def push(self, gradient: Array, learning_rate: float) -> None:
+    def follow(self, gradients: Tensor, learning_rate: float) -> None:
         """Keeps a gradient for the next `pull`; it must stay as it is until then."""
-        self._gradient, self._learning_rate = gradient, learning_rate
+        self._gradient, self._learning_rate = gradients.numpy(), learning_rate
 
-    def pull(self) -> None:
-        """Sends what there is, and takes over everything as it is at the server."""
+    def pull(self) -> Array:
+        """Sends the gradient, if there is one, and takes over everything as it is at the server."""
         own = [rows[self.worker] for rows in self.statistics]
         reply = self._exchange(Push(own, self._gradient, self._learning_rate, self._most))
         self._gradient = None
@@ -157,6 +159,7 @@ class RemoteParameters:
         for ours, theirs in zip(self.statistics, reply.statistics, strict=True):
             ours[:] = theirs
         self._steps, self.progress, self.over = reply.steps, reply.progress, reply.over
+        return self.parameters
 
     def claim(self, worker: int, most: int) -> int:
         """See `Budget.claim`; from now on every pull claims as much."""

@@ -123,7 +123,7 @@ class RayWorkers:
         for member in self._members:
             self._let_work(member)
 
-    def collect(self) -> tuple[list[Episode], dict[str, float]]:
+    def advance(self, spent: float) -> tuple[list[Episode], dict[str, float]]:
         self._hear(0.1)
         while self._over and any(member.working for member in self._members):
             self._hear(0.1)

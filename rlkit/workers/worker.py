@@ -32,6 +32,7 @@ from rlkit.envs import EnvFactory
 from rlkit.envs.vector import SyncVectorEnv
 from rlkit.episodes import evaluate_policy
 from rlkit.errors import RlkitError
+from rlkit.setting import Setting
 from rlkit.system.allocator import keep_freed_memory
 from rlkit.system.seeding import env_seeds, run_seeds
 from rlkit.workers.budget import Budget
@@ -138,7 +139,7 @@ def evaluate(packed: bytes, pipe: Connection) -> None:
             pipe.send(evaluate_policy(agent, envs, config.eval_episodes, seed=seeds.evaluation))
 
 
-def model_arrays(agent: Agent) -> dict[str, Any]:
+def model_arrays(agent: Agent[Any]) -> dict[str, Any]:
     """Copies of all that is saved of an agent, by name, as `evaluate` takes them."""
     return {name: tensor.numpy().copy() for name, tensor in agent.model.state_dict().items()}
 
@@ -183,16 +184,9 @@ def _unpacked(packed: bytes) -> Task:
 
 def _agent(task: Task, observation_space: Any, action_space: Any, seed: int) -> A3C:
     config = task.config
-    agent = make_agent(
-        config.agent,
-        observation_space,
-        action_space,
-        network=config.network,
-        num_envs=config.num_envs,
-        seed=seed,
-        device=config.device,
-        compute=config.compute,
-    )
+    network, num_envs = config.network, config.num_envs
+    spaces = observation_space, action_space
+    agent = make_agent(config.agent, Setting(*spaces, network, num_envs, seed, config.device, config.compute))
     assert isinstance(agent, A3C)
     if len(agent.network.cnns):
         keep_freed_memory()

@@ -8,26 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from rlkit.buffers.batch import PolicyBatch
-from rlkit.engine.base import Metrics
 from rlkit.engine.native.heads import AnalyticHead
-from rlkit.engine.native.optimizers import MOMENTS, Adam, Optimizer, RMSprop
-from rlkit.engine.native.policy_gradient import a2c_gradient, ppo_gradient, reinforce_gradient, whitened
-from rlkit.engine.native.primitives import Primitives
-from rlkit.engine.q_engine import TDBatch, dqn_gradient
+from rlkit.engine.native.optimizers import Adam, RMSprop
+from rlkit.engine.native.primitives import Metrics, PolicyTerms, Primitives
 from rlkit.engine.threads import in_threads
 from rlkit.spaces import Array
-
-if TYPE_CHECKING:
-    from rlkit.agents.a2c import A2CCoefficients
-    from rlkit.agents.ppo import PPOCoefficients
-    from rlkit.agents.reinforce import REINFORCECoefficients
 
 missing: str | None = None
 """Why the C engine cannot be used here, or None where it can."""
@@ -111,98 +103,38 @@ def clip_global_norm(gradient: Array, max_norm: float | None) -> float:
 class NativeAdam(Adam):
     """Adam with its step in C."""
 
-    def step(self, parameters: Array, gradient: Array, learning_rate: float) -> None:
-        self.steps += 1
-        beta1, beta2 = self._betas
-        c_engine.adam(
-            parameters, gradient, self.exp_avg, self.exp_avg_sq, self.steps, learning_rate, beta1, beta2, self._eps
-        )
+    def clip(self, max_norm: float | None) -> float:
+        return clip_global_norm(self.gradients, max_norm)
+
+    def move(self, learning_rate: float) -> None:
+        exp_avg, exp_avg_sq = self.moments["exp_avg"], self.moments["exp_avg_sq"]
+        rates = (learning_rate, *self.betas, self.eps)
+        c_engine.adam(self.parameters, self.gradients, exp_avg, exp_avg_sq, self.steps, *rates)
 
 
 class NativeRMSprop(RMSprop):
     """RMSProp with its step in C."""
 
-    def step(self, parameters: Array, gradient: Array, learning_rate: float) -> None:
-        self.steps += 1
-        c_engine.rmsprop(parameters, gradient, self.square_avg, learning_rate, self._alpha, self._eps)
+    def clip(self, max_norm: float | None) -> float:
+        return clip_global_norm(self.gradients, max_norm)
+
+    def move(self, learning_rate: float) -> None:
+        square_avg = self.moments["square_avg"]
+        c_engine.rmsprop(self.parameters, self.gradients, square_avg, learning_rate, self.alpha, self.eps)
 
 
-def make_optimizer(name: str, size: int, eps: float) -> tuple[Optimizer, dict[str, Array]]:
-    """See `optim.make_optimizer`."""
-    optimizer = {"adam": NativeAdam, "rmsprop": NativeRMSprop}[name](size, eps)
-    return optimizer, {moment: getattr(optimizer, moment) for moment in MOMENTS[name]}
-
-
-def native_ppo_gradient(
-    head: AnalyticHead, params: Array, values: Array, batch: PolicyBatch, c: PPOCoefficients
+def policy_loss(
+    head: AnalyticHead, params: Array, values: Array, batch: PolicyBatch, advantages: Array, terms: PolicyTerms
 ) -> tuple[Array, Array, Metrics]:
-    """See `policy_gradient.ppo_gradient`."""
-    farthest = math.inf if c.clip_value_coef is None else c.clip_value_coef
-    coefficients = (c.clip_coef, c.kl_coef, farthest, c.ent_coef, c.vf_coef, len(values))
-    advantages = whitened(batch.advantages) if c.normalize_advantages else batch.advantages
-    objective = "clip" if c.objective == "clip" else "kl"
-    return _policy_gradient(head, objective, coefficients, params, values, batch, advantages)
-
-
-def native_a2c_gradient(
-    head: AnalyticHead, params: Array, values: Array, batch: PolicyBatch, c: A2CCoefficients
-) -> tuple[Array, Array, Metrics]:
-    """See `policy_gradient.a2c_gradient`."""
-    return _log_prob_gradient(head, params, values, batch, c, len(values))
-
-
-def native_reinforce_gradient(
-    head: AnalyticHead, params: Array, values: Array, batch: PolicyBatch, c: REINFORCECoefficients
-) -> tuple[Array, Array, Metrics]:
-    """See `policy_gradient.reinforce_gradient`."""
-    return _log_prob_gradient(head, params, values, batch, c, c.num_episodes)
-
-
-def native_dqn_gradient(q_values: Array, batch: TDBatch, loss: str) -> tuple[Array, float, Array]:
-    """See `q_engine.dqn_gradient`."""
-    d_q_values, td_errors = np.empty(q_values.shape, np.float32), np.empty(len(q_values), np.float32)
-    value = c_engine.td_loss(
-        np.ascontiguousarray(q_values),
-        np.ascontiguousarray(batch.action, np.int64),
-        _floats(batch.targets),
-        _floats(batch.weights),
-        loss,
-        d_q_values,
-        td_errors,
-    )
-    return d_q_values, value, td_errors
-
-
-def _log_prob_gradient(
-    head: AnalyticHead,
-    params: Array,
-    values: Array,
-    batch: PolicyBatch,
-    c: A2CCoefficients | REINFORCECoefficients,
-    count: int,
-) -> tuple[Array, Array, Metrics]:
-    coefficients = (0.0, 0.0, math.inf, c.ent_coef, c.vf_coef, count)
-    advantages = whitened(batch.advantages) if c.normalize_advantages else batch.advantages
-    d_params, d_values, metrics = _policy_gradient(head, "log_prob", coefficients, params, values, batch, advantages)
-    del metrics["approx_kl"], metrics["clip_fraction"]
-    return d_params, d_values, metrics
-
-
-def _policy_gradient(
-    head: AnalyticHead,
-    objective: str,
-    coefficients: tuple[float, ...],
-    params: Array,
-    values: Array,
-    batch: PolicyBatch,
-    advantages: Array,
-) -> tuple[Array, Array, Metrics]:
+    """See `numpy_primitives.policy_loss`."""
     d_params, d_values = np.empty(params.shape, np.float32), np.empty(len(values), np.float32)
     action = batch.action.reshape(len(values), -1)
+    farthest = math.inf if terms.clip_value_coef is None else terms.clip_value_coef
+    coefficients = (terms.clip_coef, terms.kl_coef, farthest, terms.ent_coef, terms.vf_coef, terms.divisor)
     metrics = c_engine.policy_loss(
         head.kind,
         head.part_sizes,
-        objective,
+        terms.objective,
         coefficients,
         _floats(params),
         _floats(values),
@@ -219,6 +151,23 @@ def _policy_gradient(
     return d_params, d_values, dict(zip(names, metrics, strict=True))
 
 
+def td_loss(
+    q_values: Array, action: Array, targets: Array, weights: Array | None, kind: str
+) -> tuple[Array, float, Array]:
+    """See `numpy_primitives.td_loss`."""
+    d_q_values, td_errors = np.empty(q_values.shape, np.float32), np.empty(len(q_values), np.float32)
+    value = c_engine.td_loss(
+        np.ascontiguousarray(q_values),
+        np.ascontiguousarray(action, np.int64),
+        _floats(targets),
+        _floats(weights),
+        kind,
+        d_q_values,
+        td_errors,
+    )
+    return d_q_values, value, td_errors
+
+
 def _floats(array: Any) -> Any:
     """The array itself where it is one of dense float32s already; None stays None."""
     return None if array is None else np.ascontiguousarray(array, np.float32)
@@ -226,12 +175,8 @@ def _floats(array: Any) -> Any:
 
 NATIVE = Primitives(
     mlp=NativeMLP,
-    clip_global_norm=clip_global_norm,
-    make_optimizer=make_optimizer,
-    losses={
-        ppo_gradient: native_ppo_gradient,
-        a2c_gradient: native_a2c_gradient,
-        reinforce_gradient: native_reinforce_gradient,
-        dqn_gradient: native_dqn_gradient,
-    },
+    optimizers={"adam": NativeAdam, "rmsprop": NativeRMSprop},
+    policy_loss=policy_loss,
+    td_loss=td_loss,
 )
+"""The primitives in C."""

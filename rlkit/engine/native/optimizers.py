@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from rlkit.spaces import Array
-
-MOMENTS = {"adam": ("exp_avg", "exp_avg_sq"), "rmsprop": ("square_avg",)}
-"""The optimisers by name, with torch's names for what each remembers of the gradients."""
-
-
-class Optimizer(Protocol):
-    """Moves flat parameters against a flat gradient."""
-
-    steps: int
-
-    def step(self, parameters: Array, gradient: Array, learning_rate: float) -> None:
-        """Moves `parameters` in place; `gradient` is used as working memory."""
 
 
 def clip_global_norm(gradient: Array, max_norm: float | None) -> float:
@@ -30,61 +19,101 @@ def clip_global_norm(gradient: Array, max_norm: float | None) -> float:
     return norm
 
 
-class Adam:
+class ArrayOptimizer:
+    """The parts that optimisers on arrays share; see `rlkit.engine.descent.Optimizer`. `move` is a subclass's.
+
+    `rates` multiply the learning rate of each parameter: `rlkit.engine.flat.rates`.
+    """
+
+    moment_names: tuple[str, ...] = ()
+
+    def __init__(self, parameters: Array, gradients: Array, *, eps: float, rates: Array | None = None) -> None:
+        self.parameters, self.gradients, self.eps = parameters, gradients, eps
+        self.moments: Mapping[str, Array] = {name: np.zeros_like(parameters) for name in self.moment_names}
+        self.steps = 0
+        self._rates = rates
+
+    def attach(self, parameters: Array, moments: Mapping[str, Array]) -> None:
+        self.parameters, self.moments = parameters, moments
+
+    def clip(self, max_norm: float | None) -> float:
+        return clip_global_norm(self.gradients, max_norm)
+
+    def step(self, learning_rate: float) -> None:
+        self.steps += 1
+        if self._rates is None:
+            self.move(learning_rate)
+            return
+        before = self.parameters.copy()
+        self.move(learning_rate)
+        self.parameters[:] = before + self._rates * (self.parameters - before)
+
+    def move(self, learning_rate: float) -> None:
+        """Moves the parameters by one step, of which `steps` is the number; may use up the gradients."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**{name: moment.copy() for name, moment in self.moments.items()}, "steps": self.steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, moment in self.moments.items():
+            moment[:] = state[name]
+        self.steps = int(state["steps"])
+
+
+class Adam(ArrayOptimizer):
     """Adam (Kingma & Ba 2015) as torch.optim.Adam computes it, in the cheaper order at the end of their section 2."""
 
-    def __init__(self, size: int, eps: float, betas: tuple[float, float] = (0.9, 0.999)) -> None:
-        self.exp_avg = np.zeros(size, np.float32)
-        self.exp_avg_sq = np.zeros(size, np.float32)
-        self.steps = 0
-        self._betas, self._eps = betas, eps
-        self._buffer = np.empty(size, np.float32)
+    moment_names = ("exp_avg", "exp_avg_sq")
+    betas = (0.9, 0.999)
 
-    def step(self, parameters: Array, gradient: Array, learning_rate: float) -> None:
-        beta1, beta2 = self._betas
-        self.steps += 1
+    def __init__(self, parameters: Array, gradients: Array, *, eps: float, rates: Array | None = None) -> None:
+        super().__init__(parameters, gradients, eps=eps, rates=rates)
+        self._buffer = np.empty_like(parameters)
+
+    def move(self, learning_rate: float) -> None:
+        beta1, beta2 = self.betas
+        exp_avg, exp_avg_sq = self.moments["exp_avg"], self.moments["exp_avg_sq"]
         # Python floats: a NumPy one would make each product below one of float64s, at three times the cost.
         root_correction = math.sqrt(1 - beta2**self.steps)
         step_size = learning_rate * root_correction / (1 - beta1**self.steps)
-        buffer = self._buffer
+        gradient, buffer = self.gradients, self._buffer
         np.multiply(gradient, gradient, out=buffer)
         buffer *= 1 - beta2
-        self.exp_avg_sq *= beta2
-        self.exp_avg_sq += buffer
+        exp_avg_sq *= beta2
+        exp_avg_sq += buffer
         gradient *= 1 - beta1
-        self.exp_avg *= beta1
-        self.exp_avg += gradient
-        np.sqrt(self.exp_avg_sq, out=buffer)
-        buffer += self._eps * root_correction
-        np.divide(self.exp_avg, buffer, out=buffer)
+        exp_avg *= beta1
+        exp_avg += gradient
+        np.sqrt(exp_avg_sq, out=buffer)
+        buffer += self.eps * root_correction
+        np.divide(exp_avg, buffer, out=buffer)
         buffer *= step_size
-        parameters -= buffer
+        self.parameters -= buffer
 
 
-class RMSprop:
+class RMSprop(ArrayOptimizer):
     """RMSProp (Tieleman & Hinton 2012) as torch.optim.RMSprop computes it: ε is added to the root, not below it."""
 
-    def __init__(self, size: int, eps: float, alpha: float = 0.99) -> None:
-        self.square_avg = np.zeros(size, np.float32)
-        self.steps = 0
-        self._alpha, self._eps = alpha, eps
-        self._buffer = np.empty(size, np.float32)
+    moment_names = ("square_avg",)
+    alpha = 0.99
 
-    def step(self, parameters: Array, gradient: Array, learning_rate: float) -> None:
-        self.steps += 1
-        buffer = self._buffer
+    def __init__(self, parameters: Array, gradients: Array, *, eps: float, rates: Array | None = None) -> None:
+        super().__init__(parameters, gradients, eps=eps, rates=rates)
+        self._buffer = np.empty_like(parameters)
+
+    def move(self, learning_rate: float) -> None:
+        square_avg, gradient, buffer = self.moments["square_avg"], self.gradients, self._buffer
         np.multiply(gradient, gradient, out=buffer)
-        buffer *= 1 - self._alpha
-        self.square_avg *= self._alpha
-        self.square_avg += buffer
-        np.sqrt(self.square_avg, out=buffer)
-        buffer += self._eps
+        buffer *= 1 - self.alpha
+        square_avg *= self.alpha
+        square_avg += buffer
+        np.sqrt(square_avg, out=buffer)
+        buffer += self.eps
         np.divide(gradient, buffer, out=buffer)
         buffer *= learning_rate
-        parameters -= buffer
+        self.parameters -= buffer
 
 
-def make_optimizer(name: str, size: int, eps: float) -> tuple[Optimizer, dict[str, Array]]:
-    """The optimiser of that name, and the arrays it remembers: its state, by the names in `MOMENTS`."""
-    optimizer = {"adam": Adam, "rmsprop": RMSprop}[name](size, eps)
-    return optimizer, {moment: getattr(optimizer, moment) for moment in MOMENTS[name]}
+OPTIMIZERS: dict[str, type[ArrayOptimizer]] = {"adam": Adam, "rmsprop": RMSprop}
+"""The optimisers by their names in configurations."""

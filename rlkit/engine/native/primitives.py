@@ -1,14 +1,18 @@
-"""What the analytic engines compute with: a few operations in NumPy, always there, or in C, where that was built."""
+"""The operations that the analytic engines compute with: in NumPy, always there, or in C, where that was built."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from torch import nn
 
-from rlkit.engine.native.optimizers import Optimizer
+from rlkit.buffers.batch import PolicyBatch
+from rlkit.engine.native.heads import AnalyticHead
+from rlkit.engine.native.optimizers import ArrayOptimizer
 from rlkit.spaces import Array
+
+Metrics = dict[str, float]
 
 
 class Tower(Protocol):
@@ -21,11 +25,40 @@ class Tower(Protocol):
         """Writes the gradients of the last `forward` into the module's `grad`."""
 
 
+class PolicyTerms(NamedTuple):
+    """The terms of a policy-gradient loss."""
+
+    objective: str
+    """`log_prob`: log π · A; `clip`: PPO's clipped surrogate; `kl`: the surrogate less `kl_coef` times the KL."""
+    ent_coef: float
+    vf_coef: float
+    divisor: int
+    """Sums over rows are divided by this; it is the number of rows for a mean."""
+    clip_coef: float = 0.0
+    kl_coef: float = 0.0
+    clip_value_coef: float | None = None
+
+
+class PolicyLoss(Protocol):
+    """A policy-gradient loss with its derivatives: see `numpy_primitives.policy_loss`."""
+
+    def __call__(
+        self,
+        head: AnalyticHead,
+        params: Array,
+        values: Array,
+        batch: PolicyBatch,
+        advantages: Array,
+        terms: PolicyTerms,
+    ) -> tuple[Array, Array, Metrics]: ...
+
+
 class Primitives(NamedTuple):
-    """One way to compute. The engines put these together, and know nothing of what is behind them."""
+    """One way to compute. The engines put these together, and know nothing of the arithmetic behind them."""
 
     mlp: Callable[[nn.Sequential], Tower]
-    clip_global_norm: Callable[[Array, float | None], float]
-    make_optimizer: Callable[[str, int, float], tuple[Optimizer, dict[str, Array]]]
-    losses: Mapping[Callable[..., Any], Callable[..., Any]]
-    """Faster ways to compute some of the analytic losses, by those; others stay as they are."""
+    optimizers: Mapping[str, type[ArrayOptimizer]]
+    """The optimisers by their names in configurations."""
+    policy_loss: PolicyLoss
+    td_loss: Callable[[Array, Array, Array, Array | None, str], tuple[Array, float, Array]]
+    """A loss on action values: see `numpy_primitives.td_loss`."""

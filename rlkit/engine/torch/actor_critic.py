@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from rlkit.buffers.batch import PolicyBatch
-from rlkit.engine.base import Metrics, TorchLoss
-from rlkit.engine.descent import TorchDescent
+from rlkit.engine.actor_critic import Metrics, TorchLoss
+from rlkit.engine.descent import Descent
 from rlkit.engine.threads import threads_for
 from rlkit.networks.actor_critic import ActorCritic
 from rlkit.spaces import MASKED_LOGIT, Array
@@ -25,11 +25,12 @@ CHUNK = 1024
 class TorchEngine:
     """Gradient steps on a loss written with torch; see `Engine`. `compiled` fuses network and loss by torch.compile."""
 
-    def __init__(self, network: ActorCritic, loss: TorchLoss, *, compiled: bool = False, **descent: Any) -> None:
-        self._network, self._loss = network, loss
+    def __init__(
+        self, network: ActorCritic, loss: TorchLoss, descent: Descent[Tensor], *, compiled: bool = False
+    ) -> None:
+        self._network, self._loss, self.descent = network, loss, descent
         self._compiled = compiled
-        self.descent = TorchDescent(network, **descent)
-        self.device = self.descent.device
+        self.device = descent.flat.device
         self._objective = gpu.compiled(self._plain_objective, self.device) if compiled else self._plain_objective
         self._policy: Callable[[tuple[Tensor, ...]], Tensor] = network.policy
         self._outputs: Callable[[tuple[Tensor, ...]], tuple[Tensor, Tensor]] = network.forward
@@ -63,7 +64,9 @@ class TorchEngine:
         if self._compiled and coefficients is not None:
             coefficients = self._not_constant(coefficients)
         loss, metrics = self._objective(batch, coefficients)
-        metrics["grad_norm"] = self.descent.step(loss, learning_rate)
+        self.descent.gradients.zero_()
+        torch.autograd.backward(loss)
+        metrics["grad_norm"] = self.descent.step(learning_rate)
         numbers = torch.stack([value.detach() for value in metrics.values()]).tolist()  # one transfer for all
         return dict(zip(metrics, numbers, strict=True))
 

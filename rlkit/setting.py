@@ -1,0 +1,171 @@
+"""The setting that every agent is made for, and the parts of a configuration that agents and networks know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, is_dataclass, replace
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
+
+from gymnasium import spaces
+
+from rlkit.dotted_paths import check_form, dotted_path
+from rlkit.errors import RlkitError, check_choice, check_range, unknown
+from rlkit.system.ranks import ALONE, Ranks
+
+ENCODERS = ("auto", "mlp", "cnn")
+ACTIVATIONS = (
+    *("celu", "elu", "gelu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "logsigmoid", "mish"),
+    *("prelu", "relu", "relu6", "selu", "sigmoid", "silu", "softplus", "softshrink", "softsign", "tanh", "tanhshrink"),
+)
+"""Torch's activations that map each number by itself and need no arguments; a test compares them with torch's own."""
+INITIALIZATIONS = ("orthogonal", "he_normal")
+AMPS = ("auto", "off", "bfloat16")
+
+Config = TypeVar("Config")
+
+
+class Abilities(NamedTuple):
+    """The ways of running that an agent supports beside one process, said on its config class."""
+
+    shared_fields: tuple[str, ...] | None = None
+    """Fields that torchrun's processes divide between them; None: several processes cannot train the agent."""
+    has_workers: bool = False
+    """True if worker processes of its own collect and learn, in place of the process that was started."""
+
+
+class AgentConfig(Protocol):
+    """An agent's hyperparameters: a dataclass derived from this, whose fields are documented below them."""
+
+    abilities: ClassVar[Abilities] = Abilities()
+    for_probes: ClassVar[Mapping[str, Any]] = {}
+    """Values of fields that suit tasks as small as the probe environments, for `rlkit.testing.check_agent`."""
+
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Names of fields in earlier versions, and those that they have now: `{"tau": "target.tau"}`."""
+
+    @property
+    def name(self) -> str:
+        """The agent's own name, which saved agents and summaries say."""
+
+    def validate(self, num_envs: int) -> None:
+        """Raises RlkitError on the first field whose value cannot work."""
+
+    @classmethod
+    def upgraded(cls, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of an agent that an earlier version saved, with the names and groups that they have now."""
+        found: dict[str, Any] = {name: value for name, value in fields.items() if name not in cls.renamed}
+        for name in cls.renamed.keys() & fields.keys():
+            *groups, new = cls.renamed[name].split(".")
+            place = found
+            for group in groups:
+                place = place.setdefault(group, {})
+            place[new] = fields[name]
+        return found
+
+
+@dataclass
+class NetworkConfig:
+    """The function approximator: the same fields for every agent."""
+
+    encoder: str = "auto"
+    """`auto` picks by observation space: a CNN for images, one-hot for discrete, the vector itself otherwise;
+    `mlp` flattens images too; `cnn` treats every array of two or more dimensions as an image."""
+    backbone: Any = None
+    """The run folder of a companion model (`rlkit.perception`), whose features of images take the place of the CNN's;
+    null: none. It is saved with the agent."""
+    freeze_backbone: bool = True
+    """Leave the backbone as it is; images are then encoded before the network that learns. false: tune it with it."""
+    module: Any = None
+    """A network of your own in place of the encoder: `package.module:Class`, a `torch.nn.Module` that is made as
+    `Class(observation_space, **module_args)` and maps observations to features, (batch, num_features); null: none."""
+    module_args: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments for the constructor of `module`: numbers, strings, lists and dicts."""
+    hidden_sizes: list[int] | None = None
+    """Units of each hidden layer of the policy and of the value network, which share nothing but what encodes
+    observations; null: [64, 64], or no hidden layer behind a CNN of ours. []: outputs directly from the features."""
+    critic_hidden_sizes: list[int] | None = None
+    """Units of each hidden layer of the value network, for agents with a policy; null: as hidden_sizes."""
+    activation: str = "tanh"
+    """Between hidden layers: `tanh`, `relu`, or another of torch's by name, such as `gelu`, `silu`, `elu` or
+    `leaky_relu`, which only torch computes."""
+    initialization: str = "orthogonal"
+    """Of the weights; biases start at zero. `orthogonal`: with gain √2, and 0.01 for a policy's outputs, whose first
+    actions are then nearly uniform; `he_normal`: N(0, 2 / inputs), outputs included (Keras's `he_normal`)."""
+    normalize_obs: bool = False
+    """Whiten vector observations, and the features of a frozen backbone, by running statistics, clipped to ±10. The
+    statistics are part of the model file, and stand still in evaluation."""
+    squash: bool = False
+    """Box actions: squash the Gaussian through tanh onto the action bounds. Otherwise actions are clipped to them."""
+    log_std_init: float = 0.0
+    """Box actions: the logarithm of the policy's initial standard deviation."""
+    state_dependent_std: bool = False
+    """Box actions: the standard deviation is an output of the policy network instead of one free parameter."""
+    amp: str = "auto"
+    """Mixed precision of CNNs; what follows them is computed in float32. `bfloat16`, `off`, or `auto`: bfloat16 on a
+    GPU that has it, else off. On a CPU it is faster where the processor multiplies bfloat16 (AVX-512 BF16, AMX).
+    A `module` of your own is mixed with `bfloat16` only."""
+
+    def __post_init__(self) -> None:
+        """Names a class given as `module` by its path; raises RlkitError where it has none."""
+        if isinstance(self.module, type):
+            self.module = dotted_path("network.module", self.module)
+
+    def validate(self) -> None:
+        """Raises RlkitError on the first field whose value cannot work."""
+        check_choice("network.encoder", self.encoder, ENCODERS)
+        check_choice("network.initialization", self.initialization, INITIALIZATIONS)
+        check_choice("network.amp", self.amp, AMPS)
+        if activation_key(self.activation) not in map(activation_key, ACTIVATIONS):
+            raise unknown("network.activation", self.activation, ACTIVATIONS)
+        for name in ("hidden_sizes", "critic_hidden_sizes"):
+            for size in getattr(self, name) or []:
+                check_range(f"network.{name}", size, 1)
+        check_range("network.log_std_init", self.log_std_init, -20, 2)
+        self._check_module()
+
+    def _check_module(self) -> None:
+        if self.module is None:
+            if self.module_args:
+                raise RlkitError(f"network.module_args={self.module_args} is of use with network.module only")
+            return
+        check_form("network.module", self.module)
+        for name, default in (("backbone", None), ("encoder", "auto")):
+            if (value := getattr(self, name)) != default:
+                raise RlkitError(
+                    f"network.{name}={value} and network.module={self.module} both encode observations: leave out one"
+                )
+
+
+def activation_key(name: str) -> str:
+    """The name of an activation without what does not tell it from others: `LeakyReLU` is `leaky_relu`."""
+    return name.lower().replace("_", "")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The spaces, the network and the machine that an agent is made for, beside its own hyperparameters."""
+
+    observation_space: spaces.Space[Any]
+    action_space: spaces.Space[Any]
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    num_envs: int = 1
+    """Environments that this process steps side by side."""
+    seed: int = 0
+    device: str = "auto"
+    """As in `TrainConfig.device`."""
+    compute: str = "auto"
+    """As in `TrainConfig.compute`."""
+    ranks: Ranks = ALONE
+    """The process group that trains together."""
+
+
+def updated(config: Config, values: Mapping[str, Any]) -> Config:
+    """A copy of a config dataclass with other values for some fields; a mapping updates the nested config it is for.
+
+    Raises TypeError for a field that does not exist.
+    """
+    changes = dict(values)
+    for name, value in values.items():
+        if is_dataclass(nested := getattr(config, name, None)) and isinstance(value, Mapping):
+            changes[name] = updated(nested, value)
+    return replace(config, **changes)  # type: ignore[type-var]  # every config is a dataclass
