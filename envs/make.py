@@ -15,7 +15,6 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import VectorEnv
 
-from rlkit.config import VECTORIZATIONS
 from rlkit.envs.atari import FRAME_SKIP, atari_stack, is_atari, native_atari_kwargs, silence_banner
 from rlkit.envs.check import check_env, env_errors, sample_action
 from rlkit.envs.pool import make_envpool
@@ -28,6 +27,9 @@ Env = gym.Env[Any, Any]
 
 PLUGINS = ("ale_py", "minatar.gym", "minigrid", "gymnasium_robotics", "highway_env")
 """Packages that register environments when they are imported, or in their `register_envs`."""
+
+VECTORIZATIONS = ("auto", "sync", "async", "native", "envpool")
+"""The ways to step several environments."""
 
 NATIVE_MIN_ENVS = 64
 """Least number of environments for which `auto` takes a native vector environment, because NumPy's calls have a fixed

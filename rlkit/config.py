@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from rlkit.agents import VARIANTS
+from rlkit.envs.make import VECTORIZATIONS
 from rlkit.errors import RlkitError, check_choice, check_range
 from rlkit.setting import Abilities, AgentConfig, NetworkConfig
 from rlkit.system.ranks import launched
 
-VECTORIZATIONS = ("auto", "sync", "async", "native", "envpool")
 DEVICES = ("auto", "cpu", "cuda")
 COMPUTES = ("auto", "torch", "compile", "numpy", "native")
 PREPROCESSINGS = ("auto", "none", "atari")

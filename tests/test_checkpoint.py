@@ -230,8 +230,9 @@ import torch
 from gymnasium import spaces
 from rlkit.agents import make_agent
 from rlkit.agents.ppo import PPOConfig
-from rlkit.setting import NetworkConfig
-agent = make_agent(PPOConfig(), spaces.Box(-1, 1, (3,)), spaces.Discrete(2), network=NetworkConfig(hidden_sizes=[256]))
+from rlkit.setting import NetworkConfig, Setting
+setting = Setting(spaces.Box(-1, 1, (3,)), spaces.Discrete(2), NetworkConfig(hidden_sizes=[256]))
+agent = make_agent(PPOConfig(), setting)
 value = 0
 while True:
     value += 1
