@@ -37,7 +37,7 @@ def page() -> str:
         section("The network", "network.", NetworkConfig()),
     ]
     for config in {variant.config: None for variant in VARIANTS.values()}:
-        sections.append(section(f"agent={config.name}", "agent.", config(), variants(config)))
+        sections.append(section(f"agent={config().name}", "agent.", config(), variants(config)))
     for name, kind in LOGGERS.items():
         sections.append(section(f"logger={name}", f"logger.{name}.", kind.config()))
     sections.append(section("python -m rlkit.evaluate RUN", "", EvaluateConfig()))
@@ -69,7 +69,7 @@ def variants(config: type[Any]) -> str:
     named = {
         name: ", ".join(f"`agent.{key}={value}`" for key, value in dotted(variant.fields))
         for name, variant in VARIANTS.items()
-        if variant.config is config and variant.fields
+        if variant.config is config and name != config().name
     }
     return " ".join(f"`agent={name}` is the same with {fields}." for name, fields in named.items())
 

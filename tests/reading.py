@@ -1,8 +1,8 @@
 """Counts the files and lines that one must know to understand PPO: `python tests/reading.py`.
 
-Follows imports from the agent, the trainer and the collector on the path that torch computes. Left out is what any
-program has (configuration, files, loggers, the machine below), and what PPO on a vector or an image can be read without:
-other ways to compute, companion networks as backbones, workers.
+Follows imports from the agent, the trainer and the collector on the path that torch computes. Left out are parts that
+any program has (configuration, files, loggers, the machine below) and parts that PPO can be read without (other ways to
+compute, companion networks as backbones, workers).
 """
 
 from __future__ import annotations
@@ -13,7 +13,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 START = ("rlkit.agents.ppo", "rlkit.trainer", "rlkit.collector")
 LEFT_OUT = (
-    *("rlkit.checkpoint", "rlkit.config", "rlkit.episodes", "rlkit.errors", "rlkit.runs", "rlkit.system"),
+    *(
+        "rlkit.checkpoint",
+        "rlkit.config",
+        "rlkit.setting",
+        "rlkit.episodes",
+        "rlkit.errors",
+        "rlkit.runs",
+        "rlkit.system",
+    ),
     *("rlkit.engine.native", "rlkit.engine.threads", "rlkit.engine.q", "rlkit.networks.q_network"),
     *("rlkit.networks.backbone", "rlkit.networks.noisy", "rlkit.perception", "rlkit.workers", "rlkit.agents.__init__"),
 )

@@ -31,8 +31,8 @@ def field_docs(config: Any, without: Collection[str] = ()) -> list[FieldDoc]:
     named in `without` are left out.
     """
     docs: dict[str, str] = {}
-    for cls in reversed(type(config).__mro__[:-1]):
-        docs |= _docstrings(cls)
+    for cls in reversed(type(config).__mro__):
+        docs |= _docstrings(cls) if dataclasses.is_dataclass(cls) else {}
     found = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
