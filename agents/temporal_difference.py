@@ -9,8 +9,8 @@ in a table for discrete observations, else by a network.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
@@ -18,6 +18,7 @@ from gymnasium import spaces
 from rlkit.agents.base import Agent, Step, as_batch, discrete_actions
 from rlkit.buffers.latest import LatestSteps
 from rlkit.errors import check_choice, check_fields
+from rlkit.maths.exploration import EpsilonConfig
 from rlkit.maths.returns import td_targets
 from rlkit.maths.schedules import ANNEALINGS, annealed
 from rlkit.setting import AgentConfig, Setting
@@ -34,6 +35,13 @@ NAMES = {"sampled": "sarsa", "expected": "expected_sarsa", "greedy": "q_learning
 class TemporalDifferenceConfig(AgentConfig):
     """The hyperparameters of SARSA, expected SARSA and Q-learning; for Discrete actions."""
 
+    renamed: ClassVar[Mapping[str, str]] = {
+        "epsilon_start": "epsilon.start",
+        "epsilon_end": "epsilon.end",
+        "epsilon_schedule": "epsilon.schedule",
+        "exploration_fraction": "epsilon.fraction",
+    }
+
     target: str = "sampled"
     """The value of the next state that is learned towards. `sampled`: that of the action taken next (SARSA);
     `expected`: the mean over all next actions, as likely as they are (expected SARSA); `greedy`: that of the best
@@ -47,14 +55,7 @@ class TemporalDifferenceConfig(AgentConfig):
     """`linear`: it falls by equal steps; `exponential`: by equal factors."""
     gamma: float = 0.99
     """Discount factor."""
-    epsilon_start: float = 1.0
-    """The probability of a random action at the start."""
-    epsilon_end: float = 0.05
-    """The probability of a random action after `exploration_fraction` of the run."""
-    epsilon_schedule: str = "linear"
-    """`linear`: it falls by equal steps; `exponential`: by equal factors."""
-    exploration_fraction: float = 0.5
-    """The share of the run in which ε falls."""
+    epsilon: EpsilonConfig = field(default_factory=EpsilonConfig)
     initial_value: float = 0.0
     """The value of every entry of a new table; an optimistic one makes the agent try everything."""
 
@@ -66,7 +67,7 @@ class TemporalDifferenceConfig(AgentConfig):
     @classmethod
     def upgraded(cls, fields: Mapping[str, Any]) -> dict[str, Any]:
         """SARSA's saved agents once had a field `expected` in place of `target`."""
-        upgraded = dict(fields)
+        upgraded = super().upgraded(fields)
         if upgraded.pop("expected", False):
             upgraded["target"] = "expected"
         return upgraded
@@ -75,17 +76,9 @@ class TemporalDifferenceConfig(AgentConfig):
         """Raises RlkitError on the first field whose value cannot work."""
         check_choice("agent.target", self.target, NAMES)
         check_choice("agent.learning_rate_schedule", self.learning_rate_schedule, ANNEALINGS)
-        check_choice("agent.epsilon_schedule", self.epsilon_schedule, ANNEALINGS)
-        exponential_epsilon = ("epsilon_start", "epsilon_end") if self.epsilon_schedule == "exponential" else ()
-        check_fields(
-            self,
-            "agent",
-            positive=("learning_rate", "learning_rate_end", "exploration_fraction", *exponential_epsilon),
-            shares=(
-                *("learning_rate", "learning_rate_end", "gamma"),
-                *("epsilon_start", "epsilon_end", "exploration_fraction"),
-            ),
-        )
+        rates = ("learning_rate", "learning_rate_end")
+        check_fields(self, "agent", positive=rates, shares=(*rates, "gamma"))
+        self.epsilon.validate("agent.epsilon")
 
 
 class TemporalDifference(Agent[LatestSteps]):
@@ -108,7 +101,7 @@ class TemporalDifference(Agent[LatestSteps]):
         init_seed, act_seed = np.random.SeedSequence(setting.seed).spawn(2)
         approximator = make_approximator(setting, int(self._actions.n), config.initial_value, init_seed)
         self.device, self.compute = approximator.device, approximator.compute
-        self.values = ActionValues(approximator, config.epsilon_start, act_seed)
+        self.values = ActionValues(approximator, config.epsilon.at(0.0), act_seed)
         self.model = self.values.model
 
     def make_buffer(self, num_envs: int) -> LatestSteps:
@@ -123,8 +116,7 @@ class TemporalDifference(Agent[LatestSteps]):
         start = values.approximator.default_learning_rate if config.learning_rate is None else config.learning_rate
         end = start if config.learning_rate_end is None else config.learning_rate_end
         learning_rate = annealed(config.learning_rate_schedule, start, end, progress)
-        share = progress / config.exploration_fraction
-        values.epsilon = annealed(config.epsilon_schedule, config.epsilon_start, config.epsilon_end, share)
+        values.epsilon = config.epsilon.at(progress)
 
         values.approximator.observe(buffer.latest)
         lessons = self._with_sampled_targets(buffer) if config.target == "sampled" else self._with_targets(buffer)

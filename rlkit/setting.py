@@ -89,7 +89,7 @@ class NetworkConfig:
     """Between hidden layers: `tanh`, `relu`, or another of torch's by name, such as `gelu`, `silu`, `elu` or
     `leaky_relu`, which only torch computes."""
     initialization: str = "orthogonal"
-    """Of the weights; biases start at zero. `orthogonal`: with gain √2, and 0.01 for a policy's outputs, whose first
+    """The first weights; biases start at zero. `orthogonal`: with gain √2, and 0.01 for a policy's outputs, whose first
     actions are then nearly uniform; `he_normal`: N(0, 2 / inputs), outputs included (Keras's `he_normal`)."""
     normalize_obs: bool = False
     """Whiten vector observations, and the features of a frozen backbone, by running statistics, clipped to ±10. The

@@ -18,17 +18,22 @@ from rlkit.agents.temporal_difference import TemporalDifferenceConfig
 from rlkit.buffers.transition import Transition
 from rlkit.collector import Collector, Episode
 from rlkit.envs import EnvFactory, make_vector_env
+from rlkit.maths.exploration import EpsilonConfig
 from rlkit.setting import NetworkConfig, Setting
 from rlkit.spaces import Array
 
 CONFIGS: dict[str, Any] = {
-    "q_learning": TemporalDifferenceConfig(target="greedy", gamma=0.9, learning_rate=3e-3, epsilon_end=0.2),
-    "sarsa": TemporalDifferenceConfig(gamma=0.9, learning_rate=3e-3, epsilon_end=0.0, exploration_fraction=0.8),
-    "expected_sarsa": TemporalDifferenceConfig(gamma=0.9, learning_rate=3e-3, epsilon_end=0.2, target="expected"),
+    "q_learning": TemporalDifferenceConfig(
+        target="greedy", gamma=0.9, learning_rate=3e-3, epsilon=EpsilonConfig(end=0.2)
+    ),
+    "sarsa": TemporalDifferenceConfig(gamma=0.9, learning_rate=3e-3, epsilon=EpsilonConfig(end=0.0, fraction=0.8)),
+    "expected_sarsa": TemporalDifferenceConfig(
+        gamma=0.9, learning_rate=3e-3, epsilon=EpsilonConfig(end=0.2), target="expected"
+    ),
 }
 AGENTS = sorted(CONFIGS)
 CONFIGS["cartpole"] = TemporalDifferenceConfig(
-    gamma=0.98, learning_rate_end=1e-4, epsilon_end=0.05, exploration_fraction=0.2, target="expected"
+    gamma=0.98, learning_rate_end=1e-4, epsilon=EpsilonConfig(end=0.05, fraction=0.2), target="expected"
 )
 
 

@@ -33,6 +33,7 @@ from rlkit.errors import RlkitError
 from rlkit.networks.mlp import activation
 from rlkit.networks.own import make_own, probe
 from rlkit.setting import ACTIVATIONS, NetworkConfig, Setting, activation_key
+from rlkit.system.ranks import ALONE
 
 VECTOR, TWO = spaces.Box(-1, 1, (3,)), spaces.Discrete(2)
 TESTS = Path(__file__).parent
@@ -125,7 +126,7 @@ def test_boxes_that_are_no_images_are_whitened() -> None:
     rng = np.random.default_rng(0)
     vectors = (3 + 2 * rng.normal(size=(1000, 3))).astype(np.float32)
     images = rng.integers(0, 256, (1000, 16, 16, 3), np.uint8)
-    agent.network.features.update((images, np.ones(1000, np.int64), vectors))
+    agent.network.features.update((images, np.ones(1000, np.int64), vectors), ALONE)
     agent.value({"i": images, "n": np.ones(1000, np.int64), "v": vectors})
     given = agent.network.cnns[0].last
     np.testing.assert_allclose(given["v"].mean(0), 0, atol=1e-5)

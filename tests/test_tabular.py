@@ -23,8 +23,9 @@ from rlkit.engine.tabular import QTable, table_rows
 from rlkit.envs import EnvFactory, make_vector_env
 from rlkit.envs.maze import CELLS, WALL, Maze, state_of
 from rlkit.errors import RlkitError
+from rlkit.maths.exploration import EpsilonConfig
 from rlkit.maths.value_iteration import value_iteration
-from rlkit.setting import Setting
+from rlkit.setting import Setting, updated
 from rlkit.spaces import Array
 
 QUICK: dict[str, Any] = {
@@ -100,8 +101,8 @@ def learned(agent: Any, *steps: Transition) -> Array:
 
 def small(config: Any, **fields: Any) -> Any:
     """An agent for three observations and two actions, with a step of 1/2, γ = 0.9 and ε = 0.4 for good."""
-    changed = {"learning_rate": 0.5, "learning_rate_end": None, "epsilon_start": 0.4, "epsilon_end": 0.4, **fields}
-    return make_agent(replace(config, **changed), Setting(spaces.Discrete(3), spaces.Discrete(2)))
+    changed = {"learning_rate": 0.5, "learning_rate_end": None, "epsilon": {"start": 0.4, "end": 0.4}, **fields}
+    return make_agent(updated(config, changed), Setting(spaces.Discrete(3), spaces.Discrete(2)))
 
 
 # What one step teaches
@@ -190,7 +191,7 @@ FREE = [state_of(cell) for cell in CELLS if cell != WALL]
 
 def test_q_learning_finds_the_exact_values_of_the_maze() -> None:
     """The maze has no chance in it, so a step of 1 learns each value at once, and random actions visit all of them."""
-    config = replace(CONFIGS["q_learning"], learning_rate=1.0, learning_rate_end=None, epsilon_end=1.0)
+    config = replace(CONFIGS["q_learning"], learning_rate=1.0, learning_rate_end=None, epsilon=EpsilonConfig(end=1.0))
     agent, _ = train("rlkit/Maze-v0", config, 8000)
     np.testing.assert_allclose(agent.q_values(np.array(FREE)), MAZE[FREE], atol=1e-9)
     start = agent.q_values(np.array([state_of((2, 1))]))[0]
@@ -201,7 +202,7 @@ def test_q_learning_finds_the_exact_values_of_the_maze() -> None:
 
 def test_expected_sarsa_finds_the_values_of_the_best_exploring_policy() -> None:
     config = replace(
-        CONFIGS["expected_sarsa"], learning_rate=1.0, learning_rate_end=None, epsilon_start=0.5, epsilon_end=0.5
+        CONFIGS["expected_sarsa"], learning_rate=1.0, learning_rate_end=None, epsilon=EpsilonConfig(0.5, 0.5)
     )
     agent, _ = train("rlkit/Maze-v0", config, 16_000)
     expected = value_iteration(Maze().P, 0.9, epsilon=0.5)
@@ -226,7 +227,9 @@ class RandomWalk(gym.Env[int, int]):
 
 @pytest.mark.parametrize("name", ["sarsa", "expected_sarsa"])
 def test_the_values_of_the_random_walk(name: str) -> None:
-    config = replace(CONFIGS[name], gamma=1.0, epsilon_end=1.0, initial_value=0.5, learning_rate_end=0.005)
+    config = replace(
+        CONFIGS[name], gamma=1.0, epsilon=EpsilonConfig(end=1.0), initial_value=0.5, learning_rate_end=0.005
+    )
     envs = GymSyncVectorEnv([RandomWalk] * 8, autoreset_mode=AutoresetMode.SAME_STEP)
     agent, _ = train(envs, config, 20_000)
     np.testing.assert_allclose(agent.value(np.arange(5)), np.arange(1, 6) / 6, atol=0.05)
@@ -283,7 +286,7 @@ def test_every_kind_of_discrete_observation_has_its_row(name: str, probe: str) -
 def test_blackjack_is_played_better_than_at_random() -> None:
     """Its observations are a Tuple of Discrete spaces; the best policy loses 0.045 a game, a random one 0.4."""
     config = TemporalDifferenceConfig(
-        target="greedy", gamma=1.0, learning_rate=0.1, learning_rate_end=0.005, epsilon_end=0.2
+        target="greedy", gamma=1.0, learning_rate=0.1, learning_rate_end=0.005, epsilon=EpsilonConfig(end=0.2)
     )
     agent, _ = train("Blackjack-v1", config, 20_000)
     assert table_of(agent).shape == (32 * 11 * 2, 2)
@@ -347,13 +350,13 @@ def test_observations_and_masks_that_do_not_fit_are_refused() -> None:
     [
         ({"learning_rate": 0.0}, "agent.learning_rate=0.0 is out of range: it must be greater than 0"),
         ({"learning_rate": 1.5}, "agent.learning_rate=1.5 is out of range"),
-        ({"epsilon_start": 1.1}, "agent.epsilon_start=1.1 is out of range"),
-        ({"exploration_fraction": 0.0}, "agent.exploration_fraction=0.0 is out of range"),
+        ({"epsilon": {"start": 1.1}}, "agent.epsilon.start=1.1 is out of range"),
+        ({"epsilon": {"fraction": 0.0}}, "agent.epsilon.fraction=0.0 is out of range"),
         (
-            {"epsilon_schedule": "exponental"},
-            r"unknown agent.epsilon_schedule 'exponental'; did you mean 'exponential'",
+            {"epsilon": {"schedule": "exponental"}},
+            r"unknown agent.epsilon.schedule 'exponental'; did you mean 'exponential'",
         ),
-        ({"epsilon_schedule": "exponential", "epsilon_end": 0.0}, "agent.epsilon_end=0.0 is out of range"),
+        ({"epsilon": {"schedule": "exponential", "end": 0.0}}, "agent.epsilon.end=0.0 is out of range"),
         ({"learning_rate_schedule": "fast"}, "unknown agent.learning_rate_schedule 'fast'"),
         ({"gamma": -0.1}, "agent.gamma=-0.1 is out of range"),
     ],
@@ -361,7 +364,7 @@ def test_observations_and_masks_that_do_not_fit_are_refused() -> None:
 @pytest.mark.parametrize("name", ["q_learning", "sarsa"])
 def test_hyperparameters_that_cannot_work_are_refused(name: str, fields: dict[str, Any], words: str) -> None:
     with pytest.raises(RlkitError, match=words):
-        replace(CONFIGS[name], **fields).validate(8)
+        updated(CONFIGS[name], fields).validate(8)
 
 
 # Schedules, seeds, state
@@ -372,7 +375,7 @@ def test_schedules_run_over_their_share_of_the_run() -> None:
         target="greedy", learning_rate=0.4, learning_rate_end=0.1, learning_rate_schedule="exponential"
     )
     agent = small(CONFIGS["q_learning"])
-    agent.config = replace(config, epsilon_start=1.0, epsilon_end=0.2, exploration_fraction=0.5)
+    agent.config = replace(config, epsilon=EpsilonConfig(start=1.0, end=0.2, fraction=0.5))
     buffer = agent.make_buffer(1)
     buffer.add(step([0], [0], [0.0], [0]))
     seen = [agent.update(buffer, progress) for progress in (0.0, 0.25, 0.5, 1.0)]
@@ -448,7 +451,7 @@ def greedy_path(agent: Any) -> list[int]:
 
 EDGE = set(range(25, 35))
 """The states right above the cliff."""
-EXPLORING: dict[str, Any] = {"gamma": 1.0, "epsilon_start": 0.1, "epsilon_end": 0.1}
+EXPLORING: dict[str, Any] = {"gamma": 1.0, "epsilon": EpsilonConfig(0.1, 0.1)}
 
 
 def test_q_learning_walks_along_the_cliff() -> None:
@@ -471,12 +474,12 @@ def test_sarsa_takes_the_safe_path(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["q_learning", "sarsa"])
 def test_the_frozen_lake_is_crossed(name: str) -> None:
-    fields = {"gamma": 0.99, "initial_value": 1.0, "learning_rate_end": 0.01, "epsilon_start": 0.1}
+    fields = {"gamma": 0.99, "initial_value": 1.0, "learning_rate_end": 0.01, "epsilon": EpsilonConfig(start=0.1)}
     agent, _ = train("FrozenLake-v1", replace(CONFIGS[name], **fields), 30_000)
     assert rlkit.evaluate_policy(agent, "FrozenLake-v1", episodes=200).return_mean > 0.6  # the best: 0.74
 
 
-FAST: dict[str, Any] = {"agent.learning_rate": 0.5, "agent.epsilon_start": 0.3, "agent.epsilon_end": 0.01}
+FAST: dict[str, Any] = {"agent.learning_rate": 0.5, "agent.epsilon.start": 0.3, "agent.epsilon.end": 0.01}
 
 
 def test_a_run_by_name_with_masks(tmp_path: Path) -> None:
