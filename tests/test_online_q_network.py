@@ -22,14 +22,11 @@ from rlkit.maths.exploration import EpsilonConfig
 from rlkit.setting import NetworkConfig, Setting
 from rlkit.spaces import Array
 
+QUICK: dict[str, Any] = {"gamma": 0.9, "learning_rate": 3e-3}
 CONFIGS: dict[str, Any] = {
-    "q_learning": TemporalDifferenceConfig(
-        target="greedy", gamma=0.9, learning_rate=3e-3, epsilon=EpsilonConfig(end=0.2)
-    ),
-    "sarsa": TemporalDifferenceConfig(gamma=0.9, learning_rate=3e-3, epsilon=EpsilonConfig(end=0.0, fraction=0.8)),
-    "expected_sarsa": TemporalDifferenceConfig(
-        gamma=0.9, learning_rate=3e-3, epsilon=EpsilonConfig(end=0.2), target="expected"
-    ),
+    "q_learning": TemporalDifferenceConfig(target="greedy", epsilon=EpsilonConfig(end=0.2), **QUICK),
+    "sarsa": TemporalDifferenceConfig(epsilon=EpsilonConfig(end=0.0, fraction=0.8), **QUICK),
+    "expected_sarsa": TemporalDifferenceConfig(target="expected", epsilon=EpsilonConfig(end=0.2), **QUICK),
 }
 AGENTS = sorted(CONFIGS)
 CONFIGS["cartpole"] = TemporalDifferenceConfig(
