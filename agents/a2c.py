@@ -79,7 +79,7 @@ class A2CConfig(AgentConfig):
 
 
 class A2CCoefficients(NamedTuple):
-    """What the loss takes from the hyperparameters."""
+    """The hyperparameters that the loss depends on."""
 
     ent_coef: float
     vf_coef: float

@@ -37,7 +37,7 @@ class A3CConfig(A2CConfig):
     """Worker processes, each with its own environments (`num_envs` of them) and its own copy of the network; `auto`:
     one per core."""
     max_restarts: int = 3
-    """How many times a worker that dies is started again, in the whole run; after that the run ends."""
+    """Restarts of workers that die, in the whole run; after that the run ends."""
 
     def validate(self, num_envs: int) -> None:
         """Raises RlkitError on the first field whose value cannot work."""

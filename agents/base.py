@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 from gymnasium import spaces
 
-from rlkit.buffers.base import BufferT
+from rlkit.buffers.transition import BufferT
 from rlkit.errors import RlkitError
 from rlkit.setting import AgentConfig, NetworkConfig, Setting
 from rlkit.spaces import Array, Obs, leaf_spaces, leaves

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from rlkit.advantages import policy_batch
-from rlkit.agents.policy_agent import PolicyAgent
+from rlkit.agents.policy_agent import PolicyAgent, check_minibatch
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.buffers.rollout import RolloutBuffer
 from rlkit.engine.losses import surrogate, whitened
-from rlkit.errors import check_choice, check_fields, check_minibatch
+from rlkit.errors import check_choice, check_fields
 from rlkit.maths.returns import explained_variance
 from rlkit.maths.schedules import SCHEDULES, scheduled
 from rlkit.setting import Abilities, AgentConfig, Setting
@@ -50,7 +50,7 @@ class PPOConfig(AgentConfig):
     learning_rate: float = 3e-4
     """Adam's step size."""
     critic_learning_rate: float | None = None
-    """The same for the value network, except what it shares with the policy; null: learning_rate."""
+    """Adam's step size for the value network, but for layers that it shares with the policy; null: learning_rate."""
     learning_rate_schedule: str = "linear"
     """`linear` to zero over the run, or `constant`."""
     num_steps: int = 128
@@ -108,7 +108,7 @@ class PPOConfig(AgentConfig):
 
 
 class PPOCoefficients(NamedTuple):
-    """What the loss takes from the hyperparameters, as scheduled and adapted."""
+    """The hyperparameters that the loss depends on, as scheduled and adapted."""
 
     objective: str
     clip_coef: float
@@ -196,16 +196,7 @@ class PPO(PolicyAgent[RolloutBuffer]):
         keep_params = config.objective != "clip"
         batch, rows = policy_batch(buffer, self.policy, config.gamma, config.gae_lambda, old_params=keep_params)
         learning_rate = scheduled(config.learning_rate_schedule, config.learning_rate, progress)
-        coefficients = PPOCoefficients(
-            config.objective,
-            scheduled(config.clip_coef_schedule, config.clip_coef, progress),
-            self.kl_coef,
-            config.clip_value_coef,
-            config.ent_coef,
-            config.vf_coef,
-            config.normalize_advantages,
-            self.ranks,
-        )
+        coefficients = self._coefficients(progress)
         minibatch_size = self.ranks.share(config.minibatch_size)
         self.engine.load(batch)
         history = []
@@ -227,6 +218,19 @@ class PPO(PolicyAgent[RolloutBuffer]):
         self.network.features.update(buffer.obs_of(rows), self.ranks)
         buffer.clear()
         return metrics
+
+    def _coefficients(self, progress: float) -> PPOCoefficients:
+        config = self.config
+        return PPOCoefficients(
+            config.objective,
+            scheduled(config.clip_coef_schedule, config.clip_coef, progress),
+            self.kl_coef,
+            config.clip_value_coef,
+            config.ent_coef,
+            config.vf_coef,
+            config.normalize_advantages,
+            self.ranks,
+        )
 
     def _mean_kl(self, batch: PolicyBatch, rows: Array) -> float:
         """KL(old || new) over the rollout, after the update."""

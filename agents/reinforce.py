@@ -39,7 +39,7 @@ class REINFORCEConfig(AgentConfig):
     for_probes: ClassVar[Mapping[str, Any]] = {"num_steps": 8, "episodes_per_update": 16, "ent_coef": 0.01}
 
     baseline: str = "none"
-    """What is subtracted from the returns. `none`; `mean`: the mean return of the update's other episodes;
+    """The baseline that is subtracted from the returns. `none`; `mean`: the mean return of the update's other episodes;
     `time_step`: the mean of their rewards to go from the same time step on; `value`: a learned value network."""
     reward_to_go: bool = True
     """Weigh each action by the rewards that follow it; false: by the return of the whole episode."""
@@ -97,7 +97,7 @@ def episode_baseline(kind: str, rewards_to_go: Array) -> Array:
 
 
 class REINFORCECoefficients(NamedTuple):
-    """What the loss takes from the hyperparameters and from the update's episodes."""
+    """The numbers that the loss depends on: of the hyperparameters, and of the update's episodes."""
 
     num_episodes: int
     ent_coef: float

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from rlkit.advantages import policy_batch
-from rlkit.agents.policy_agent import PolicyAgent
+from rlkit.agents.policy_agent import PolicyAgent, check_minibatch
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.buffers.rollout import RolloutBuffer
 from rlkit.engine.losses import surrogate, whitened
-from rlkit.errors import check_choice, check_fields, check_minibatch
+from rlkit.errors import check_choice, check_fields
 from rlkit.maths.returns import explained_variance
 from rlkit.maths.schedules import SCHEDULES, scheduled
 from rlkit.setting import AgentConfig, Setting
@@ -54,7 +54,7 @@ class TRPOConfig(AgentConfig):
     cg_damping: float = 0.1
     """Multiple of the identity that is added to the Fisher matrix, which is singular where parameters don't matter."""
     line_search_steps: int = 10
-    """How often a step that breaks the limit, or gains nothing, is shortened before the update gives up."""
+    """Tries: a step that breaks the limit, or gains nothing, is shortened so often before the update gives up."""
     line_search_shrink: float = 0.8
     """The factor that shortens it."""
     learning_rate: float = 1e-3

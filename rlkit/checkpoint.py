@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from rlkit.dotted_paths import import_from_file
 from rlkit.errors import RlkitError, check_choice, unknown
 from rlkit.runs.files import make_folder, write_text
-from rlkit.runs.tensor_files import MODEL_FILE, check_fit, damaged, find, read_tensors, write_tensors
+from rlkit.runs.run_folder import find_checkpoint
+from rlkit.runs.tensor_files import MODEL_FILE, check_fit, damaged, read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from rlkit.agents.base import Agent
@@ -56,7 +57,7 @@ def load(path: str | Path, *, device: str = "auto") -> Agent[Any]:
     from rlkit.space_json import from_json
 
     check_choice("device", device, DEVICES)
-    folder = find(path)
+    folder = find_checkpoint(path)
     description = _read_description(folder)
     tensors, metadata = read_tensors(folder / MODEL_FILE)
     try:
@@ -84,7 +85,7 @@ def read_env(path: str | Path) -> dict[str, Any]:
 
     Raises RlkitError when agent.json names none.
     """
-    folder = find(path)
+    folder = find_checkpoint(path)
     env: dict[str, Any] | None = _read_description(folder).get("env")
     if env is None:
         raise RlkitError(f"{folder / AGENT_FILE} names no environment: give one with env=<id>")

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from rlkit.buffers.base import Buffer
-from rlkit.buffers.transition import Transition
+from rlkit.buffers.transition import Buffer, Transition
 from rlkit.errors import RlkitError
 from rlkit.spaces import Array, Obs, all_finite, count_true, leaves
 

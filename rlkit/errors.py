@@ -64,12 +64,3 @@ def check_fields(
     ):
         for name in names:
             check_range(f"{prefix}.{name}", getattr(config, name), low, high, exclusive=exclusive)
-
-
-def check_minibatch(minibatch_size: int, num_steps: int, num_envs: int) -> None:
-    """Raises RlkitError for a minibatch that is larger than the rollout it is drawn from."""
-    if minibatch_size > (rollout := num_steps * num_envs):
-        raise RlkitError(
-            f"agent.minibatch_size={minibatch_size} is larger than the rollout: agent.num_steps={num_steps} x "
-            f"num_envs={num_envs} = {rollout} transitions; it must be at most {rollout}"
-        )

@@ -114,12 +114,12 @@ def _evaluate_and_report(run: Path, config: EvaluateConfig) -> None:
     from rlkit import checkpoint, video
     from rlkit.envs import EnvFactory
     from rlkit.runs.files import write_json
-    from rlkit.runs.tensor_files import find
+    from rlkit.runs.run_folder import find_checkpoint
 
     # The first variable keeps pygame from greeting on stdout; the second keeps SDL from looking for a display, and
     # complaining about it on stderr.
     os.environ |= {"PYGAME_HIDE_SUPPORT_PROMPT": "hide", "SDL_VIDEODRIVER": "dummy"}
-    folder = find(run)
+    folder = find_checkpoint(run)
     env: dict[str, Any] = {"id": config.env, "kwargs": {}, "preprocessing": "auto"}
     if config.env is None:
         env = checkpoint.read_env(folder)

@@ -59,7 +59,7 @@ class Parts:
 
 @dataclass
 class Result:
-    """What training returns: the agent as it was at the end, the contents of summary.json, and the run folder.
+    """The result of training: the agent as it was at the end, the contents of summary.json, and the run folder.
 
     Of torchrun's processes, only the first one's folder exists.
     """

@@ -14,12 +14,11 @@ import numpy as np
 
 from rlkit import checkpoint
 from rlkit.agents.base import Agent
-from rlkit.buffers.base import BufferT
+from rlkit.buffers.transition import BufferT
 from rlkit.collector import Collector, Episode
 from rlkit.config import TrainConfig
 from rlkit.episodes import Evaluation
 from rlkit.errors import RlkitError
-from rlkit.maths.schedules import Every
 from rlkit.runs.loggers import Logger
 from rlkit.runs.progress import Progress
 from rlkit.runs.run_folder import RunFolder
@@ -29,6 +28,20 @@ ROWS_PER_RUN = 200
 """Rows of metrics.csv in a run, unless `log_interval` says otherwise."""
 SECONDS_WITHOUT_DISK = 30
 """Checkpoints before this time are not waited for until the disk has them: a short run would do nothing else."""
+
+
+class Every:
+    """Becomes due once in every `interval` timesteps: never if that is 0, and every `default` ones if it is None."""
+
+    def __init__(self, interval: int | None, default: int) -> None:
+        self.interval = max(1, default) if interval is None else interval
+        self._next = self.interval
+
+    def __call__(self, timesteps: int) -> bool:
+        if self.interval == 0 or timesteps < self._next:
+            return False
+        self._next = (timesteps // self.interval + 1) * self.interval
+        return True
 
 
 class Source(Protocol):
@@ -89,7 +102,7 @@ class Trainer:
         self.best = -math.inf
         self.started = time.perf_counter()
         self._since_log = np.zeros(3)
-        """Of the episodes since the last row: their number, the sum of their returns, and that of their lengths."""
+        """The number of episodes since the last row, the sum of their returns, and the sum of their lengths."""
         self._unlogged: dict[str, float] = {}
         self._logged_at = (0, self.started)
 

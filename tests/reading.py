@@ -23,7 +23,8 @@ LEFT_OUT = (
         "rlkit.system",
     ),
     *("rlkit.engine.native", "rlkit.engine.threads", "rlkit.engine.q", "rlkit.networks.q_network"),
-    *("rlkit.networks.backbone", "rlkit.networks.noisy", "rlkit.perception", "rlkit.workers", "rlkit.agents.__init__"),
+    *("rlkit.networks.backbone", "rlkit.networks.noisy", "rlkit.networks.own", "rlkit.dotted_paths"),
+    *("rlkit.perception", "rlkit.workers"),
 )
 LONGEST = 40
 """Lines that a function on this path may have."""

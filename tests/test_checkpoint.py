@@ -23,7 +23,7 @@ from rlkit.agents import make_agent
 from rlkit.agents.base import Agent
 from rlkit.agents.ppo import PPOConfig
 from rlkit.errors import RlkitError
-from rlkit.runs.tensor_files import find
+from rlkit.runs.run_folder import find_checkpoint
 from rlkit.setting import NetworkConfig, Setting
 
 VECTOR = spaces.Box(-1, 1, (3,))
@@ -113,7 +113,7 @@ def test_an_agent_without_an_environment(tmp_path: Path) -> None:
 def test_a_run_folder_loads_its_best_then_its_last(tmp_path: Path) -> None:
     last, best = make(seed=1), make(seed=2)
     last.save(tmp_path / "checkpoints" / "last")
-    assert find(tmp_path) == tmp_path / "checkpoints" / "last"
+    assert find_checkpoint(tmp_path) == tmp_path / "checkpoints" / "last"
     best.save(tmp_path / "checkpoints" / "best")
     for path in ("", "checkpoints/best", "checkpoints/best/model.safetensors"):
         assert same(rlkit.load(tmp_path / path), best)

@@ -18,7 +18,7 @@ from rlkit.agents.ppo import OBJECTIVES, PPOCoefficients, ppo_loss
 from rlkit.agents.reinforce import REINFORCECoefficients, reinforce_loss
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.engine.actor_critic import ActorCriticLoss
-from rlkit.engine.flat import flatten_parameters
+from rlkit.engine.descent import flatten_parameters
 from rlkit.engine.losses import dqn_loss
 from rlkit.engine.make import make_actor_critic, make_q_network
 from rlkit.engine.native import c_primitives as native

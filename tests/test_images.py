@@ -14,7 +14,7 @@ from training import make_engine, make_q_engine, train
 from rlkit.agents.ppo import PPOCoefficients, PPOConfig, ppo_loss
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.engine.actor_critic import ActorCriticLoss
-from rlkit.engine.flat import flatten_parameters
+from rlkit.engine.descent import flatten_parameters
 from rlkit.engine.losses import dqn_loss
 from rlkit.engine.make import make_actor_critic, make_q_network
 from rlkit.engine.q_engine import QLoss, TDBatch

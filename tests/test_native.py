@@ -40,7 +40,7 @@ from rlkit.agents.a2c import A2CCoefficients, A2CConfig
 from rlkit.agents.dqn import DQNConfig, ReplayConfig
 from rlkit.agents.ppo import OBJECTIVES, PPOCoefficients, PPOConfig
 from rlkit.agents.reinforce import REINFORCECoefficients, REINFORCEConfig
-from rlkit.engine.flat import flatten_parameters
+from rlkit.engine.descent import flatten_parameters
 from rlkit.engine.losses import dqn_loss
 from rlkit.engine.make import chosen, make_q_network
 from rlkit.engine.native import c_primitives as native

@@ -1,9 +1,9 @@
-"""One step of a vector environment, as collectors hand it to buffers."""
+"""One step of a vector environment, and the protocol of the buffers that collectors hand it to."""
 
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from rlkit.spaces import Array, Obs
 
@@ -57,3 +57,14 @@ class Transition(NamedTuple):
         final_obs = {int(env): tuple(last) for env, last in state["final_obs"].items()}
         parts = {"obs": tuple(state["obs"]), "next_obs": tuple(state["next_obs"]), "final_obs": final_obs}
         return cls(**{**state, **parts})
+
+
+class Buffer(Protocol):
+    """Storage that a collector fills and an agent learns from; each agent makes the kind that suits it."""
+
+    def add(self, step: Transition) -> None:
+        """Stores one vector step."""
+
+
+BufferT = TypeVar("BufferT", bound=Buffer)
+"""The kind of buffer that an agent learns from."""

@@ -13,7 +13,6 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from rlkit.engine.flat import flatten_parameters
 from rlkit.spaces import Array
 from rlkit.system.ranks import Ranks
 
@@ -23,7 +22,7 @@ Norm_co = TypeVar("Norm_co", covariant=True)
 
 @dataclass(frozen=True)
 class Optimization:
-    """How gradients move parameters."""
+    """The optimiser, its settings, and the limit of gradients."""
 
     max_grad_norm: float | None
     """Gradients are scaled down to this global norm; None: not at all."""
@@ -39,7 +38,7 @@ class Optimizer(Protocol[Norm_co]):
     """Moves flat parameters against their flat gradients, in place; knows both since it was made."""
 
     steps: int
-    """How many steps have been taken, for Adam's bias correction."""
+    """The number of steps taken, for Adam's bias correction."""
 
     @property
     def moments(self) -> Mapping[str, Array]:
@@ -119,3 +118,38 @@ class Descent(Generic[Norm]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes back what `state_dict` gave."""
         self.optimizer.load_state_dict(state)
+
+
+def flatten_parameters(module: nn.Module) -> tuple[Tensor, Tensor]:
+    """Makes every parameter and its gradient a view of two flat tensors, and returns those.
+
+    The module keeps its names, shapes, values and the order of its memory: filters that have their channels last keep
+    them there. `load_state_dict` writes through the views. Moving the module to another device afterwards would break
+    them.
+    """
+    parameters = list(module.parameters())
+    flat = torch.cat([_in_memory(p.detach()).reshape(-1) for p in parameters])
+    gradients = torch.zeros_like(flat)
+    start = 0
+    for p in parameters:
+        end = start + p.numel()
+        shape = _in_memory(p).shape
+        values, grads = flat[start:end].view(shape), gradients[start:end].view(shape)
+        p.data, p.grad = (values, grads) if p.is_contiguous() else (_channels_second(values), _channels_second(grads))
+        start = end
+    return flat, gradients
+
+
+def _in_memory(parameter: Tensor) -> Tensor:
+    """The parameter with its axes in the order of its memory: filters with their channels last, or any other as is."""
+    return parameter if parameter.is_contiguous() else parameter.permute(0, 2, 3, 1)
+
+
+def _channels_second(filters: Tensor) -> Tensor:
+    return filters.permute(0, 3, 1, 2)
+
+
+def rates(module: nn.Module, part: nn.Module, rate: float) -> Tensor:
+    """What multiplies the learning rate of each of `flatten_parameters`: `rate` in `part` of the module, else 1."""
+    parameters, chosen = list(module.parameters()), {id(p) for p in part.parameters()}
+    return torch.cat([torch.full((p.numel(),), rate if id(p) in chosen else 1.0) for p in parameters])

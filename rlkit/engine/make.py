@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rlkit.engine.actor_critic import ActorCriticLoss, Engine
-from rlkit.engine.descent import Descent, Optimization
-from rlkit.engine.flat import rates
+from rlkit.engine.descent import Descent, Optimization, rates
 from rlkit.engine.native import c_primitives as native
 from rlkit.engine.native.actor_critic import AnalyticEngine, unsupported
 from rlkit.engine.native.numpy_primitives import NUMPY
@@ -121,7 +120,7 @@ def make_q_engine(network: QNetwork, loss: QLoss, optimization: Optimization, se
 def torch_descent(
     module: nn.Module, optimization: Optimization, ranks: Ranks, rates: Tensor | None = None
 ) -> Descent[Tensor]:
-    """Gradient descent by torch's optimisers; `rates` are those of `rlkit.engine.flat.rates`."""
+    """Gradient descent by torch's optimisers; `rates` are those of `rlkit.engine.descent.rates`."""
 
     def make_optimizer(flat: Tensor, gradients: Tensor) -> TorchOptimizer:
         return TorchOptimizer(optimization.optimizer, flat, gradients, eps=optimization.eps, rates=rates)

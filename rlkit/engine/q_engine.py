@@ -11,8 +11,7 @@ from numpy.random import Generator
 from torch import Tensor
 
 from rlkit.engine.actor_critic import Metrics
-from rlkit.engine.descent import Descent
-from rlkit.engine.flat import flatten_parameters
+from rlkit.engine.descent import Descent, flatten_parameters
 from rlkit.engine.native.actor_critic import only_torch_activation
 from rlkit.engine.native.primitives import Primitives, Tower
 from rlkit.engine.threads import threads_for

@@ -8,9 +8,9 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from rlkit.networks.encoders import hidden_sizes, make_encoders
+from rlkit.networks.encoders import make_encoders
 from rlkit.networks.heads import LOG_STD_LIMITS, Gaussian, Head, make_head
-from rlkit.networks.mlp import mlp
+from rlkit.networks.mlp import hidden_sizes, mlp
 from rlkit.setting import NetworkConfig
 
 
@@ -27,7 +27,7 @@ class ActorCritic(nn.Module):
         super().__init__()
         self.head: Head = make_head(action_space, config)
         self.features, self.cnns = make_encoders(observation_space, config, generator)
-        inputs, hidden = self.cnns.num_outputs, hidden_sizes(config, self.cnns)
+        inputs, hidden = self.cnns.num_outputs, hidden_sizes(config, len(self.cnns))
         # The policy's small last gain makes its first actions nearly uniform: see docs/ppo-details.md.
         self.actor = mlp([inputs, *hidden, self.head.num_outputs], config, 0.01, generator)
         critic_hidden = hidden if config.critic_hidden_sizes is None else config.critic_hidden_sizes

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rlkit.errors import RlkitError
 from rlkit.networks.backbone import BackboneEncoder, make_backbone
 from rlkit.networks.features import ObsFeatures, backbone_encoder, image_shape
-from rlkit.networks.mlp import cnn
+from rlkit.networks.mlp import HIDDEN_GAIN, initialized
 from rlkit.networks.own import LeafFeatures, OwnEncoder, make_own
 from rlkit.setting import NetworkConfig
 
@@ -97,8 +97,23 @@ class ImageEncoders(nn.ModuleList):
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
-def hidden_sizes(config: NetworkConfig, encoders: ImageEncoders | OwnEncoder) -> list[int]:
-    """The units of each hidden layer behind the encoders."""
-    if config.hidden_sizes is not None:
-        return list(config.hidden_sizes)
-    return [] if len(encoders) and config.backbone is None and config.module is None else [64, 64]
+def cnn(
+    shape: tuple[int, int, int], config: NetworkConfig, generator: torch.Generator, features: int = 512
+) -> nn.Sequential:
+    """(channels, height, width) images to `features`: the network of Mnih et al. (2015), or two layers of
+    3x3 filters for images under 36 pixels, which those strides would leave nothing of."""
+    channels, height, width = shape
+    if min(height, width) >= 36:
+        filters = [(32, 8, 4, 0), (64, 4, 2, 0), (64, 3, 1, 0)]
+    else:
+        filters = [(32, 3, 1, 1), (64, 3, 2, 1)]
+    layers: list[nn.Module] = []
+    for outputs, kernel, stride, padding in filters:
+        convolution = nn.Conv2d(channels, outputs, kernel, stride, padding)
+        layers += [initialized(convolution, config.initialization, HIDDEN_GAIN, generator), nn.ReLU()]
+        height = (height + 2 * padding - kernel) // stride + 1
+        width = (width + 2 * padding - kernel) // stride + 1
+        channels = outputs
+    linear = nn.Linear(channels * height * width, features)
+    layers += [nn.Flatten(), initialized(linear, config.initialization, HIDDEN_GAIN, generator), nn.ReLU()]
+    return nn.Sequential(*layers)

@@ -1,4 +1,4 @@
-"""Multi-layer perceptrons and convolutional encoders, and how their weights start."""
+"""Multi-layer perceptrons, their activations and their first weights."""
 
 from __future__ import annotations
 
@@ -44,28 +44,6 @@ def activation(name: str) -> nn.Module:
     return made
 
 
-def cnn(
-    shape: tuple[int, int, int], config: NetworkConfig, generator: torch.Generator, features: int = 512
-) -> nn.Sequential:
-    """(channels, height, width) images to `features`: the network of Mnih et al. (2015), or two layers of
-    3x3 filters for images under 36 pixels, which those strides would leave nothing of."""
-    channels, height, width = shape
-    if min(height, width) >= 36:
-        filters = [(32, 8, 4, 0), (64, 4, 2, 0), (64, 3, 1, 0)]
-    else:
-        filters = [(32, 3, 1, 1), (64, 3, 2, 1)]
-    layers: list[nn.Module] = []
-    for outputs, kernel, stride, padding in filters:
-        convolution = nn.Conv2d(channels, outputs, kernel, stride, padding)
-        layers += [initialized(convolution, config.initialization, HIDDEN_GAIN, generator), nn.ReLU()]
-        height = (height + 2 * padding - kernel) // stride + 1
-        width = (width + 2 * padding - kernel) // stride + 1
-        channels = outputs
-    linear = nn.Linear(channels * height * width, features)
-    layers += [nn.Flatten(), initialized(linear, config.initialization, HIDDEN_GAIN, generator), nn.ReLU()]
-    return nn.Sequential(*layers)
-
-
 def initialized(layer: Layer, initialization: str, gain: float, generator: torch.Generator) -> Layer:
     """The layer with weights that are orthogonal (Saxe et al. 2014) or those of He et al. (2015), and a bias of zero.
 
@@ -78,3 +56,11 @@ def initialized(layer: Layer, initialization: str, gain: float, generator: torch
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+def hidden_sizes(config: NetworkConfig, num_encoders: int) -> list[int]:
+    """The units of each hidden layer behind so many encoders of images."""
+    if config.hidden_sizes is not None:
+        return list(config.hidden_sizes)
+    behind_cnns = num_encoders > 0 and config.backbone is None and config.module is None
+    return [] if behind_cnns else [64, 64]  # our CNNs end in a hidden layer already

@@ -13,8 +13,8 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rlkit.errors import RlkitError
-from rlkit.networks.encoders import hidden_sizes, make_encoders
-from rlkit.networks.mlp import mlp
+from rlkit.networks.encoders import make_encoders
+from rlkit.networks.mlp import hidden_sizes, mlp
 from rlkit.networks.noisy import NoisyLinear
 from rlkit.setting import NetworkConfig
 from rlkit.spaces import Array
@@ -52,7 +52,7 @@ class QNetwork(nn.Module):
         self.register_buffer("atoms", None if atoms is None else torch.as_tensor(atoms), persistent=False)
         self.features, self.cnns = make_encoders(observation_space, config, generator)
         num_outputs = (num_actions + (dueling != "none")) * (1 if atoms is None else len(atoms))
-        sizes = [self.cnns.num_outputs, *hidden_sizes(config, self.cnns), num_outputs]
+        sizes = [self.cnns.num_outputs, *hidden_sizes(config, len(self.cnns)), num_outputs]
         linear = nn.Linear if noisy_std is None else partial(NoisyLinear, std=noisy_std)
         self.body = mlp(sizes, config, 1.0, generator, linear)
 

@@ -21,8 +21,8 @@ from rlkit.perception.inputs import Inputs
 from rlkit.perception.loop import Training
 from rlkit.perception.models import make_model
 from rlkit.runs.files import make_folder, write_json
-from rlkit.runs.run_folder import RunFolder
-from rlkit.runs.tensor_files import MODEL_FILE, check_fit, damaged, find, read_tensors, write_tensors
+from rlkit.runs.run_folder import RunFolder, find_checkpoint
+from rlkit.runs.tensor_files import MODEL_FILE, check_fit, damaged, read_tensors, write_tensors
 
 FORMAT = 1
 DESCRIPTION_FILE = "model.json"
@@ -95,7 +95,7 @@ def read_description(path: str | Path) -> tuple[Path, Description]:
 
     Raises RlkitError when there is no checkpoint, or it is damaged.
     """
-    folder = find(path)
+    folder = find_checkpoint(path)
     file = folder / DESCRIPTION_FILE
     try:
         found = json.loads(file.read_text(encoding="utf-8"))

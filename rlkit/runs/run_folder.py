@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import math
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from rlkit.errors import RlkitError
 from rlkit.runs.files import write_json, write_text
+from rlkit.runs.tensor_files import MODEL_FILE
 
 RUN_FILES = ("summary.json", "metrics.csv", "checkpoints", ".hydra")
 """Files and folders by which a folder is recognised as a run's."""
@@ -73,3 +77,25 @@ def _occupied(path: Path, name: str) -> RlkitError:
         f"the run folder {path} already holds a run ({name} is there): choose a new folder (hydra.run.dir=...) "
         f"or remove this one"
     )
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """Returns the folder with the model at `path`, which is a run folder, a checkpoint folder or a model file.
+
+    In a run folder it is the best checkpoint, else the last one. Raises RlkitError when there is no model.
+    """
+    given = Path(path)
+    if given.name == MODEL_FILE and os.path.isfile(given):
+        return given.parent
+    for folder in (given, given / "checkpoints" / "best", given / "checkpoints" / "last"):
+        if os.path.isfile(folder / MODEL_FILE):
+            return folder
+    if os.path.exists(given):
+        expected = f"a run folder with checkpoints/best or last, a folder with {MODEL_FILE}, or that file"
+        raise RlkitError(f"{path} holds no saved model: expected {expected}")
+    siblings: list[str] = []
+    with suppress(OSError):
+        siblings = os.listdir(given.parent)
+    nearest = difflib.get_close_matches(given.name, siblings, n=1)
+    hint = f"; did you mean {given.parent / nearest[0]}?" if nearest else ""
+    raise RlkitError(f"there is no run folder or checkpoint {path}{hint}")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,28 +52,6 @@ def check_fit(
         want, have = (tuple(tensors[name].shape) if name in tensors else "missing" for tensors in (expected, found))
         if want != have:
             raise RlkitError(f"{file} does not fit {description}: '{name}' is {have} there and {want} in the model")
-
-
-def find(path: str | Path) -> Path:
-    """Returns the folder with the model at `path`, which is a run folder, a checkpoint folder or a model file.
-
-    In a run folder it is the best checkpoint, else the last one. Raises RlkitError when there is no model.
-    """
-    given = Path(path)
-    if given.name == MODEL_FILE and os.path.isfile(given):
-        return given.parent
-    for folder in (given, given / "checkpoints" / "best", given / "checkpoints" / "last"):
-        if os.path.isfile(folder / MODEL_FILE):
-            return folder
-    if os.path.exists(given):
-        expected = f"a run folder with checkpoints/best or last, a folder with {MODEL_FILE}, or that file"
-        raise RlkitError(f"{path} holds no saved model: expected {expected}")
-    siblings: list[str] = []
-    with suppress(OSError):
-        siblings = os.listdir(given.parent)
-    nearest = difflib.get_close_matches(given.name, siblings, n=1)
-    hint = f"; did you mean {given.parent / nearest[0]}?" if nearest else ""
-    raise RlkitError(f"there is no run folder or checkpoint {path}{hint}")
 
 
 def damaged(file: Path, error: Exception) -> RlkitError:

@@ -22,7 +22,7 @@ def clip_global_norm(gradient: Array, max_norm: float | None) -> float:
 class ArrayOptimizer:
     """The parts that optimisers on arrays share; see `rlkit.engine.descent.Optimizer`. `move` is a subclass's.
 
-    `rates` multiply the learning rate of each parameter: `rlkit.engine.flat.rates`.
+    `rates` multiply the learning rate of each parameter: `rlkit.engine.descent.rates`.
     """
 
     moment_names: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ from rlkit.spaces import Array
 class TorchOptimizer:
     """Adam or RMSProp of torch; see `rlkit.engine.descent.Optimizer`.
 
-    `rates` multiply the learning rate of each parameter: `rlkit.engine.flat.rates`.
+    `rates` multiply the learning rate of each parameter: `rlkit.engine.descent.rates`.
     """
 
     def __init__(
