@@ -69,7 +69,7 @@ class Agent(Acting, Protocol[BufferT]):
     steps_per_update: int
     """Vector steps to collect before each update."""
 
-    def __init__(self, config: Any, setting: Setting) -> None:
+    def __init__(self, config: AgentConfig, setting: Setting) -> None:
         """Takes over what every agent has of its setting; subclasses make the rest."""
         self.config, self.network_config = config, setting.network
         self.observation_space, self.action_space = setting.observation_space, setting.action_space

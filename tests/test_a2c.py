@@ -55,7 +55,7 @@ def without_rounding(agent: Any) -> None:
     Otherwise sums over differently many or differently ordered rows round differently.
     """
     load, network = agent.engine.load, agent.network
-    agent._rng = SimpleNamespace(permutation=lambda rows: rows)
+    agent.rng = SimpleNamespace(permutation=lambda rows: rows)
 
     def load_exactly(batch: PolicyBatch) -> None:
         if agent.compute != "torch":

@@ -29,6 +29,7 @@ from rlkit.perception.checkpoint import Description, save_model
 from rlkit.perception.models import make_model
 from rlkit.setting import NetworkConfig, Setting
 from rlkit.spaces import Array
+from rlkit.system.ranks import ALONE
 
 GREY, COLOURS, GREY_28 = (1, 16, 16), (3, 16, 16), (1, 28, 28)
 BYTES = np.uint8
@@ -161,7 +162,7 @@ def test_a_saved_agent_needs_no_run_folder(run: Path, tmp_path: Path, frozen: bo
 def test_normalize_obs_whitens_frozen_features(run: Path) -> None:
     agent = make(run, normalize_obs=True)
     batch = images(64, 16, 16, 3)
-    agent.network.features.update((batch,))
+    agent.network.features.update((batch,), ALONE)
     (features,) = agent.network.features((batch,))
     np.testing.assert_allclose(features.mean(0), 0, atol=1e-4)
     np.testing.assert_allclose(features.std(0), 1, atol=1e-2)
