@@ -1,8 +1,8 @@
 """Deep Q-learning (Mnih et al. 2015) with the parts of Rainbow (Hessel et al. 2018), each a field of its own.
 
-Read top to bottom: the hyperparameters, the next values, the agent. The losses are in `rlkit.engine.losses`, the
-targets in `rlkit.maths.returns`, the replay buffers in `rlkit/buffers/`, the ε-greedy policy in
-`rlkit.maths.exploration`, noisy layers in `rlkit.networks.noisy`.
+Read top to bottom: the hyperparameters, the next values, the agent; its `_learn` and `_targets` are the algorithm. The
+losses are in `rlkit.engine.losses`, the targets in `rlkit.maths.returns`, the replay buffers in `rlkit/buffers/`, the
+ε-greedy policy in `rlkit.maths.exploration`, noisy layers in `rlkit.networks.noisy`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from gymnasium import spaces
 
 from rlkit.agents.base import Agent, Step, as_batch, discrete_actions
-from rlkit.buffers.batch import ReplayBatch, distinct
+from rlkit.buffers.batch import ReplayBatch
 from rlkit.buffers.prioritized import PrioritizedReplayBuffer
 from rlkit.buffers.replay import ReplayBuffer
 from rlkit.engine.losses import categorical_loss, dqn_loss
@@ -32,10 +32,6 @@ LOSSES = ("huber", "mse")
 DUELINGS = ("mean", "sum")
 UNITS = ("update", "episode")
 REPLAY_DEVICES = ("auto", "cpu", "cuda")
-BLOCK = 8192
-"""Transitions drawn from the buffer at once, whose next values the target network finds together."""
-MANY = 1 / 16
-"""Where more than this share of a buffer's transitions is drawn together, those drawn twice are worth looking for."""
 
 
 @dataclass
@@ -231,10 +227,10 @@ class DQNConfig(AgentConfig):
 
 
 def next_values(choosing: Array, valuing: Array, action_mask: Array | None) -> Array:
-    """What `valuing` says of the actions that are best by `choosing` among those allowed: (rows,).
+    """Looks up the values of the actions that are best by `choosing` among those allowed: (rows,).
 
-    Both are action values, (rows, actions): of the target network, or, for double DQN, `choosing` of the online one.
-    `valuing` may be distributions, (rows, actions, atoms): then so are the values, (rows, atoms).
+    Both `choosing` and `valuing` are action values, (rows, actions), or `valuing` distributions of them, (rows,
+    actions, atoms): then the result is distributions too, (rows, atoms).
     """
     best = masked(choosing, action_mask).argmax(1)
     values: Array = valuing[np.arange(len(best)), best]
@@ -242,7 +238,7 @@ def next_values(choosing: Array, valuing: Array, action_mask: Array | None) -> A
 
 
 class DQN(Agent[ReplayBuffer]):
-    """Acts ε-greedily by its action values, and learns them from all that it remembers."""
+    """Acts ε-greedily by its action values, and learns them from a replay buffer."""
 
     action_spaces = (spaces.Discrete,)
 
@@ -254,7 +250,8 @@ class DQN(Agent[ReplayBuffer]):
 
         from rlkit.engine.descent import Optimization
         from rlkit.engine.make import make_model, make_q_engine, make_q_network
-        from rlkit.engine.q_engine import QLoss, dqn_gradient
+        from rlkit.engine.native.q import dqn_gradient
+        from rlkit.engine.q import QLoss
 
         super().__init__(config, setting)
         self._actions = discrete_actions(config.name, setting.action_space)
@@ -326,73 +323,50 @@ class DQN(Agent[ReplayBuffer]):
         if self.ranks.steps(buffer.added) < config.learning_starts or due < 1:
             return metrics
         learning_rate = scheduled(config.learning_rate_schedule, config.learning_rate, progress)
-        history: list[dict[str, float]] = []
-        while (left := due * config.gradient_steps - len(history)) > 0:
-            steps_since_target = self._gradient_steps % config.target.interval
-            if steps_since_target == 0:
-                self.engine.update_target(config.target.tau if self._gradient_steps else 1.0)
-            block = min(left, config.target.interval - steps_since_target, self._largest_block)
-            history += self._learn(buffer, block, learning_rate, progress)
-            self._gradient_steps += block
+        history = self._learn(buffer, due * config.gradient_steps, learning_rate, progress)
         metrics |= {f"train/{name}": sum(step[name] for step in history) / len(history) for name in history[0]}
         metrics["train/learning_rate"] = learning_rate
         return metrics
 
-    @property
-    def _largest_block(self) -> int:
-        """Gradient steps whose transitions can be drawn together.
-
-        One where priorities change, where each step has noise of its own, and where images are large.
-        """
-        single = self.config.replay.prioritized or self.config.noisy or len(self.network.cnns) > 0
-        return 1 if single else max(1, BLOCK // self.ranks.share(self.config.minibatch_size))
-
     def _learn(self, buffer: ReplayBuffer, steps: int, learning_rate: float, progress: float) -> list[dict[str, float]]:
-        """Gradient steps during which the target network stands still; returns their metrics."""
-        from rlkit.engine.q_engine import TDBatch
+        """Takes gradient steps on transitions from the buffer; the target network follows now and then.
 
-        config, size = self.config, self.ranks.share(self.config.minibatch_size)
-        batch = buffer.sample(steps * size, self._sample_rng, progress)
-        features, next_features = self.network.features(batch.obs), self.network.features(batch.next_obs)
-        target_outputs = self._target_outputs(batch, next_features, len(buffer))
-        # Only double DQN's targets depend on the network that moves meanwhile.
-        targets = None if config.double else self._targets(batch, slice(None), next_features, target_outputs)
-        history = []
-        for start in range(0, steps * size, size):
-            rows = slice(start, start + size)
-            minibatch = TDBatch(
-                tuple(part[rows] for part in features),
-                batch.action[rows],
-                self._targets(batch, rows, next_features, target_outputs[rows]) if targets is None else targets[rows],
-                None if batch.weights is None else batch.weights[rows],
+        Returns each step's metrics.
+        """
+        config, rng, size = self.config, self._sample_rng, self.ranks.share(self.config.minibatch_size)
+        history: list[dict[str, float]] = []
+        while (left := steps - len(history)) > 0:
+            steps_since_target = self._gradient_steps % config.target.interval
+            if steps_since_target == 0:
+                self.engine.update_target(config.target.tau if self._gradient_steps else 1.0)
+            count = min(left, config.target.interval - steps_since_target)
+            minibatches = self.engine.minibatches(
+                buffer, count, size, self._targets, double=config.double, progress=progress, rng=rng
             )
-            errors, metrics = self.engine.step(minibatch, config.loss, learning_rate, noise=self._sample_rng)
-            metrics["td_error"] = float(np.abs(errors).sum()) / size
-            history.append(metrics)
-            buffer.update_priorities(batch.rows[rows], errors)
+            for batch, rows in minibatches:
+                errors, metrics = self.engine.step(batch, config.loss, learning_rate, noise=rng)
+                buffer.update_priorities(rows, errors)
+                metrics["td_error"] = float(np.abs(errors).sum()) / size
+                history.append(metrics)
+                self._gradient_steps += 1
         return history
 
-    def _target_outputs(self, batch: ReplayBatch, next_features: tuple[Array, ...], stored: int) -> Array:
-        """The target network's outputs for all rows."""
-        if len(batch.rows) < MANY * stored:
-            return self.engine.target_outputs(next_features, noise=self._sample_rng)
-        first, which = distinct(batch.rows)  # what has been drawn twice is computed once
-        outputs = self.engine.target_outputs(tuple(part[first] for part in next_features), noise=self._sample_rng)
-        return outputs[which]
+    def _targets(self, batch: ReplayBatch, outputs: Array, online: Array | None) -> Array:
+        """Computes the targets of a batch: r + γ^n Q(s', a'), or a distribution of them, with the best next action a'.
 
-    def _targets(self, batch: ReplayBatch, rows: slice, next_features: tuple[Array, ...], outputs: Array) -> Array:
-        """What rows' values should have been, or their distributions; `outputs` are the target network's for them."""
+        `outputs` are the target network's for s', which value a'. They also choose it, unless Double DQN has the
+        `online` network's action values for that.
+        """
         valuing = outputs if self._atoms is None else np.exp(outputs)
-        choosing = outputs if self._atoms is None else valuing @ self._atoms
-        if self.config.double:
-            choosing = self.engine.q_values(tuple(part[rows] for part in next_features), noise=self._sample_rng)
-        mask = None if batch.next_action_mask is None else batch.next_action_mask[rows]
-        values = next_values(choosing, valuing, mask)
-        rewards, terminated = batch.reward[rows] * self.config.reward_scale, batch.terminated[rows]
+        choosing = online
+        if choosing is None:
+            choosing = valuing if self._atoms is None else valuing @ self._atoms
+        values = next_values(choosing, valuing, batch.next_action_mask)
+        rewards = batch.reward * self.config.reward_scale
         if self._atoms is None:
-            targets = td_targets(rewards, values, terminated, batch.gamma[rows])
+            targets = td_targets(rewards, values, batch.terminated, batch.gamma)
         else:
-            targets = project_distribution(rewards, values, terminated, batch.gamma[rows], self._atoms)
+            targets = project_distribution(rewards, values, batch.terminated, batch.gamma, self._atoms)
         return targets.astype(np.float32, copy=False)
 
     def _scheduled_epsilon(self, progress: float, episodes: int) -> float:

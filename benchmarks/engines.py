@@ -102,7 +102,8 @@ def works(engines: tuple[str, ...]) -> list[Work]:
     from rlkit.engine.make import make_actor_critic, make_engine, make_q_engine, make_q_network
     from rlkit.engine.native.heads import analytic_head
     from rlkit.engine.native.policy_gradient import a2c_gradient, ppo_gradient
-    from rlkit.engine.q_engine import QLoss, TDBatch, dqn_gradient
+    from rlkit.engine.native.q import dqn_gradient
+    from rlkit.engine.q import QLoss, TDBatch
     from rlkit.setting import NetworkConfig, Setting
     from rlkit.system.ranks import ALONE
 

@@ -236,7 +236,8 @@ def one_setting(setting: str, device: str, acts_compiled: str = "") -> dict[str,
     from rlkit.engine.losses import dqn_loss
     from rlkit.engine.make import make_actor_critic, make_engine, make_q_engine, make_q_network
     from rlkit.engine.native.policy_gradient import ppo_gradient
-    from rlkit.engine.q_engine import QLoss, TDBatch, dqn_gradient
+    from rlkit.engine.native.q import dqn_gradient
+    from rlkit.engine.q import QLoss, TDBatch
     from rlkit.setting import NetworkConfig, Setting
     from rlkit.system import gpu
     from rlkit.system.allocator import keep_freed_memory

@@ -13,7 +13,8 @@ from rlkit.buffers.transition import Transition
 from rlkit.engine.descent import Optimization
 from rlkit.engine.losses import dqn_loss
 from rlkit.engine.make import make_model, make_q_engine, make_q_network
-from rlkit.engine.q_engine import QLoss, TDBatch, dqn_gradient
+from rlkit.engine.native.q import dqn_gradient
+from rlkit.engine.q import QLoss, TDBatch
 from rlkit.engine.tabular import QTable, table_rows
 from rlkit.errors import RlkitError
 from rlkit.maths.exploration import epsilon_greedy, sample

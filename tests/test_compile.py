@@ -19,7 +19,7 @@ from rlkit.buffers.batch import PolicyBatch
 from rlkit.engine.actor_critic import ActorCriticLoss
 from rlkit.engine.losses import categorical_loss, dqn_loss
 from rlkit.engine.make import chosen, make_actor_critic, make_q_network
-from rlkit.engine.q_engine import QLoss, TDBatch
+from rlkit.engine.q import QLoss, TDBatch
 from rlkit.errors import RlkitError
 from rlkit.setting import NetworkConfig, Setting
 from rlkit.system import gpu

@@ -25,7 +25,8 @@ from rlkit.collector import Collector, Episode
 from rlkit.engine.losses import dqn_loss
 from rlkit.engine.make import make_q_network
 from rlkit.engine.native.numpy_primitives import NUMPY
-from rlkit.engine.q_engine import QLoss, TDBatch, dqn_gradient
+from rlkit.engine.native.q import dqn_gradient
+from rlkit.engine.q import QEngine, QLoss, TDBatch
 from rlkit.envs import EnvFactory, make_vector_env
 from rlkit.errors import RlkitError
 from rlkit.maths.schedules import annealed
@@ -340,26 +341,26 @@ def test_gradient_steps_can_be_counted_by_episodes(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("compute", COMPUTES)
 def test_transitions_drawn_twice_are_valued_once_and_alike(compute: str, monkeypatch: pytest.MonkeyPatch) -> None:
     valued: list[int] = []
-    original = DQN._target_outputs
+    original = QEngine._target_outputs_once
 
-    def counting(agent: DQN, batch: Any, next_features: Any, stored: int) -> Any:
-        evaluate = agent.engine.target_outputs
+    def counting(engine: Any, rows: Any, next_features: Any, stored: int, noise: Any) -> Any:
+        evaluate = engine.target_outputs
 
         def noted(features: Any, **noise: Any) -> Any:
             valued.append(len(features[0]))
             return evaluate(features, **noise)
 
         with monkeypatch.context() as patch:
-            patch.setattr(agent.engine, "target_outputs", noted)
-            found = original(agent, batch, next_features, stored)
+            patch.setattr(engine, "target_outputs", noted)
+            found = original(engine, rows, next_features, stored, noise)
         np.testing.assert_allclose(found, evaluate(next_features), rtol=1e-5, atol=1e-6)
-        assert valued[-1] == (len(np.unique(batch.rows)) if share < 1 else len(batch.rows))
+        assert valued[-1] == (len(np.unique(rows)) if share < 1 else len(rows))
         return found
 
-    monkeypatch.setattr(DQN, "_target_outputs", counting)
+    monkeypatch.setattr(QEngine, "_target_outputs_once", counting)
     parameters = []
     for share in (1 / 16, 100.0):
-        monkeypatch.setattr("rlkit.agents.dqn.MANY", share)
+        monkeypatch.setattr("rlkit.engine.q.DUPLICATES_SHARE", share)
         agent, _ = train("CartPole-v1", QUICK, 20, compute=compute)
         parameters.append(torch.cat([p.detach().flatten() for p in agent.network.parameters()]))
     assert min(valued) < max(valued)

@@ -26,7 +26,7 @@ from rlkit.engine.native.heads import analytic_head
 from rlkit.engine.native.numpy_primitives import NUMPY
 from rlkit.engine.native.optimizers import OPTIMIZERS
 from rlkit.engine.native.policy_gradient import a2c_gradient, ppo_gradient, reinforce_gradient
-from rlkit.engine.q_engine import QLoss
+from rlkit.engine.q import QLoss
 from rlkit.engine.threads import threads_for
 from rlkit.errors import RlkitError
 from rlkit.networks.actor_critic import ActorCritic

@@ -22,7 +22,7 @@ from rlkit.buffers.transition import Transition
 from rlkit.engine.actor_critic import ActorCriticLoss
 from rlkit.engine.losses import dqn_loss
 from rlkit.engine.make import make_actor_critic, make_q_network
-from rlkit.engine.q_engine import QLoss, TDBatch
+from rlkit.engine.q import QLoss, TDBatch
 from rlkit.errors import RlkitError
 from rlkit.networks.own import probe
 from rlkit.setting import NetworkConfig, Setting

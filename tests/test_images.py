@@ -17,7 +17,7 @@ from rlkit.engine.actor_critic import ActorCriticLoss
 from rlkit.engine.descent import flatten_parameters
 from rlkit.engine.losses import dqn_loss
 from rlkit.engine.make import make_actor_critic, make_q_network
-from rlkit.engine.q_engine import QLoss, TDBatch
+from rlkit.engine.q import QLoss, TDBatch
 from rlkit.setting import NetworkConfig, Setting
 from rlkit.system.allocator import keep_freed_memory
 from rlkit.system.ranks import ALONE

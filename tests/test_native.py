@@ -45,7 +45,8 @@ from rlkit.engine.losses import dqn_loss
 from rlkit.engine.make import chosen, make_q_network
 from rlkit.engine.native import c_primitives as native
 from rlkit.engine.native.numpy_primitives import NUMPY
-from rlkit.engine.q_engine import QLoss, TDBatch, dqn_gradient
+from rlkit.engine.native.q import dqn_gradient
+from rlkit.engine.q import QLoss, TDBatch
 from rlkit.engine.threads import in_threads
 from rlkit.errors import RlkitError
 from rlkit.networks.mlp import mlp

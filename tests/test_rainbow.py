@@ -24,7 +24,8 @@ from rlkit.buffers.prioritized import PrioritizedReplayBuffer
 from rlkit.collector import Collector
 from rlkit.engine.losses import categorical_loss, dqn_loss
 from rlkit.engine.make import make_q_network
-from rlkit.engine.q_engine import QLoss, TDBatch, dqn_gradient
+from rlkit.engine.native.q import dqn_gradient
+from rlkit.engine.q import QLoss, TDBatch
 from rlkit.errors import RlkitError
 from rlkit.networks.noisy import NoisyLinear, noise_from
 from rlkit.setting import NetworkConfig, Setting, updated

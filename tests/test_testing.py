@@ -16,7 +16,7 @@ from rlkit.agents.a2c import A2C, A2CConfig
 from rlkit.buffers.replay import ReplayBuffer
 from rlkit.buffers.rollout import RolloutBuffer
 from rlkit.collector import Collector
-from rlkit.engine.q_engine import NumpyQEngine
+from rlkit.engine.native.q import AnalyticQEngine
 from rlkit.errors import RlkitError
 from rlkit.networks.heads import Categorical
 from rlkit.policy import ActorCriticPolicy
@@ -217,7 +217,7 @@ def targets_with(**wrong: Any) -> Fault:
 
 
 def target_never_updated(patch: Patch) -> None:
-    patch.setattr(NumpyQEngine, "update_target", lambda self, tau: None)
+    patch.setattr(AnalyticQEngine, "update_target", lambda self, tau: None)
 
 
 def sampled_with(change: Callable[[Any], dict[str, Any]]) -> Fault:

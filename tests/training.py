@@ -13,7 +13,7 @@ from rlkit.collector import Collector, Episode
 from rlkit.engine import make
 from rlkit.engine.actor_critic import ActorCriticLoss
 from rlkit.engine.descent import Optimization
-from rlkit.engine.q_engine import QLoss
+from rlkit.engine.q import QLoss
 from rlkit.envs import EnvFactory, make_vector_env
 from rlkit.networks.actor_critic import ActorCritic
 from rlkit.networks.q_network import QNetwork

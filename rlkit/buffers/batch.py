@@ -52,6 +52,20 @@ class ReplayBatch(NamedTuple):
     weights: Array | None = None
     """Importance weight of each transition in the loss; None: all are 1."""
 
+    def part(self, rows: slice) -> ReplayBatch:
+        """The transitions in these rows of the batch."""
+        return ReplayBatch(
+            obs=tuple(leaf[rows] for leaf in self.obs),
+            action=self.action[rows],
+            reward=self.reward[rows],
+            next_obs=tuple(leaf[rows] for leaf in self.next_obs),
+            next_action_mask=None if self.next_action_mask is None else self.next_action_mask[rows],
+            terminated=self.terminated[rows],
+            gamma=self.gamma[rows],
+            rows=self.rows[rows],
+            weights=None if self.weights is None else self.weights[rows],
+        )
+
 
 def distinct(rows: Array) -> tuple[Array, Array]:
     """Finds the duplicates among `rows`: `rows[first]` has each number once, and `rows[first][inverse]` is `rows`.

@@ -75,6 +75,7 @@ class PrioritizedReplayBuffer(ReplayBuffer):
 
     bytes_per_row: ClassVar[int] = ReplayBuffer.bytes_per_row + 4 * 8
     """Bytes of a transition beside its observation and its action: the tree has at most four numbers for each."""
+    draws_follow_errors: ClassVar[bool] = True
 
     def __init__(
         self,

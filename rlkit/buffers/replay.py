@@ -51,6 +51,8 @@ class ReplayBuffer:
 
     bytes_per_row: ClassVar[int] = 4 + 3
     """Bytes of a transition beside its observation and its action: the reward and three flags."""
+    draws_follow_errors: ClassVar[bool] = False
+    """True if what is drawn depends on the errors of what was drawn before."""
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # so that agents can be listed without importing torch
     from torch import Tensor
 
     from rlkit.buffers.batch import PolicyBatch
-    from rlkit.engine.q_engine import TDBatch
+    from rlkit.engine.q import TDBatch
     from rlkit.networks.heads import Head
     from rlkit.spaces import Array
 
@@ -38,7 +38,7 @@ def whitened(advantages: Values, ranks: Ranks) -> Values:
 def dqn_loss(q_values: Tensor, batch: TDBatch, loss: str) -> tuple[Tensor, Tensor]:
     """The loss on a minibatch, and the TD errors; `q_values`, (rows, actions), are the network's now.
 
-    The analytic engine computes this function's derivatives in `rlkit.engine.q_engine`.
+    The analytic engine computes this function's derivatives in `rlkit.engine.native.q`.
     """
     td_errors = batch.targets - q_values.gather(1, batch.action[:, None])[:, 0]
     sizes = td_errors.abs()

@@ -18,9 +18,11 @@ from rlkit.engine.native.actor_critic import AnalyticEngine, unsupported
 from rlkit.engine.native.numpy_primitives import NUMPY
 from rlkit.engine.native.optimizers import ArrayOptimizer
 from rlkit.engine.native.primitives import Primitives
-from rlkit.engine.q_engine import NumpyQEngine, QEngine, QLoss, TorchQEngine, q_unsupported
+from rlkit.engine.native.q import AnalyticQEngine, q_unsupported
+from rlkit.engine.q import QEngine, QLoss
 from rlkit.engine.torch.actor_critic import TorchEngine
 from rlkit.engine.torch.optimizer import TorchOptimizer
+from rlkit.engine.torch.q import TorchQEngine
 from rlkit.errors import RlkitError
 from rlkit.networks.actor_critic import ActorCritic
 from rlkit.networks.q_network import QNetwork
@@ -114,7 +116,7 @@ def make_q_engine(network: QNetwork, loss: QLoss, optimization: Optimization, se
         return TorchQEngine(network, target, loss.torch, descent, compiled=compute == "compile"), compute
     primitives = PRIMITIVES[compute]
     array_descent = analytic_descent(network, primitives, optimization, setting.ranks)
-    return NumpyQEngine(network, target, loss.native, primitives, array_descent), compute
+    return AnalyticQEngine(network, target, loss.native, primitives, array_descent), compute
 
 
 def torch_descent(

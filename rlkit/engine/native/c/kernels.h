@@ -1,4 +1,4 @@
-/* The native engine's arithmetic: what rlkit/engine/native/actor_critic.py, optim.py, policy_gradient.py and q_engine.py do in
+/* The native engine's arithmetic: what rlkit/engine/native/actor_critic.py, optim.py, policy_gradient.py and q.py do in
  * NumPy, for the same arrays and with the same results up to rounding.
  *
  * Plain C on memory of the caller: nothing here allocates, locks, keeps state or knows Python; module.c checks all sizes
