@@ -288,7 +288,7 @@ class DQN(Agent[ReplayBuffer]):
         from rlkit.buffers.device import place_images
 
         config, replay = self.config, self.config.replay
-        size, folder = self.ranks.share(replay.size), None if replay.folder is None else Path(replay.folder)
+        size, folder = self.ranks.per_rank(replay.size), None if replay.folder is None else Path(replay.folder)
         device, image_leaves = next(self.network.parameters()).device, self.network.features.images
         images = place_images(replay.device, device, image_leaves, self.observation_space, size, folder)
         self.notes = [images.note] if images.note else []
@@ -333,7 +333,7 @@ class DQN(Agent[ReplayBuffer]):
 
         Returns each step's metrics.
         """
-        config, rng, size = self.config, self._sample_rng, self.ranks.share(self.config.minibatch_size)
+        config, rng, size = self.config, self._sample_rng, self.ranks.per_rank(self.config.minibatch_size)
         history: list[dict[str, float]] = []
         while (left := steps - len(history)) > 0:
             steps_since_target = self._gradient_steps % config.target.interval

@@ -197,7 +197,7 @@ class PPO(PolicyAgent[RolloutBuffer]):
         batch, rows = policy_batch(buffer, self.policy, config.gamma, config.gae_lambda, old_params=keep_params)
         learning_rate = scheduled(config.learning_rate_schedule, config.learning_rate, progress)
         coefficients = self._coefficients(progress)
-        minibatch_size = self.ranks.share(config.minibatch_size)
+        minibatch_size = self.ranks.per_rank(config.minibatch_size)
         self.engine.load(batch)
         history = []
         for _ in range(config.num_epochs):

@@ -280,7 +280,7 @@ def one_setting(setting: str, device: str, acts_compiled: str = "") -> dict[str,
         "DQN: 32 drawn, their targets and a step; images in the computer's memory": lambda: replay(buffers[0]),
         "DQN: the same, images as tensors on the device": lambda: replay(buffers[1]),
     }
-    return {name: milliseconds(call, device, gpu.OFTEN + 3) for name, call in calls.items()}
+    return {name: milliseconds(call, device, gpu.COMPILE_AFTER_CALLS + 3) for name, call in calls.items()}
 
 
 def fill(buffer: Any, frames: Any) -> None:

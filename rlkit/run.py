@@ -162,16 +162,16 @@ def _follow(config: TrainConfig, parts: Parts, run_dir: Path) -> Result:
 
 def _synchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, ranks: Ranks, stack: ExitStack) -> Parts:
     """One process, or one of torchrun's: it steps a vector environment, and learns."""
-    num_envs = ranks.share(config.num_envs)
+    num_envs = ranks.per_rank(config.num_envs)
     envs, choice = make_vector_env(factory, num_envs, config.vectorization)
     stack.callback(envs.close)
     agent = _agent(config, num_envs, envs.single_observation_space, envs.single_action_space, seeds, ranks)
     buffer = agent.make_buffer(num_envs)
     notes = [choice, *agent.notes]
-    own_seeds = ranks.mine(env_seeds(seeds.envs, config.num_envs))
+    own_seeds = ranks.shard(env_seeds(seeds.envs, config.num_envs))
     collector = Collector(envs, own_seeds, f"environment {config.env.id}")
     lockstep = envs.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP
-    stack.enter_context(ranks.meeting(agent.model, f"{rlkit.__version__} {config}", lockstep=lockstep))
+    stack.enter_context(ranks.process_group(agent.model, f"{rlkit.__version__} {config}", lockstep=lockstep))
     if ranks.size > 1:
         notes.append(f"{ranks.size} processes with {num_envs} environments each")
     if ranks.rank:

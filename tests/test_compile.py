@@ -90,7 +90,7 @@ def acting_traced(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU, all is compiled, though here to Python only, for which code need not be generated."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     monkeypatch.setattr(gpu, "acts_compiled", lambda device: True)
-    monkeypatch.setattr(gpu, "OFTEN", 2)
+    monkeypatch.setattr(gpu, "COMPILE_AFTER_CALLS", 2)
 
 
 @needs_compiler

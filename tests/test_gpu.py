@@ -79,7 +79,7 @@ def compiled_by_rows(
 
 def test_what_is_called_often_is_compiled_and_other_numbers_of_rows_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     double, compiled = compiled_by_rows(monkeypatch, "cpu")
-    for _ in range(gpu.OFTEN - 1):
+    for _ in range(gpu.COMPILE_AFTER_CALLS - 1):
         for rows in range(1, 9):
             assert torch.equal(double(torch.ones(rows, 2)), torch.full((rows, 2), 2.0))
     assert compiled == []
@@ -92,7 +92,7 @@ def test_what_is_called_often_is_compiled_and_other_numbers_of_rows_are_not(monk
 def test_compiled_functions_see_one_layout_whatever_an_image_is_a_part_of(monkeypatch: pytest.MonkeyPatch) -> None:
     double, compiled = compiled_by_rows(monkeypatch, "cpu")
     frames = torch.arange(2 * 5 * 3).reshape(2, 5, 3)
-    for part in [frames[:, 1:]] * gpu.OFTEN:
+    for part in [frames[:, 1:]] * gpu.COMPILE_AFTER_CALLS:
         assert torch.equal(double(part), 2 * part)
     assert [tensor.stride() for tensor in compiled] == [(12, 3, 1)]
 
@@ -101,7 +101,7 @@ def test_compiled_functions_see_one_layout_whatever_an_image_is_a_part_of(monkey
 def test_a_gpus_recordings_are_left_to_their_thread(
     device: str, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpu, "OFTEN", 1)
+    monkeypatch.setattr(gpu, "COMPILE_AFTER_CALLS", 1)
     double, compiled = compiled_by_rows(monkeypatch, device)
     double(torch.ones(4))
     with ThreadPoolExecutor(1) as other:
@@ -153,7 +153,7 @@ def test_policies_move_on_a_gpu_as_on_the_cpu(
     compute: str, amp: str, tolerance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = []
-    monkeypatch.setattr(gpu, "OFTEN", 1)
+    monkeypatch.setattr(gpu, "COMPILE_AFTER_CALLS", 1)
     for device, how in (("cpu", "torch"), ("cuda", compute)):
         config = NetworkConfig(amp="off" if device == "cpu" else amp)
         network, _ = make_actor_critic(Setting(IMAGE, spaces.Discrete(3), config, device=device), SEED)
@@ -179,7 +179,7 @@ def test_action_values_move_on_a_gpu_as_on_the_cpu(
     compute: str, amp: str, tolerance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = []
-    monkeypatch.setattr(gpu, "OFTEN", 1)
+    monkeypatch.setattr(gpu, "COMPILE_AFTER_CALLS", 1)
     some = TDBatch(images(32), np.arange(32) % 3, np.linspace(-1, 1, 32, dtype=np.float32))
     for device, how in (("cpu", "torch"), ("cuda", compute)):
         config = NetworkConfig(amp="off" if device == "cpu" else amp)

@@ -1,4 +1,4 @@
-"""What torch does differently on a GPU: transfers that nobody waits for, and compiled steps as CUDA graphs."""
+"""Helpers for torch on a GPU: asynchronous transfers, and compiled functions that are replayed as CUDA graphs."""
 
 from __future__ import annotations
 
@@ -13,27 +13,30 @@ from torch import Tensor
 from rlkit.spaces import Array
 
 Result = TypeVar("Result")
-OFTEN, SIZES = 10, 3
-"""For how many calls with a number of rows it pays to compile a function for it, and for how many numbers at most."""
+COMPILE_AFTER_CALLS = 10
+"""Calls with one batch size after which a function is compiled for it: fewer would not repay the compilation."""
+MAX_COMPILED_BATCH_SIZES = 3
+"""Batch sizes for which one function is compiled at most; others run uncompiled."""
 
 
 def uploaded(array: Array | Tensor, device: torch.device) -> Tensor:
-    """The array as a tensor on the device; on the CPU it is the array's own memory.
+    """Return the array as a tensor on the device; on the CPU the tensor shares the array's memory.
 
-    To a GPU it goes by way of page-locked memory, from which it is copied while this thread goes on. Torch keeps that
-    memory, and gives it out again only when the copy is done. A tensor that is there already stays what it is.
+    A copy to a GPU goes through page-locked (pinned) memory and runs while this thread goes on. Torch does not reuse
+    the pinned memory before the copy is done. A tensor that is on the GPU already is returned as it is.
     """
     tensor = torch.as_tensor(array)
-    elsewhere = device.type == "cuda" and not tensor.is_cuda
-    return tensor.pin_memory().to(device, non_blocking=True) if elsewhere else tensor
+    needs_copy = device.type == "cuda" and not tensor.is_cuda
+    return tensor.pin_memory().to(device, non_blocking=True) if needs_copy else tensor
 
 
 def compiled(
     function: Callable[..., Result], device: torch.device, *, dynamic: bool | None = None
 ) -> Callable[..., Result]:
-    """By torch.compile; on a GPU all that the function launches is recorded, and launched again at once.
+    """Compile a function with torch.compile; on a GPU also record it as a CUDA graph, which one launch replays.
 
-    There the next call overwrites what the last one returned. `dynamic` is torch.compile's: False for sizes that stay.
+    On a GPU the next call overwrites the tensors that the last one returned. `dynamic` is torch.compile's argument:
+    False if the shapes never change.
     """
     if device.type != "cuda":
         return torch.compile(function, dynamic=dynamic)
@@ -49,30 +52,37 @@ def compiled(
 def compiled_by_rows(
     function: Callable[[tuple[Tensor, ...]], Result], device: torch.device
 ) -> Callable[[tuple[Tensor, ...]], Result]:
-    """A function of batches, compiled for each number of rows that comes up often, and else as it is.
+    """Return a function of batches that is compiled for each frequent batch size, and runs uncompiled for the others.
 
-    So environments that are stepped side by side and minibatches are computed by compiled code, and nothing is compiled
-    over and over for numbers that change. On a GPU the next call overwrites what the last one returned.
+    The number of environments and the size of a minibatch come up again and again, so both are computed by compiled
+    code; sizes that keep changing do not cause one compilation after the other. On a GPU the next call overwrites the
+    tensors that the last one returned.
     """
-    fast, calls, known, thread = compiled(function, device, dynamic=False), Counter[int](), set[int](), get_ident()
+    compiled_function, thread = compiled(function, device, dynamic=False), get_ident()
+    calls, compiled_sizes = Counter[int](), set[int]()
 
     def call(features: tuple[Tensor, ...]) -> Result:
-        rows = len(features[0])
-        calls[rows] += 1
-        if calls[rows] >= OFTEN and len(known) < SIZES:
-            known.add(rows)
-        if rows not in known or (device.type == "cuda" and get_ident() != thread):  # recordings belong to a thread
+        batch_size = len(features[0])
+        calls[batch_size] += 1
+        if calls[batch_size] >= COMPILE_AFTER_CALLS and len(compiled_sizes) < MAX_COMPILED_BATCH_SIZES:
+            compiled_sizes.add(batch_size)
+        other_thread = device.type == "cuda" and get_ident() != thread  # a CUDA graph belongs to the thread it is from
+        if batch_size not in compiled_sizes or other_thread:
             return function(features)
-        return fast(in_one_layout(features))
+        return compiled_function(in_one_layout(features))
 
     return call
 
 
 def acts_compiled(device: torch.device) -> bool:
-    """Whether what is not a gradient step is worth compiling: on a CPU it has not been faster, see performance.md."""
+    """Return True where compiling pays for acting too, not only for gradient steps: on GPUs (docs/performance.md)."""
     return device.type == "cuda"
 
 
 def in_one_layout(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The same without gaps: what is compiled for views of a replay buffer's frames would not do for other images."""
+    """Return contiguous tensors, so that compiled code sees one memory layout.
+
+    Images may come as strided views of a replay buffer's frames. Code that was compiled for their strides would have to
+    be compiled again for images that are stored otherwise.
+    """
     return tuple(tensor.contiguous() for tensor in tensors)

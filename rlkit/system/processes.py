@@ -1,7 +1,7 @@
-"""What processes that work together need: a start without Ctrl-C, an end with their parent, memory, and a lock.
+"""Tools for processes that work together: shielding them from Ctrl-C, ending with the parent, shared memory, a lock.
 
-Everything here is the kernel's to clean up: memory and lock are files without a name, which are gone with the last
-process that has them, however it ended.
+The kernel cleans all of it up: shared memory and lock are files without a name, and a file without a name is gone
+when the last process that has it open ends, however it ends.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 SPAWN = get_context("spawn")
-"""How all processes are started: a fork of a process with threads, as torch's is, may hang."""
+"""Start method of all our processes: torch has threads, and a forked copy of a process with threads may hang."""
 
 
 def num_cores() -> int:
-    """The cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
 def interrupts_deferred() -> Iterator[None]:
-    """Holds Ctrl-C back from this thread until the end, and for good from the processes that it starts meanwhile."""
-    resource_tracker.ensure_running()  # starting it later would lift the block
+    """Hold Ctrl-C back from this thread until the block ends, and for good from processes started inside the block."""
+    resource_tracker.ensure_running()  # multiprocessing would start it inside the block, and unblock SIGINT in doing so
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -44,7 +44,10 @@ def interrupts_deferred() -> Iterator[None]:
 
 
 def end_with_parent(closing_time: float = 0.0) -> None:
-    """Ends this process when its parent is gone, even if the main thread hangs, after `closing_time` seconds."""
+    """Watch the parent process from a thread; when it is gone, wait `closing_time` seconds and end this process.
+
+    This works even if the main thread hangs.
+    """
     Thread(target=_exit_after_parent, args=(closing_time,), daemon=True).start()
 
 
@@ -57,9 +60,9 @@ def _exit_after_parent(closing_time: float) -> None:
 
 
 def run_child(target: str, *args: Any) -> None:
-    """Calls `package.module:function` in a child process, which ends with its parent from its first moment on.
+    """Call `package.module:function` in a child process that ends when its parent does.
 
-    The module is imported only then: with torch in it, that takes seconds.
+    The parent is watched before the module is imported, since importing one that needs torch takes seconds.
     """
     end_with_parent()
     module, _, name = target.partition(":")
@@ -67,7 +70,7 @@ def run_child(target: str, *args: Any) -> None:
 
 
 class SharedArray:
-    """A NumPy array of zeros that processes share: it goes to them as an argument when they are started."""
+    """A NumPy array in shared memory, zeros at first; pass it to a process as an argument when starting it."""
 
     def __init__(self, shape: Sequence[int], dtype: DTypeLike) -> None:
         self._shape, self._dtype = tuple(shape), np.dtype(dtype)
@@ -75,20 +78,20 @@ class SharedArray:
 
     @property
     def array(self) -> NDArray[Any]:
-        """A view of the memory."""
+        """A view of the shared memory."""
         return np.frombuffer(self._memory, self._dtype, math.prod(self._shape)).reshape(self._shape)
 
 
 class KernelLock:
-    """A lock between processes, which the kernel takes back from a process that dies while it holds it."""
+    """A lock between processes; if a process dies while it holds the lock, the kernel releases it."""
 
     def __init__(self, received: Any = None) -> None:
-        """`received` is what pickling makes of one for a process that is being started."""
+        """Make a new lock, or in a child process reopen the parent's from `received`, its pickled file descriptor."""
         if received is not None:
             self._descriptor: int = received.detach()
         else:
-            with tempfile.TemporaryFile() as nameless:
-                self._descriptor = os.dup(nameless.fileno())
+            with tempfile.TemporaryFile() as unnamed:
+                self._descriptor = os.dup(unnamed.fileno())
 
     def __enter__(self) -> None:
         fcntl.lockf(self._descriptor, fcntl.LOCK_EX)

@@ -1,8 +1,8 @@
-"""The processes of one run, as torchrun starts them: which one this is, what its share is, and sums over all of them.
+"""Data-parallel training under torchrun: this process's rank, its shard of the environments, and all-reduces.
 
-Each rank steps its share of the environments and learns from what they bring; gradients and statistics are combined
-over all ranks, so that their parameters stay the same. Most runs have one process: then nothing here communicates,
-and every method gives back what it was given. torch.distributed is imported for several processes only.
+Each rank steps its own shard of the environments and learns from their experience. Gradients and statistics are
+all-reduced, so that the parameters stay equal on all ranks. Most runs have one process: then nothing communicates,
+every method returns its argument, and torch.distributed is never imported.
 """
 
 from __future__ import annotations
@@ -28,34 +28,36 @@ Array = NDArray[Any]
 Rows = TypeVar("Rows", bound=Sequence[Any] | Array)
 
 TIMEOUT = timedelta(days=1)
-"""How long ranks wait for each other: the first one also evaluates and saves. A rank that ends is noticed at once."""
+"""Longest wait for another rank. It is generous because the others wait while rank 0 evaluates and saves; a rank that
+ends is noticed at once, without it."""
 
 
 class Launch(NamedTuple):
-    """The place that torchrun gives to a process by its environment variables."""
+    """The environment variables by which torchrun tells a process which one it is."""
 
     rank: int = 0
-    """Number among all processes; rank 0 logs, evaluates and saves."""
+    """Index among all processes; rank 0 logs, evaluates and saves."""
     size: int = 1
-    """Number of processes."""
+    """Number of processes, which torchrun calls the world size."""
     local_rank: int = 0
-    """Number among the processes on this machine, and so of the GPU that this one may use."""
+    """Index among the processes on this machine; also the index of the GPU that this one uses."""
     local_size: int = 1
     """Number of processes on this machine."""
 
 
 class LostRank(RlkitError):
-    """Another process of the run has ended, and why is for it to say."""
+    """Raised when another process of the run has ended; that process prints the reason itself."""
 
 
-_meetings = itertools.count()
-"""How often this process has met the others: torchrun's store outlives a run, and remembers earlier meetings."""
+_process_groups = itertools.count()
+"""Numbers the process groups that this process joins. torchrun's store outlives a run and keeps the keys of earlier
+groups, so that each group needs keys of its own."""
 
 
 def launched() -> Launch:
-    """The place that torchrun gives to this process; a process alone without torchrun.
+    """Read torchrun's environment variables; without torchrun, return those of a process that trains alone.
 
-    Raises RlkitError where only some of torchrun's variables are set.
+    Raises RlkitError if only some of the variables are set.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -68,9 +70,10 @@ def launched() -> Launch:
 
 
 def seconds_to_speak(error: RlkitError) -> float:
-    """Seconds to wait before printing an error, since torchrun ends all processes as soon as one has ended.
+    """Return the seconds that this rank waits before it prints an error, so that the right rank speaks first.
 
-    So a mistake that all of them find is printed once, and a lost process explains itself before others complain.
+    torchrun ends all processes as soon as one has ended. With these delays a mistake that every rank finds is printed
+    once, by rank 0, and a rank that died explains itself before the others complain that they lost it.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return 0.0
@@ -79,11 +82,11 @@ def seconds_to_speak(error: RlkitError) -> float:
     return 0.0 if os.environ.get("RANK") == "0" else 2.0
 
 
-class RowsOfAllRanks:
-    """A generator that draws one row for each environment of all ranks, and returns the rows of this rank's.
+class ShardedGenerator:
+    """A random generator that draws one row per environment of all ranks, and returns this rank's shard of the rows.
 
-    So ranks with half of the environments each act as one process with all of them would. It has only the draws below:
-    any other would give all ranks the same numbers.
+    Two ranks with half of the environments each therefore act exactly as one process with all of them would. The class
+    offers only the draws that a shard can be taken of: any other draw would give every rank the same numbers.
     """
 
     def __init__(self, seed: np.random.SeedSequence, ranks: Ranks) -> None:
@@ -91,34 +94,34 @@ class RowsOfAllRanks:
 
     @property
     def bit_generator(self) -> Any:
-        """The state, as NumPy's generators have it."""
+        """The underlying NumPy bit generator, whose `state` can be read and set."""
         return self._rng.bit_generator
 
     def random(self, size: tuple[int, ...]) -> Array:
-        """Uniform numbers in [0, 1): (rows, …)."""
-        return self._ranks.mine(self._rng.random(self._of_all(size)))
+        """Draw uniform numbers in [0, 1), of shape `size`: (rows, …)."""
+        return self._ranks.shard(self._rng.random(self._global_shape(size)))
 
     def standard_normal(self, size: tuple[int, ...], dtype: type[np.floating[Any]] = np.float64) -> Array:
-        """Normal numbers: (rows, …)."""
-        return self._ranks.mine(self._rng.standard_normal(self._of_all(size), dtype))
+        """Draw standard normal numbers, of shape `size`: (rows, …)."""
+        return self._ranks.shard(self._rng.standard_normal(self._global_shape(size), dtype))
 
     def standard_exponential(self, size: tuple[int, ...], dtype: type[np.floating[Any]] = np.float64) -> Array:
-        """Exponentially distributed numbers: (rows, …)."""
-        return self._ranks.mine(self._rng.standard_exponential(self._of_all(size), dtype))
+        """Draw exponentially distributed numbers of mean 1, of shape `size`: (rows, …)."""
+        return self._ranks.shard(self._rng.standard_exponential(self._global_shape(size), dtype))
 
-    def _of_all(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+    def _global_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (shape[0] * self._ranks.size, *shape[1:])
 
 
-RowGenerator: TypeAlias = np.random.Generator | RowsOfAllRanks
-"""Draws of one row per environment: `random`, `standard_normal` and `standard_exponential`."""
+RowGenerator: TypeAlias = np.random.Generator | ShardedGenerator
+"""A random generator to draw one row per environment from: by `random`, `standard_normal` or `standard_exponential`."""
 
 
 class Ranks:
-    """The process group of a run, as one of its processes sees it; by default a process alone.
+    """The process group of a run, as one of its processes sees it; without arguments, a group of one process.
 
-    `rank` is this process's number and `size` the number of processes. All ranks have to call methods that combine
-    values in the same order.
+    `rank` is this process's index and `size` the number of processes. Methods that combine values are collective: every
+    rank has to call them, all in one order.
     """
 
     def __init__(self, launch: Launch | None = None) -> None:
@@ -126,13 +129,15 @@ class Ranks:
         self.rank, self.size = launch.rank, launch.size
         self._local_rank, self._local_size = launch.local_rank, launch.local_size
         self._lockstep = True
-        """Whether every vector step is experience in all environments, so that ranks need not exchange counts."""
+        """True if every vector step yields one transition per environment, so that all ranks count alike and need not
+        exchange their counts."""
 
     @contextmanager
-    def meeting(self, model: nn.Module, agreed: str, *, lockstep: bool) -> Iterator[None]:
-        """Connects all ranks until the end of the block, and gives all of them the first one's `model`.
+    def process_group(self, model: nn.Module, agreed: str, *, lockstep: bool) -> Iterator[None]:
+        """Join the other ranks until the block ends, and broadcast rank 0's `model` to all of them.
 
-        Raises RlkitError unless `agreed`, which says what is trained and how, is the same for all.
+        `agreed` describes the run; raises RlkitError if it differs between ranks. `lockstep` promises that every vector
+        step yields one transition per environment.
         """
         if self.size == 1:
             yield
@@ -144,7 +149,7 @@ class Ranks:
         store, rank, size = next(iter(rendezvous("env://", timeout=TIMEOUT)))
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda.is_available() else "gloo",
-            store=PrefixStore(f"run {next(_meetings)}", store),
+            store=PrefixStore(f"run {next(_process_groups)}", store),
             rank=rank,
             world_size=size,
             timeout=TIMEOUT,
@@ -163,30 +168,36 @@ class Ranks:
             self._lockstep = True
             distributed.destroy_process_group()
 
-    # This rank's share
+    # This rank's shard
 
-    def share(self, count: int) -> int:
-        """Each rank's part of a number that the configuration gives for all; at least 1."""
+    def per_rank(self, count: int) -> int:
+        """Divide a number that the config gives for all ranks together by the number of ranks; at least 1."""
         return count if self.size == 1 else max(1, count // self.size)
 
-    def mine(self, rows: Rows) -> Rows:
-        """This rank's part of a sequence or an array that is ordered by environment."""
+    def shard(self, rows: Rows) -> Rows:
+        """Return this rank's contiguous shard of a sequence or an array with one row per environment of all ranks."""
         if self.size == 1:
             return rows
         count = len(rows) // self.size
-        part: Any = rows[self.rank * count : (self.rank + 1) * count]
-        return part  # type: ignore[no-any-return]
+        shard: Any = rows[self.rank * count : (self.rank + 1) * count]
+        return shard  # type: ignore[no-any-return]
 
     def env_rng(self, seed: np.random.SeedSequence) -> RowGenerator:
-        """A generator for one row per environment: the rows that one process would draw for this rank's."""
-        return np.random.default_rng(seed) if self.size == 1 else RowsOfAllRanks(seed, self)
+        """Make a generator for draws of one row per environment.
+
+        This rank's environments get the rows that they would get if one process had the environments of all ranks.
+        """
+        return np.random.default_rng(seed) if self.size == 1 else ShardedGenerator(seed, self)
 
     def own_rng(self, seed: np.random.SeedSequence) -> np.random.Generator:
-        """A generator of this rank's own."""
+        """Make a generator whose draws are independent of those of all other ranks."""
         return np.random.default_rng(seed.spawn(self.rank)[-1] if self.rank else seed)
 
     def gpu(self) -> str:
-        """The GPU that is this rank's own; raises RlkitError where there are fewer than ranks on this machine."""
+        """Return torch's name of this rank's GPU, and make it the current device.
+
+        Raises RlkitError if this machine has fewer GPUs than ranks.
+        """
         if self.size == 1:
             return "cuda"
         from torch import cuda
@@ -202,49 +213,52 @@ class Ranks:
     # Combined over all ranks
 
     def sum_(self, values: Array | Tensor) -> None:
-        """Makes each value its sum over all ranks, in place; raises LostRank where another one has ended."""
+        """All-reduce the values to their sum over all ranks, in place; raises LostRank if another rank has ended."""
         if self.size == 1:
             return
         import torch
         from torch import distributed
 
         try:
-            distributed.all_reduce(torch.as_tensor(values))  # which shares an array's memory
+            distributed.all_reduce(torch.as_tensor(values))  # as_tensor shares the array's memory
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             raise LostRank(f"rank {self.rank} of {self.size} lost another process of the run: {reason}") from error
 
     def mean_(self, values: Array | Tensor) -> None:
-        """Makes each value its mean over all ranks, in place."""
+        """All-reduce the values to their mean over all ranks, in place."""
         if self.size > 1:
             self.sum_(values)
             values /= self.size
 
     def mean(self, value: float) -> float:
-        """The mean of a number over all ranks."""
+        """Return the mean of a number over all ranks."""
         return float(self.gathered(np.array(value)).mean())
 
     def gathered(self, values: Array) -> Array:
-        """The values of all ranks as float64: (ranks, *shape)."""
-        everyone = np.zeros((self.size, *values.shape))
-        everyone[self.rank] = values
-        self.sum_(everyone)
-        return everyone
+        """Gather the values of all ranks, as float64 of shape (ranks, *shape)."""
+        gathered = np.zeros((self.size, *values.shape))
+        gathered[self.rank] = values
+        self.sum_(gathered)
+        return gathered
 
     def steps(self, count: int) -> int:
-        """A count of timesteps, summed over all ranks."""
+        """Sum a count of timesteps over all ranks."""
         return self.size * count if self._lockstep else int(self.gathered(np.array(count)).sum())
 
     def episodes(self, count: int) -> int:
-        """A count of episodes, summed over all ranks."""
+        """Sum a count of episodes over all ranks."""
         return count if self.size == 1 else int(self.gathered(np.array(count)).sum())
 
     def even(self, rows: Array) -> Array:
-        """The first rows: as many as the rank with the fewest has, so that all take equally many minibatches."""
+        """Cut the rows to the fewest that any rank has, so that all ranks make equally many minibatches of them."""
         return rows if self._lockstep else rows[: int(self.gathered(np.array(len(rows))).min())]
 
     def moments(self, rows: Array) -> tuple[int, Array, Array]:
-        """The number of rows on all ranks, with their mean and variance along the first axis (Chan et al. 1979)."""
+        """Count the rows of all ranks and return the number, their mean and their variance (Chan et al. 1979).
+
+        Mean and variance are taken along the first axis.
+        """
         shape = rows.shape[1:]
         mean = rows.mean(0, dtype=np.float64) if len(rows) else np.zeros(shape)
         var = rows.var(0, dtype=np.float64) if len(rows) else np.zeros(shape)
@@ -257,20 +271,23 @@ class Ranks:
         return int(total.max()), mean, var
 
     def mean_and_std(self, values: Any) -> tuple[Any, Any]:
-        """Mean and sample standard deviation of the (rows,) arrays or tensors of all ranks; of two values at least."""
+        """Return mean and sample standard deviation over the (rows,) arrays or tensors of all ranks.
+
+        There must be at least two values.
+        """
         is_array = isinstance(values, np.ndarray)
         if self.size == 1 and is_array:
             count = len(values)
             mean = values.sum() / count
-            centred = values - mean  # whose product with itself takes a quarter of the time of np.std
-            return mean, math.sqrt(centred @ centred / (count - 1))
+            centred = values - mean
+            return mean, math.sqrt(centred @ centred / (count - 1))  # the product takes a quarter of np.std's time
         if self.size == 1:
             return values.mean(), values.std()
         count, mean, var = self.moments(values if is_array else values.cpu().numpy())
         return float(mean), float(np.sqrt(var * (count / (count - 1))))
 
     def combined(self, sums: Array, means: dict[str, float]) -> tuple[Array, dict[str, float]]:
-        """The sums over all ranks of some numbers, and the means of others by their names, in one exchange."""
+        """Sum some numbers over all ranks, and average others that have names, in a single all-reduce."""
         if self.size == 1:
             return sums, means
         totals = self.gathered(np.array([*sums, *means.values()])).sum(0)
@@ -278,4 +295,4 @@ class Ranks:
 
 
 ALONE = Ranks()
-"""The process group of a run in one process."""
+"""A process group of this process alone, as most runs have it."""

@@ -1,4 +1,4 @@
-"""The seeds of a run's parts, all from one."""
+"""Seeds for the parts of a run, all derived from the run's one seed."""
 
 from __future__ import annotations
 
@@ -11,33 +11,40 @@ import numpy as np
 
 
 class Seeds(NamedTuple):
-    """One for each part of a run that draws."""
+    """One seed for each part of a run that draws random numbers."""
 
     envs: int
+    """For the training environments."""
     agent: int
+    """For the agent's weights, actions and minibatches."""
     evaluation: int
+    """For the episodes of the evaluations during training."""
     final_evaluation: int
+    """For the episodes of the evaluation at the end."""
 
 
 def run_seeds(seed: int, *process: int) -> Seeds:
-    """Independent seeds for the parts of a run, or of one of its further processes, which numbers tell apart."""
+    """Derive independent seeds for the parts of a run, or of one of its processes, told apart by `process` numbers."""
     return Seeds(*(int(s) for s in np.random.SeedSequence(seed, spawn_key=process).generate_state(4)))
 
 
 def env_seeds(seed: int, count: int) -> list[int]:
-    """Independent seeds, so that runs whose seeds are neighbours share no environment."""
+    """Derive one independent seed per environment.
+
+    Counting up from `seed` would not do: runs with neighbouring seeds would then have environments in common.
+    """
     return [int(s) for s in np.random.SeedSequence(seed).generate_state(count) >> 1]
 
 
 @contextmanager
 def seeded_globally(seed: int) -> Iterator[None]:
-    """Inside, the global generators of Python, NumPy and torch draw by the seed; afterwards as if nothing had been.
+    """Seed the global generators of Python, NumPy and torch inside the block, and restore their states afterwards.
 
-    For code of others that draws from them. Torch's generators of GPUs are left alone.
+    Use it around others' code, which may draw from global generators. Torch's GPU generators are left alone.
     """
-    import torch  # which takes long to import
+    import torch  # only here, since importing it takes long
 
-    python, numpy = random.getstate(), np.random.get_state()
+    python_state, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         random.seed(seed)
         np.random.seed(seed)
@@ -45,5 +52,5 @@ def seeded_globally(seed: int) -> Iterator[None]:
         try:
             yield
         finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
