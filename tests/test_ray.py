@@ -257,6 +257,7 @@ def cluster_of(head_cpus: int, nodes: int) -> Iterator[Any]:
         # ten seconds for each answer: its cores may be busy with something else.
         checks = {"initial_delay_ms": 1000, "period_ms": 500, "timeout_ms": 10_000, "failure_threshold": 3}
         system = {f"health_check_{name}": value for name, value in checks.items()}
+        system["worker_register_timeout_seconds"] = int(PATIENCE)
         head = {"num_cpus": head_cpus, "include_dashboard": False, "temp_dir": folder, "_system_config": system}
         made = Cluster(initialize_head=True, head_node_args={**head, **options})
         try:

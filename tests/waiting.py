@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds until what has to happen counts as never happening: far more than it takes, since a busy machine takes its
 time, and a test that passes does not wait for longer than it must."""
 

@@ -170,16 +170,16 @@ class RayWorkers:
             compute=self._agent.compute,
         )
         self._latest = Reply(self._parameters, [])
-        self._latest = self._ask("snapshot")
+        self._latest = self._ask("snapshot", timeout=TIME_FOR_A_PLACE)  # its process has to start first
         remote = RemoteParameters(self._current, len(self._parameters), self._statistics, self.num_workers)
         self._agent.connect(remote)
 
-    def _ask(self, method: str, *arguments: Any) -> Any:
+    def _ask(self, method: str, *arguments: Any, timeout: float = SERVER_TIMEOUT) -> Any:
         """What the server answers; raises LostParameters if it is gone."""
         import ray
 
         try:
-            return ray.get(getattr(self._server, method).remote(*arguments), timeout=SERVER_TIMEOUT)
+            return ray.get(getattr(self._server, method).remote(*arguments), timeout=timeout)
         except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
             why = "does not answer" if isinstance(error, ray.exceptions.GetTimeoutError) else "died"
             self._server = None
