@@ -1,41 +1,23 @@
-"""The protocol of an agent, as the rest of the toolkit sees it, and the result of acting."""
+"""The protocol of an agent, as the rest of the toolkit sees it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from gymnasium import spaces
 
 from rlkit.buffers.transition import BufferT
+from rlkit.collector import Acting
 from rlkit.errors import RlkitError
 from rlkit.setting import AgentConfig, NetworkConfig, Setting
-from rlkit.spaces import Array, Obs, leaf_spaces, leaves
+from rlkit.spaces import as_batch
 from rlkit.system.ranks import Ranks
 
 if TYPE_CHECKING:
     import torch
-
-
-class Step(NamedTuple):
-    """The result of acting, batched over environments."""
-
-    action: Array
-    """The chosen actions, as the agent learns from them: (num_envs, *action shape)."""
-    env_action: Array
-    """The actions for the environment: clipped or squashed to the bounds, and shifted to the space's start."""
-
-
-class Acting(Protocol):
-    """The one method of an agent that a collector calls."""
-
-    def act(self, obs: Obs, *, action_mask: Array | None = None, explore: bool = True) -> Step:
-        """Chooses one action per row of `obs`; without `explore`, the policy's most likely action.
-
-        `action_mask` is boolean, True where an action is allowed: (batch, number of actions).
-        """
 
 
 class Agent(Acting, Protocol[BufferT]):
@@ -123,24 +105,3 @@ def discrete_actions(name: str, space: spaces.Space[Any]) -> spaces.Discrete[Any
     able = [key for key, variant in VARIANTS.items() if isinstance(space, variant.agent.action_spaces)]
     agents = ", ".join(key for key in able if key == VARIANTS[key].make().name)
     raise RlkitError(f"agent={name} needs Discrete actions, not {space}; agents that can handle them: {agents}")
-
-
-def as_batch(space: spaces.Space[Any], obs: Any) -> tuple[Obs, bool]:
-    """The leaves of `obs` with a batch dimension, and True if it had one before.
-
-    Raises RlkitError where the shapes fit neither one observation nor a batch.
-    """
-    found: set[bool] = set()
-    arrays = []
-    for part, leaf in zip(leaf_spaces(space), leaves(space, obs), strict=True):
-        shape = part.shape or ()
-        if (leaf.shape != shape and leaf.shape[1:] != shape) or leaf.ndim > len(shape) + 1:
-            raise RlkitError(
-                f"observation of shape {leaf.shape} does not fit {part}: expected {shape}, or (batch, *{shape})"
-            )
-        batched = leaf.ndim == len(shape) + 1
-        found.add(batched)
-        arrays.append(leaf if batched else leaf[None])
-    if len(found) != 1:
-        raise RlkitError("some parts of the observation have a batch dimension and some do not")
-    return tuple(arrays), found.pop()

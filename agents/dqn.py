@@ -7,94 +7,29 @@ losses are in `rlkit.engine.losses`, the targets in `rlkit.maths.returns`, the r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
 
-from rlkit.agents.base import Agent, Step, as_batch, discrete_actions
+from rlkit.agents.base import Agent, discrete_actions
 from rlkit.buffers.batch import ReplayBatch
-from rlkit.buffers.prioritized import PrioritizedReplayBuffer
 from rlkit.buffers.replay import ReplayBuffer
+from rlkit.collector import Step
 from rlkit.engine.losses import categorical_loss, dqn_loss
 from rlkit.errors import RlkitError, check_choice, check_fields, check_range
-from rlkit.maths.exploration import EpsilonConfig, epsilon_greedy, sample_epsilon_greedy
-from rlkit.maths.returns import project_distribution, td_targets
+from rlkit.field_groups import EpisodicEpsilonConfig, ReplayConfig, TargetConfig
+from rlkit.maths.exploration import epsilon_greedy, sample_epsilon_greedy
+from rlkit.maths.returns import next_values, project_distribution, td_targets
 from rlkit.maths.schedules import SCHEDULES, scheduled
 from rlkit.setting import Abilities, AgentConfig, Setting
-from rlkit.spaces import Array, Obs, masked
+from rlkit.spaces import Array, Obs, as_batch, masked
 
 LOSSES = ("huber", "mse")
 DUELINGS = ("mean", "sum")
 UNITS = ("update", "episode")
-REPLAY_DEVICES = ("auto", "cpu", "cuda")
-
-
-@dataclass
-class ReplayConfig:
-    """The replay buffer of an agent: how much it holds and where, and how transitions are drawn from it."""
-
-    size: int = 100_000
-    """Transitions in the replay buffer, over all environments."""
-    folder: str | None = None
-    """Keep the buffer's observations on disk, in files without a name in this folder, which are gone when the run is
-    over, however it ends; null: in memory."""
-    device: str = "auto"
-    """The memory that holds the buffer's images: `cuda` is that of the network's GPU, where minibatches are then made
-    without a transfer; `cpu` the computer's; `auto`: the GPU's, if they take at most half of what is free there."""
-    prioritized: bool = False
-    """Draw transitions by their last TD error instead of evenly (Schaul et al. 2016)."""
-    alpha: float = 0.6
-    """`prioritized` only: how far; 0 is evenly, 1 in proportion to the error."""
-    beta: float = 0.4
-    """`prioritized` only: how far the loss's weights undo that, at the start; it rises to 1 over the run."""
-
-    def validate(self, prefix: str) -> None:
-        """Raises RlkitError on the first field whose value cannot work."""
-        check_choice(f"{prefix}.device", self.device, REPLAY_DEVICES)
-        check_fields(self, prefix, counts=("size",), shares=("alpha", "beta"))
-        if self.device == "cuda" and self.folder is not None:
-            raise RlkitError(
-                f"{prefix}.device=cuda and {prefix}.folder={self.folder} are two places for the same images: leave out "
-                "one of them"
-            )
-
-
-@dataclass
-class DQNEpsilonConfig(EpsilonConfig):
-    """The probability of a random action, ε, over a run."""
-
-    fraction: float = 0.1
-    """The share of the run in which ε falls."""
-    episodes: int | None = None
-    """Let ε fall over this many episodes instead; null: over `fraction` of the run."""
-
-    def validate(self, prefix: str) -> None:
-        super().validate(prefix)
-        check_fields(self, prefix, counts=("episodes",))
-
-    def at(self, progress: float, episodes: int = 0) -> float:
-        """The value of ε when the share `progress` of the run is over, and so many episodes have ended."""
-        return super().at(progress) if self.episodes is None else self._after(episodes / self.episodes)
-
-
-@dataclass
-class TargetConfig:
-    """The target network: a copy of the online network that follows it now and then, and values next states."""
-
-    interval: int = 250
-    """Gradient steps between updates of the target network."""
-    tau: float = 1.0
-    """How far such an update moves it towards the online network: 1 copies; small values, with an interval of 1, make
-    it a moving average."""
-
-    def validate(self, prefix: str) -> None:
-        """Raises RlkitError on the first field whose value cannot work."""
-        check_fields(self, prefix, counts=("interval",), positive=("tau",), shares=("tau",))
 
 
 @dataclass
@@ -190,7 +125,7 @@ class DQNConfig(AgentConfig):
     target: TargetConfig = field(default_factory=TargetConfig)
     gamma: float = 0.99
     """Discount factor."""
-    epsilon: DQNEpsilonConfig = field(default_factory=DQNEpsilonConfig)
+    epsilon: EpisodicEpsilonConfig = field(default_factory=EpisodicEpsilonConfig)
     loss: str = "huber"
     """`huber`: half the squared TD error up to 1, linear beyond; `mse`: the squared TD error. `distributional` has
     the cross-entropy instead."""
@@ -224,17 +159,6 @@ class DQNConfig(AgentConfig):
                 f"agent.replay.size={self.replay.size} is too small for agent.learning_starts={self.learning_starts} "
                 f"and num_envs={num_envs}: it must be at least {least}"
             )
-
-
-def next_values(choosing: Array, valuing: Array, action_mask: Array | None) -> Array:
-    """Looks up the values of the actions that are best by `choosing` among those allowed: (rows,).
-
-    Both `choosing` and `valuing` are action values, (rows, actions), or `valuing` distributions of them, (rows,
-    actions, atoms): then the result is distributions too, (rows, atoms).
-    """
-    best = masked(choosing, action_mask).argmax(1)
-    values: Array = valuing[np.arange(len(best)), best]
-    return values
 
 
 class DQN(Agent[ReplayBuffer]):
@@ -285,18 +209,21 @@ class DQN(Agent[ReplayBuffer]):
         return float(self._epsilon)
 
     def make_buffer(self, num_envs: int) -> ReplayBuffer:
-        from rlkit.buffers.device import place_images
+        from rlkit.buffers.make import make_replay_buffer
 
-        config, replay = self.config, self.config.replay
-        size, folder = self.ranks.per_rank(replay.size), None if replay.folder is None else Path(replay.folder)
-        device, image_leaves = next(self.network.parameters()).device, self.network.features.images
-        images = place_images(replay.device, device, image_leaves, self.observation_space, size, folder)
-        self.notes = [images.note] if images.note else []
-        kind: Callable[..., ReplayBuffer] = ReplayBuffer
-        if replay.prioritized:
-            kind = partial(PrioritizedReplayBuffer, alpha=replay.alpha, beta=replay.beta, ranks=self.ranks)
-        sizes = size, num_envs, self.observation_space, self._actions
-        return kind(*sizes, n_step=config.n_step, gamma=config.gamma, folder=folder, images=images)
+        config = self.config
+        buffer, self.notes = make_replay_buffer(
+            config.replay,
+            self.observation_space,
+            self._actions,
+            num_envs,
+            images=self.network.features.images,
+            device=next(self.network.parameters()).device,
+            ranks=self.ranks,
+            n_step=config.n_step,
+            gamma=config.gamma,
+        )
+        return buffer
 
     def act(self, obs: Obs, *, action_mask: Array | None = None, explore: bool = True) -> Step:
         q_values = self.engine.q_values(self.network.features(obs), noise=self._sample_rng if explore else None)

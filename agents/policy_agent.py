@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlkit.agents.base import Agent, Step, as_batch
+from rlkit.agents.base import Agent
 from rlkit.buffers.transition import BufferT
+from rlkit.collector import Step
 from rlkit.errors import RlkitError
 from rlkit.setting import AgentConfig, Setting
-from rlkit.spaces import Array, Obs
+from rlkit.spaces import Array, Obs, as_batch
 
 if TYPE_CHECKING:
     from rlkit.engine.actor_critic import ActorCriticLoss

@@ -16,7 +16,7 @@ from rlkit.buffers.batch import PolicyBatch
 from rlkit.buffers.episodes import EpisodeBuffer, Episodes
 from rlkit.engine.losses import whitened
 from rlkit.errors import RlkitError, check_choice, check_fields
-from rlkit.maths.returns import discounted_returns, explained_variance
+from rlkit.maths.returns import discounted_returns, episode_baseline, explained_variance
 from rlkit.maths.schedules import SCHEDULES, scheduled
 from rlkit.setting import AgentConfig, Setting
 from rlkit.spaces import Array
@@ -83,17 +83,6 @@ class REINFORCEConfig(AgentConfig):
                 f"agent.baseline={self.baseline} compares episodes with each other: agent.episodes_per_update="
                 f"{self.episodes_per_update} must be at least 2, or agent.baseline one of none, value"
             )
-
-
-def episode_baseline(kind: str, rewards_to_go: Array) -> Array:
-    """The `mean` or `time_step` baseline of each step of each episode: (longest episode, episodes).
-
-    `rewards_to_go` has that shape, and zeros after an episode's end. Each episode is compared with the mean of the
-    others: its own return depends on its actions, and would shrink the expected gradient by 1 - 1/N.
-    """
-    table = rewards_to_go if kind == "time_step" else np.broadcast_to(rewards_to_go[0], rewards_to_go.shape)
-    others: Array = (table.sum(1, keepdims=True) - table) / (table.shape[1] - 1)
-    return others
 
 
 class REINFORCECoefficients(NamedTuple):

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from gymnasium import spaces
 
-from rlkit.agents.base import Agent, Step, as_batch, discrete_actions
+from rlkit.agents.base import Agent, discrete_actions
 from rlkit.buffers.latest import LatestSteps
+from rlkit.collector import Step
 from rlkit.errors import check_choice, check_fields
-from rlkit.maths.exploration import EpsilonConfig
+from rlkit.field_groups import EpsilonConfig
 from rlkit.maths.returns import td_targets
 from rlkit.maths.schedules import ANNEALINGS, annealed
 from rlkit.setting import AgentConfig, Setting
-from rlkit.spaces import Array, Obs
+from rlkit.spaces import Array, Obs, as_batch
 
 if TYPE_CHECKING:
     from rlkit.action_values import Lesson

@@ -131,7 +131,7 @@ class TRPO(PolicyAgent[RolloutBuffer]):
         """The largest step along the natural gradient that keeps the KL limit and improves the surrogate."""
         import torch
 
-        from rlkit.engine.torch.trust_region import assign, conjugate_gradient, flat_gradient, hessian_product
+        from rlkit.engine.torch.trust_region import assign, natural_step
 
         config, head = self.config, self.network.head
         index = torch.as_tensor(rows, device=self.device)
@@ -146,12 +146,9 @@ class TRPO(PolicyAgent[RolloutBuffer]):
 
         parameters = [p for name, p in self.network.named_parameters() if not name.startswith("critic.")]
         objective, params = objective_and_params()
-        gradient = flat_gradient(objective, parameters)
-        fisher = hessian_product(head.kl(params.detach(), params).mean(), parameters, config.cg_damping)
-        direction = conjugate_gradient(fisher, gradient, config.cg_iterations)
-        # To second order, a step x changes the policy by a KL divergence of ½ xᵀFx: as long as δ allows.
-        curvature = direction @ fisher(direction)
-        step = direction * (2 * config.target_kl / (curvature + 1e-12)).sqrt()
+        divergence = head.kl(params.detach(), params).mean()
+        limits = config.target_kl, config.cg_iterations, config.cg_damping
+        step = natural_step(objective, divergence, parameters, *limits)
 
         metrics = {"train/policy_loss": -objective.item(), "train/entropy": head.entropy(params).mean().item()}
         before = torch.cat([p.detach().reshape(-1) for p in parameters])

@@ -54,10 +54,10 @@ from scipy import stats
 from threadpoolctl import threadpool_limits
 
 import rlkit
-from rlkit.agents.base import Step
-from rlkit.agents.dqn import DQN, DQNConfig, DQNEpsilonConfig, ReplayConfig
-from rlkit.collector import Collector
+from rlkit.agents.dqn import DQN, DQNConfig
+from rlkit.collector import Collector, Step
 from rlkit.envs import EnvFactory, make_vector_env
+from rlkit.field_groups import EpisodicEpsilonConfig, ReplayConfig
 from rlkit.setting import NetworkConfig, Setting, updated
 
 NETWORK = NetworkConfig(hidden_sizes=[64, 64])
@@ -109,7 +109,7 @@ BIAS = DQNConfig(
     num_steps=1,
     gradient_steps=8,  # one for each transition of the 8 environments
     minibatch_size=32,
-    epsilon=DQNEpsilonConfig(start=0.1, end=0.1),
+    epsilon=EpisodicEpsilonConfig(start=0.1, end=0.1),
     loss="mse",
 )
 

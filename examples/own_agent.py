@@ -16,8 +16,9 @@ from gymnasium import spaces
 import rlkit
 from rlkit.advantages import gae
 from rlkit.agents import VARIANTS, Variant
-from rlkit.agents.base import Agent, Step
+from rlkit.agents.base import Agent
 from rlkit.buffers.rollout import RolloutBuffer
+from rlkit.collector import Step
 from rlkit.errors import RlkitError, check_fields
 from rlkit.setting import AgentConfig, Setting
 from rlkit.spaces import MASKED_LOGIT, Array, Obs, masked

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -11,8 +11,24 @@ from rlkit.buffers.transition import Buffer, Transition
 from rlkit.errors import RlkitError
 from rlkit.spaces import Array, Obs, all_finite, count_true, leaves
 
-if TYPE_CHECKING:
-    from rlkit.agents.base import Acting
+
+class Step(NamedTuple):
+    """The result of acting, batched over environments."""
+
+    action: Array
+    """The chosen actions, as the agent learns from them: (num_envs, *action shape)."""
+    env_action: Array
+    """The actions for the environment: clipped or squashed to the bounds, and shifted to the space's start."""
+
+
+class Acting(Protocol):
+    """The one method of an agent that a collector calls."""
+
+    def act(self, obs: Obs, *, action_mask: Array | None = None, explore: bool = True) -> Step:
+        """Chooses one action per row of `obs`; without `explore`, the policy's most likely action.
+
+        `action_mask` is boolean, True where an action is allowed: (batch, number of actions).
+        """
 
 
 class Episode(NamedTuple):

@@ -9,6 +9,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from rlkit.errors import RlkitError
+
 Array: TypeAlias = NDArray[Any]
 Obs: TypeAlias = tuple[Array, ...]
 """A batch of observations: one array of shape (batch, *leaf shape) per leaf of the observation space. A Box is
@@ -63,3 +65,24 @@ def all_finite(numbers: Array) -> bool:
 def masked(logits: Array, action_mask: Array | None) -> Array:
     """The logits with `MASKED_LOGIT` where the boolean mask of the same shape is False; None masks nothing."""
     return logits if action_mask is None else np.where(action_mask, logits, MASKED_LOGIT)
+
+
+def as_batch(space: spaces.Space[Any], obs: Any) -> tuple[Obs, bool]:
+    """The leaves of `obs` with a batch dimension, and True if it had one before.
+
+    Raises RlkitError where the shapes fit neither one observation nor a batch.
+    """
+    found: set[bool] = set()
+    arrays = []
+    for part, leaf in zip(leaf_spaces(space), leaves(space, obs), strict=True):
+        shape = part.shape or ()
+        if (leaf.shape != shape and leaf.shape[1:] != shape) or leaf.ndim > len(shape) + 1:
+            raise RlkitError(
+                f"observation of shape {leaf.shape} does not fit {part}: expected {shape}, or (batch, *{shape})"
+            )
+        batched = leaf.ndim == len(shape) + 1
+        found.add(batched)
+        arrays.append(leaf if batched else leaf[None])
+    if len(found) != 1:
+        raise RlkitError("some parts of the observation have a batch dimension and some do not")
+    return tuple(arrays), found.pop()

@@ -18,11 +18,12 @@ import rlkit
 from rlkit import perception
 from rlkit.agents import make_agent
 from rlkit.agents.a2c import A2CConfig
-from rlkit.agents.dqn import DQNConfig, ReplayConfig
+from rlkit.agents.dqn import DQNConfig
 from rlkit.agents.ppo import PPOConfig
 from rlkit.agents.trpo import TRPOConfig
 from rlkit.checkpoint import load
 from rlkit.errors import RlkitError
+from rlkit.field_groups import ReplayConfig
 from rlkit.networks.backbone import BackboneEncoder
 from rlkit.perception.backbone import Backbone
 from rlkit.perception.checkpoint import Description, save_model

@@ -12,9 +12,8 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from small_envs import LIMIT, Counting, NativeCounting
 
-from rlkit.agents.base import Step
 from rlkit.buffers.rollout import RolloutBuffer
-from rlkit.collector import Collector
+from rlkit.collector import Collector, Step
 from rlkit.errors import RlkitError
 from rlkit.spaces import Array, Obs, all_finite, count_true
 

@@ -19,7 +19,7 @@ from training import make_q_engine
 
 import rlkit
 from rlkit.agents import VARIANTS, make_agent
-from rlkit.agents.dqn import DQN, DQNConfig, DQNEpsilonConfig, ReplayConfig, TargetConfig, next_values
+from rlkit.agents.dqn import DQN, DQNConfig
 from rlkit.buffers.prioritized import PrioritizedReplayBuffer
 from rlkit.collector import Collector, Episode
 from rlkit.engine.losses import dqn_loss
@@ -29,6 +29,8 @@ from rlkit.engine.native.q import dqn_gradient
 from rlkit.engine.q import QEngine, QLoss, TDBatch
 from rlkit.envs import EnvFactory, make_vector_env
 from rlkit.errors import RlkitError
+from rlkit.field_groups import EpisodicEpsilonConfig, ReplayConfig, TargetConfig
+from rlkit.maths.returns import next_values
 from rlkit.maths.schedules import annealed
 from rlkit.networks.q_network import DUELING, action_values
 from rlkit.setting import NetworkConfig, Setting, updated
@@ -41,7 +43,7 @@ QUICK = DQNConfig(
     minibatch_size=64,
     learning_starts=200,
     target=TargetConfig(interval=50),
-    epsilon=DQNEpsilonConfig(fraction=0.5, end=0.1),
+    epsilon=EpisodicEpsilonConfig(fraction=0.5, end=0.1),
 )
 FEATURES: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -448,7 +450,7 @@ def test_epsilon_falls_as_scheduled() -> None:
     assert [annealed("exponential", 1.0, 0.01, share) for share in (0, 0.5, 1, 2)] == pytest.approx(
         [1, 0.1, 0.01, 0.01]
     )
-    agent, _ = train("CartPole-v1", replace(QUICK, epsilon=DQNEpsilonConfig(fraction=0.5, end=0.1)), updates=0)
+    agent, _ = train("CartPole-v1", replace(QUICK, epsilon=EpisodicEpsilonConfig(fraction=0.5, end=0.1)), updates=0)
     buffer = agent.make_buffer(1)
     for progress, epsilon in ((0, 1), (0.25, 0.55), (0.5, 0.1), (0.9, 0.1)):
         assert agent.update(buffer, progress)["train/epsilon"] == pytest.approx(epsilon)
@@ -456,7 +458,7 @@ def test_epsilon_falls_as_scheduled() -> None:
 
 def test_epsilon_can_fall_by_episodes() -> None:
     """The source's schedule: 0.08 less 0.01 for each 200 episodes, down to 0.01."""
-    config = replace(QUICK, epsilon=DQNEpsilonConfig(start=0.08, end=0.01, episodes=1400))
+    config = replace(QUICK, epsilon=EpisodicEpsilonConfig(start=0.08, end=0.01, episodes=1400))
     agent = DQN(config, Setting(VECTOR, DISCRETE))
     buffer = agent.make_buffer(1)
     for episodes in (0, 200, 700, 1400, 5000):
@@ -628,7 +630,7 @@ def test_it_learns_cartpole() -> None:
         num_steps=32,
         gradient_steps=128,
         target=TargetConfig(interval=128),
-        epsilon=DQNEpsilonConfig(fraction=0.16, end=0.04),
+        epsilon=EpisodicEpsilonConfig(fraction=0.16, end=0.04),
     )
     agent, episodes = train("CartPole-v1", config, updates=80, network=NetworkConfig(activation="relu"), seed=4)
     assert np.mean([e.episode_return for e in episodes[-20:]]) > 70  # at random, 22

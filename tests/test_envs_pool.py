@@ -13,9 +13,8 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
 import rlkit
-from rlkit.agents.base import Step
 from rlkit.buffers.rollout import RolloutBuffer
-from rlkit.collector import Collector
+from rlkit.collector import Collector, Step
 from rlkit.envs import EnvFactory, make_vector_env
 from rlkit.envs.pool import atari_options
 from rlkit.errors import RlkitError

@@ -12,11 +12,10 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector import SyncVectorEnv as GymSyncVectorEnv
 from small_envs import Counting
 
-from rlkit.agents.base import Acting, Step
 from rlkit.buffers import episodes as module
 from rlkit.buffers.episodes import EpisodeBuffer, Episodes
 from rlkit.buffers.transition import Transition
-from rlkit.collector import Collector
+from rlkit.collector import Acting, Collector, Step
 from rlkit.errors import RlkitError
 from rlkit.spaces import Array, Obs
 

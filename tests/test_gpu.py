@@ -16,7 +16,7 @@ from test_images import CLIP, IMAGE, SEED, batch, images
 from test_replay_device import check_same_batches
 from training import make_engine, make_q_engine
 
-from rlkit.agents.dqn import DQN, DQNConfig, ReplayConfig
+from rlkit.agents.dqn import DQN, DQNConfig
 from rlkit.agents.ppo import ppo_loss
 from rlkit.buffers.transition import Transition
 from rlkit.engine.actor_critic import ActorCriticLoss
@@ -24,6 +24,7 @@ from rlkit.engine.losses import dqn_loss
 from rlkit.engine.make import make_actor_critic, make_q_network
 from rlkit.engine.q import QLoss, TDBatch
 from rlkit.errors import RlkitError
+from rlkit.field_groups import ReplayConfig
 from rlkit.networks.own import probe
 from rlkit.setting import NetworkConfig, Setting
 from rlkit.system import gpu

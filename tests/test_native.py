@@ -37,7 +37,7 @@ from torch import nn
 from training import assert_same_parameters, make_engine, make_q_engine, parameters, setting_of, train
 
 from rlkit.agents.a2c import A2CCoefficients, A2CConfig
-from rlkit.agents.dqn import DQNConfig, ReplayConfig
+from rlkit.agents.dqn import DQNConfig
 from rlkit.agents.ppo import OBJECTIVES, PPOCoefficients, PPOConfig
 from rlkit.agents.reinforce import REINFORCECoefficients, REINFORCEConfig
 from rlkit.engine.descent import flatten_parameters
@@ -49,6 +49,7 @@ from rlkit.engine.native.q import dqn_gradient
 from rlkit.engine.q import QLoss, TDBatch
 from rlkit.engine.threads import in_threads
 from rlkit.errors import RlkitError
+from rlkit.field_groups import ReplayConfig
 from rlkit.networks.mlp import mlp
 from rlkit.networks.q_network import DUELING
 from rlkit.setting import NetworkConfig, Setting

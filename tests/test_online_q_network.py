@@ -18,7 +18,7 @@ from rlkit.agents.temporal_difference import TemporalDifferenceConfig
 from rlkit.buffers.transition import Transition
 from rlkit.collector import Collector, Episode
 from rlkit.envs import EnvFactory, make_vector_env
-from rlkit.maths.exploration import EpsilonConfig
+from rlkit.field_groups import EpsilonConfig
 from rlkit.setting import NetworkConfig, Setting
 from rlkit.spaces import Array
 

@@ -22,7 +22,6 @@ from rlkit.agents.reinforce import (
     REINFORCE,
     REINFORCECoefficients,
     REINFORCEConfig,
-    episode_baseline,
     reinforce_loss,
 )
 from rlkit.buffers.episodes import Episodes
@@ -31,6 +30,7 @@ from rlkit.engine.native.numpy_primitives import NUMPY
 from rlkit.engine.native.policy_gradient import reinforce_gradient
 from rlkit.envs import EnvFactory, make_vector_env
 from rlkit.errors import RlkitError
+from rlkit.maths.returns import episode_baseline
 from rlkit.setting import NetworkConfig, Setting
 from rlkit.spaces import Array
 from rlkit.system.ranks import ALONE

@@ -20,14 +20,13 @@ from hypothesis import strategies as st
 from scipy import stats
 from small_envs import Counting, NativeCounting
 
-from rlkit.agents.base import Step
 from rlkit.buffers import storage
 from rlkit.buffers.batch import ReplayBatch, distinct
 from rlkit.buffers.frames import FrameStackStorage, is_stack
 from rlkit.buffers.prioritized import PrioritizedReplayBuffer, SumTree
 from rlkit.buffers.replay import ReplayBuffer
 from rlkit.buffers.transition import Transition
-from rlkit.collector import Collector
+from rlkit.collector import Collector, Step
 from rlkit.envs import EnvFactory, make_vector_env
 from rlkit.errors import RlkitError
 from rlkit.maths.returns import n_step_returns

@@ -18,7 +18,7 @@ from test_replay import ACTIONS, STACK, Both, Film, Sampling
 from training import assert_same_parameters, train
 
 import rlkit
-from rlkit.agents.dqn import DQN, DQNConfig, ReplayConfig
+from rlkit.agents.dqn import DQN, DQNConfig
 from rlkit.buffers import device as device_module
 from rlkit.buffers import frames, replay
 from rlkit.buffers.batch import ReplayBatch
@@ -28,6 +28,7 @@ from rlkit.buffers.prioritized import PrioritizedReplayBuffer
 from rlkit.buffers.replay import ReplayBuffer
 from rlkit.collector import Collector
 from rlkit.errors import RlkitError
+from rlkit.field_groups import ReplayConfig
 from rlkit.networks.features import ObsFeatures
 from rlkit.setting import NetworkConfig, Setting, updated
 from rlkit.system import gpu

@@ -23,7 +23,7 @@ from rlkit.engine.tabular import QTable, table_rows
 from rlkit.envs import EnvFactory, make_vector_env
 from rlkit.envs.maze import CELLS, WALL, Maze, state_of
 from rlkit.errors import RlkitError
-from rlkit.maths.exploration import EpsilonConfig
+from rlkit.field_groups import EpsilonConfig
 from rlkit.maths.value_iteration import value_iteration
 from rlkit.setting import Setting, updated
 from rlkit.spaces import Array

@@ -2,45 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from rlkit.errors import check_choice, check_fields
-from rlkit.maths.schedules import ANNEALINGS, annealed
 from rlkit.spaces import Array
 from rlkit.system.ranks import RowGenerator
 
 FEW = 8
 """Action values up to which Python's own numbers take less time than NumPy's calls."""
-
-
-@dataclass
-class EpsilonConfig:
-    """The probability of a random action, ε, over a run."""
-
-    start: float | None = None
-    """The probability of a random action at the start; null: 1, or none at all where `noisy` networks explore."""
-    end: float = 0.05
-    """The probability of a random action after `fraction` of the run."""
-    schedule: str = "linear"
-    """`linear`: ε falls by equal steps; `exponential`: by equal factors."""
-    fraction: float = 0.5
-    """The share of the run in which ε falls."""
-
-    def validate(self, prefix: str) -> None:
-        """Raises RlkitError on the first field whose value cannot work; `prefix` is what stands before its name."""
-        check_choice(f"{prefix}.schedule", self.schedule, ANNEALINGS)
-        exponential = ("start", "end") if self.schedule == "exponential" else ()
-        check_fields(self, prefix, positive=("fraction", *exponential), shares=("start", "end", "fraction"))
-
-    def at(self, progress: float) -> float:
-        """The value of ε when the share `progress` of the run is over."""
-        return self._after(progress / self.fraction)
-
-    def _after(self, share: float) -> float:
-        """The value of ε after a share of the time in which it falls."""
-        return annealed(self.schedule, 1.0 if self.start is None else self.start, self.end, share)
 
 
 def epsilon_greedy(q_values: Array, epsilon: float, action_mask: Array | None = None) -> Array:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from rlkit.spaces import Array, masked
+
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
 
@@ -73,3 +75,25 @@ def n_step_returns(rewards: Floats, ended: Bools, gammas: Floats) -> tuple[Float
     n = rewards.shape[1]
     counted = np.arange(n) < lengths[:, None]
     return (rewards * gammas[:n] * counted).sum(1), lengths
+
+
+def next_values(choosing: Array, valuing: Array, action_mask: Array | None) -> Array:
+    """Looks up the values of the actions that are best by `choosing` among those allowed: (rows,).
+
+    Both `choosing` and `valuing` are action values, (rows, actions), or `valuing` distributions of them, (rows,
+    actions, atoms): then the result is distributions too, (rows, atoms).
+    """
+    best = masked(choosing, action_mask).argmax(1)
+    values: Array = valuing[np.arange(len(best)), best]
+    return values
+
+
+def episode_baseline(kind: str, rewards_to_go: Array) -> Array:
+    """The `mean` or `time_step` baseline of each step of each episode: (longest episode, episodes).
+
+    `rewards_to_go` has that shape, and zeros after an episode's end. Each episode is compared with the mean of the
+    others: its own return depends on its actions, and would shrink the expected gradient by 1 - 1/N.
+    """
+    table = rewards_to_go if kind == "time_step" else np.broadcast_to(rewards_to_go[0], rewards_to_go.shape)
+    others: Array = (table.sum(1, keepdims=True) - table) / (table.shape[1] - 1)
+    return others

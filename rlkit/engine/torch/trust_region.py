@@ -48,6 +48,21 @@ def hessian_product(output: Tensor, parameters: Sequence[Tensor], damping: float
     return lambda vector: flat_gradient(gradient @ vector, parameters) + damping * vector
 
 
+def natural_step(
+    objective: Tensor, divergence: Tensor, parameters: Sequence[Tensor], limit: float, iterations: int, damping: float
+) -> Tensor:
+    """The step along the natural gradient of `objective` that changes the policy by a KL divergence of `limit`.
+
+    `divergence` is that of the policy from itself, 0, whose second derivatives are the Fisher matrix F. To second order
+    a step x changes the policy by ½ xᵀFx. `iterations` and `damping` are those of the conjugate gradients.
+    """
+    gradient = flat_gradient(objective, parameters)
+    fisher = hessian_product(divergence, parameters, damping)
+    direction = conjugate_gradient(fisher, gradient, iterations)
+    curvature = direction @ fisher(direction)
+    return direction * (2 * limit / (curvature + 1e-12)).sqrt()
+
+
 def assign(parameters: Sequence[Tensor], flat: Tensor) -> None:
     """Writes a flat vector into the parameters' own memory, which engines hold views of."""
     with torch.no_grad():
