@@ -19,8 +19,8 @@ from rlkit.buffers.batch import ReplayBatch
 from rlkit.buffers.replay import ReplayBuffer
 from rlkit.collector import Step
 from rlkit.engine.losses import categorical_loss, dqn_loss
-from rlkit.errors import RlkitError, check_choice, check_fields, check_range
-from rlkit.field_groups import EpisodicEpsilonConfig, ReplayConfig, TargetConfig
+from rlkit.errors import RlkitError, check_choice, check_fields
+from rlkit.field_groups import AtomsConfig, EpisodicEpsilonConfig, ReplayConfig, TargetConfig
 from rlkit.maths.exploration import epsilon_greedy, sample_epsilon_greedy
 from rlkit.maths.returns import next_values, project_distribution, td_targets
 from rlkit.maths.schedules import SCHEDULES, scheduled
@@ -30,31 +30,6 @@ from rlkit.spaces import Array, Obs, as_batch, masked
 LOSSES = ("huber", "mse")
 DUELINGS = ("mean", "sum")
 UNITS = ("update", "episode")
-
-
-@dataclass
-class AtomsConfig:
-    """The atoms of a distributional network: evenly spaced values, whose probabilities it learns."""
-
-    count: int = 51
-    """`distributional` only: how many atoms there are, from v_min to v_max."""
-    v_min: float = -100.0
-    """`distributional` only: the least discounted return that can be told apart; one below it counts as this one."""
-    v_max: float = 100.0
-    """`distributional` only: the greatest. Rewards up to ±1 stay between -100 and 100 at a gamma of 0.99."""
-
-    def validate(self, prefix: str) -> None:
-        """Raises RlkitError on the first field whose value cannot work."""
-        check_range(f"{prefix}.count", self.count, 2)
-        if not -np.inf < self.v_min < self.v_max < np.inf:
-            raise RlkitError(
-                f"{prefix}.v_min={self.v_min} must be less than {prefix}.v_max={self.v_max}: they are the least and "
-                "the greatest discounted return"
-            )
-
-    def values(self) -> Array:
-        """The values of the atoms: (count,)."""
-        return np.linspace(self.v_min, self.v_max, self.count, dtype=np.float32)
 
 
 @dataclass
@@ -310,7 +285,7 @@ class DQN(Agent[ReplayBuffer]):
         return best
 
     def action_probabilities(self, obs: Any, action_masks: Array | None = None) -> Array:
-        """Of the ε-greedy policy, for a batch of observations: (batch, number of actions)."""
+        """The probabilities of the ε-greedy policy for a batch of observations: (batch, number of actions)."""
         return epsilon_greedy(self.q_values(obs), self.epsilon, action_masks)
 
     def state_dict(self) -> dict[str, Any]:

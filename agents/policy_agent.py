@@ -9,7 +9,6 @@ import numpy as np
 from rlkit.agents.base import Agent
 from rlkit.buffers.transition import BufferT
 from rlkit.collector import Step
-from rlkit.errors import RlkitError
 from rlkit.setting import AgentConfig, Setting
 from rlkit.spaces import Array, Obs, as_batch
 
@@ -74,12 +73,3 @@ class PolicyAgent(Agent[BufferT]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.policy.load_state_dict(state["policy"])
         self.rng.bit_generator.state = state["rng"]
-
-
-def check_minibatch(minibatch_size: int, num_steps: int, num_envs: int) -> None:
-    """Raises RlkitError for a minibatch that is larger than the rollout it is drawn from."""
-    if minibatch_size > (rollout := num_steps * num_envs):
-        raise RlkitError(
-            f"agent.minibatch_size={minibatch_size} is larger than the rollout: agent.num_steps={num_steps} x "
-            f"num_envs={num_envs} = {rollout} transitions; it must be at most {rollout}"
-        )

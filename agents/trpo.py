@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from rlkit.advantages import policy_batch
-from rlkit.agents.policy_agent import PolicyAgent, check_minibatch
+from rlkit.agents.policy_agent import PolicyAgent
 from rlkit.buffers.batch import PolicyBatch
-from rlkit.buffers.rollout import RolloutBuffer
+from rlkit.buffers.rollout import RolloutBuffer, check_minibatch
 from rlkit.engine.losses import surrogate, whitened
 from rlkit.errors import check_choice, check_fields
 from rlkit.maths.returns import explained_variance

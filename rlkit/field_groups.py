@@ -1,4 +1,4 @@
-"""Groups of fields that agents have in common: a replay buffer, exploration by ε, a target network.
+"""Groups of fields that agents have in common: a replay buffer, exploration by ε, a target network, atoms.
 
 Each is a dataclass that stands in an agent's config as one field, `agent.replay.size`, and checks itself.
 """
@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rlkit.errors import RlkitError, check_choice, check_fields
+import numpy as np
+
+from rlkit.errors import RlkitError, check_choice, check_fields, check_range
 from rlkit.maths.schedules import ANNEALINGS, annealed
+from rlkit.spaces import Array
 
 REPLAY_DEVICES = ("auto", "cpu", "cuda")
 
@@ -102,3 +105,28 @@ class TargetConfig:
     def validate(self, prefix: str) -> None:
         """Raises RlkitError on the first field whose value cannot work."""
         check_fields(self, prefix, counts=("interval",), positive=("tau",), shares=("tau",))
+
+
+@dataclass
+class AtomsConfig:
+    """The atoms of a distributional network: evenly spaced values, whose probabilities it learns."""
+
+    count: int = 51
+    """`distributional` only: how many atoms there are, from v_min to v_max."""
+    v_min: float = -100.0
+    """`distributional` only: the least discounted return that can be told apart; one below it counts as this one."""
+    v_max: float = 100.0
+    """`distributional` only: the greatest. Rewards up to ±1 stay between -100 and 100 at a gamma of 0.99."""
+
+    def validate(self, prefix: str) -> None:
+        """Raises RlkitError on the first field whose value cannot work."""
+        check_range(f"{prefix}.count", self.count, 2)
+        if not -np.inf < self.v_min < self.v_max < np.inf:
+            raise RlkitError(
+                f"{prefix}.v_min={self.v_min} must be less than {prefix}.v_max={self.v_max}: they are the least and "
+                "the greatest discounted return"
+            )
+
+    def values(self) -> Array:
+        """The values of the atoms: (count,)."""
+        return np.linspace(self.v_min, self.v_max, self.count, dtype=np.float32)

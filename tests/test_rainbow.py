@@ -19,7 +19,7 @@ from training import assert_goes_on_from_its_state, assert_same_parameters, make
 
 import rlkit
 from rlkit.agents import VARIANTS
-from rlkit.agents.dqn import DQN, AtomsConfig, DQNConfig
+from rlkit.agents.dqn import DQN, DQNConfig
 from rlkit.buffers.prioritized import PrioritizedReplayBuffer
 from rlkit.collector import Collector
 from rlkit.engine.losses import categorical_loss, dqn_loss
@@ -27,7 +27,7 @@ from rlkit.engine.make import make_q_network
 from rlkit.engine.native.q import dqn_gradient
 from rlkit.engine.q import QLoss, TDBatch
 from rlkit.errors import RlkitError
-from rlkit.field_groups import EpisodicEpsilonConfig, TargetConfig
+from rlkit.field_groups import AtomsConfig, EpisodicEpsilonConfig, TargetConfig
 from rlkit.maths.returns import next_values
 from rlkit.networks.noisy import NoisyLinear, noise_from
 from rlkit.setting import NetworkConfig, Setting, updated

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rlkit.buffers.transition import Transition
+from rlkit.errors import RlkitError
 from rlkit.spaces import Array, Obs
 
 
@@ -82,3 +83,12 @@ class RolloutBuffer:
         if step.action_mask is not None:
             self.action_masks = np.zeros((size[0], *step.action_mask.shape), np.bool_)
         self._allocated = True
+
+
+def check_minibatch(minibatch_size: int, num_steps: int, num_envs: int) -> None:
+    """Raises RlkitError for a minibatch that is larger than the rollout it is drawn from."""
+    if minibatch_size > (rollout := num_steps * num_envs):
+        raise RlkitError(
+            f"agent.minibatch_size={minibatch_size} is larger than the rollout: agent.num_steps={num_steps} x "
+            f"num_envs={num_envs} = {rollout} transitions; it must be at most {rollout}"
+        )
