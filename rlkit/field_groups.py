@@ -31,9 +31,10 @@ class ReplayConfig:
     prioritized: bool = False
     """Draw transitions by their last TD error instead of evenly (Schaul et al. 2016)."""
     alpha: float = 0.6
-    """`prioritized` only: how far; 0 is evenly, 1 in proportion to the error."""
+    """`prioritized` only: the exponent of the priorities; 0 draws evenly, 1 in proportion to the error."""
     beta: float = 0.4
-    """`prioritized` only: how far the loss's weights undo that, at the start; it rises to 1 over the run."""
+    """`prioritized` only: the exponent at the start of the importance weights, which undo the uneven draw in the
+    loss; it rises to 1 over the run."""
 
     def validate(self, prefix: str) -> None:
         """Raises RlkitError on the first field whose value cannot work."""
@@ -112,11 +113,12 @@ class AtomsConfig:
     """The atoms of a distributional network: evenly spaced values, whose probabilities it learns."""
 
     count: int = 51
-    """`distributional` only: how many atoms there are, from v_min to v_max."""
+    """`distributional` only: the number of atoms, from v_min to v_max."""
     v_min: float = -100.0
     """`distributional` only: the least discounted return that can be told apart; one below it counts as this one."""
     v_max: float = 100.0
-    """`distributional` only: the greatest. Rewards up to ±1 stay between -100 and 100 at a gamma of 0.99."""
+    """`distributional` only: the greatest discounted return that can be told apart. Rewards up to ±1 stay between
+    -100 and 100 at a gamma of 0.99."""
 
     def validate(self, prefix: str) -> None:
         """Raises RlkitError on the first field whose value cannot work."""

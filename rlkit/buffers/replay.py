@@ -86,9 +86,7 @@ class ReplayBuffer:
         """Storage of each leaf of the observations and, behind them, of action masks where there are some."""
         self._actions = np.zeros(rows, action_type)
         self._rewards = np.zeros(rows, np.float32)
-        self._terminated = np.zeros(rows, np.bool_)
-        self._truncated = np.zeros(rows, np.bool_)
-        self._valid = np.zeros(rows, np.bool_)
+        self._terminated, self._truncated, self._valid = np.zeros((3, rows), np.bool_)
         self._newest: Obs | None = None
         """The observation in the head slot, as it was added; None: there is none yet."""
         self._head = self._length = 0
