@@ -290,7 +290,7 @@ def assert_all_cpus_become_free(address: str) -> None:
 
 def test_a_run_goes_on_when_an_actor_and_a_node_are_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """To its exact budget: the actor is started again, the node's worker on another one."""
-    monkeypatch.setattr(ray_workers, "TIME_TO_NOTE", float("inf"))  # a note that a busy machine would add
+    monkeypatch.setattr(ray_workers, "CPU_NOTE_DELAY", float("inf"))  # a note that a busy machine would add
     total = 6001
     # Slow until all has been seen, so that the budget is not used up by the workers that are left.
     hurry = tmp_path / "hurry"
@@ -308,11 +308,11 @@ def test_a_run_goes_on_when_an_actor_and_a_node_are_killed(tmp_path: Path, monke
         with contextlib.closing(contextlib.ExitStack()) as stack:
             stack.callback(workers.stop)
             workers.start()
-            places = [member.place for member in workers._members]
-            assert len({place.node for place in places if place}) == 3
+            locations = [member.location for member in workers._members]
+            assert len({location.node for location in locations if location}) == 3
             workers.begin()
             until(lambda: workers.timesteps > 100, workers)
-            killed, lost, _ = places
+            killed, lost, _ = locations
             assert killed is not None
             assert lost is not None
             os.kill(killed.pid, signal.SIGKILL)
@@ -324,7 +324,7 @@ def test_a_run_goes_on_when_an_actor_and_a_node_are_killed(tmp_path: Path, monke
             until(lambda: len(notes) > 1, workers)
             assert notes[1] == "worker 1 died: node 127.0.0.1 is gone; started again (2 of 3 times)"
             until(lambda: workers._members[1].working, workers)
-            moved = workers._members[1].place
+            moved = workers._members[1].location
             assert moved is not None
             assert moved.node != lost.node
             assert 100 < workers.timesteps < total

@@ -1,4 +1,4 @@
-"""Tell glibc to keep freed memory for the process: fresh pages cost a quarter of a CNN's gradient step."""
+"""Tells glibc to keep freed memory for the process: fresh pages cost a quarter of a CNN's gradient step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_FREE_MEMORY = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Make malloc reuse freed memory for arrays below a gigabyte, and keep up to two gigabytes of it.
+    """Makes malloc reuse freed memory for arrays below a gigabyte, and keep up to two gigabytes of it.
 
     A gradient step on images frees and allocates tens of megabytes at each layer. By default glibc returns blocks of
     that size to the system at once, which has to clear the pages it hands out anew: that takes a quarter of the step.

@@ -20,7 +20,7 @@ MAX_COMPILED_BATCH_SIZES = 3
 
 
 def uploaded(array: Array | Tensor, device: torch.device) -> Tensor:
-    """Return the array as a tensor on the device; on the CPU the tensor shares the array's memory.
+    """Returns the array as a tensor on the device; on the CPU the tensor shares the array's memory.
 
     A copy to a GPU goes through page-locked (pinned) memory and runs while this thread goes on. Torch does not reuse
     the pinned memory before the copy is done. A tensor that is on the GPU already is returned as it is.
@@ -33,7 +33,7 @@ def uploaded(array: Array | Tensor, device: torch.device) -> Tensor:
 def compiled(
     function: Callable[..., Result], device: torch.device, *, dynamic: bool | None = None
 ) -> Callable[..., Result]:
-    """Compile a function with torch.compile; on a GPU also record it as a CUDA graph, which one launch replays.
+    """Compiles a function with torch.compile; on a GPU also records it as a CUDA graph, which one launch replays.
 
     On a GPU the next call overwrites the tensors that the last one returned. `dynamic` is torch.compile's argument:
     False if the shapes never change.
@@ -52,7 +52,7 @@ def compiled(
 def compiled_by_rows(
     function: Callable[[tuple[Tensor, ...]], Result], device: torch.device
 ) -> Callable[[tuple[Tensor, ...]], Result]:
-    """Return a function of batches that is compiled for each frequent batch size, and runs uncompiled for the others.
+    """Returns a function of batches that is compiled for each frequent batch size, and runs uncompiled for the others.
 
     The number of environments and the size of a minibatch come up again and again, so both are computed by compiled
     code; sizes that keep changing do not cause one compilation after the other. On a GPU the next call overwrites the
@@ -75,12 +75,12 @@ def compiled_by_rows(
 
 
 def acts_compiled(device: torch.device) -> bool:
-    """Return True where compiling pays for acting too, not only for gradient steps: on GPUs (docs/performance.md)."""
+    """Returns True where compiling pays for acting too, not only for gradient steps: on GPUs (docs/performance.md)."""
     return device.type == "cuda"
 
 
 def in_one_layout(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Return contiguous tensors, so that compiled code sees one memory layout.
+    """Returns contiguous tensors, so that compiled code sees one memory layout.
 
     Images may come as strided views of a replay buffer's frames. Code that was compiled for their strides would have to
     be compiled again for images that are stored otherwise.

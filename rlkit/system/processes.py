@@ -28,13 +28,13 @@ SPAWN = get_context("spawn")
 
 
 def num_cores() -> int:
-    """Return the number of CPU cores that this process may use."""
+    """Returns the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
 def interrupts_deferred() -> Iterator[None]:
-    """Hold Ctrl-C back from this thread until the block ends, and for good from processes started inside the block."""
+    """Holds Ctrl-C back from this thread until the block ends, and for good from processes started inside the block."""
     resource_tracker.ensure_running()  # multiprocessing would start it inside the block, and unblock SIGINT in doing so
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -44,7 +44,7 @@ def interrupts_deferred() -> Iterator[None]:
 
 
 def end_with_parent(closing_time: float = 0.0) -> None:
-    """Watch the parent process from a thread; when it is gone, wait `closing_time` seconds and end this process.
+    """Watches the parent process from a thread; when it is gone, waits `closing_time` seconds and ends this process.
 
     This works even if the main thread hangs.
     """
@@ -60,7 +60,7 @@ def _exit_after_parent(closing_time: float) -> None:
 
 
 def run_child(target: str, *args: Any) -> None:
-    """Call `package.module:function` in a child process that ends when its parent does.
+    """Calls `package.module:function` in a child process that ends when its parent does.
 
     The parent is watched before the module is imported, since importing one that needs torch takes seconds.
     """
@@ -86,7 +86,7 @@ class KernelLock:
     """A lock between processes; if a process dies while it holds the lock, the kernel releases it."""
 
     def __init__(self, received: Any = None) -> None:
-        """Make a new lock, or in a child process reopen the parent's from `received`, its pickled file descriptor."""
+        """Makes a new lock, or in a child process reopens the parent's from `received`, its pickled file descriptor."""
         if received is not None:
             self._descriptor: int = received.detach()
         else:

@@ -55,7 +55,7 @@ groups, so that each group needs keys of its own."""
 
 
 def launched() -> Launch:
-    """Read torchrun's environment variables; without torchrun, return those of a process that trains alone.
+    """Reads torchrun's environment variables; without torchrun, returns those of a process that trains alone.
 
     Raises RlkitError if only some of the variables are set.
     """
@@ -70,7 +70,7 @@ def launched() -> Launch:
 
 
 def seconds_to_speak(error: RlkitError) -> float:
-    """Return the seconds that this rank waits before it prints an error, so that the right rank speaks first.
+    """Returns the seconds that this rank waits before it prints an error, so that the right rank speaks first.
 
     torchrun ends all processes as soon as one has ended. With these delays a mistake that every rank finds is printed
     once, by rank 0, and a rank that died explains itself before the others complain that they lost it.
@@ -98,15 +98,15 @@ class ShardedGenerator:
         return self._rng.bit_generator
 
     def random(self, size: tuple[int, ...]) -> Array:
-        """Draw uniform numbers in [0, 1), of shape `size`: (rows, …)."""
+        """Draws uniform numbers in [0, 1), of shape `size`: (rows, …)."""
         return self._ranks.shard(self._rng.random(self._global_shape(size)))
 
     def standard_normal(self, size: tuple[int, ...], dtype: type[np.floating[Any]] = np.float64) -> Array:
-        """Draw standard normal numbers, of shape `size`: (rows, …)."""
+        """Draws standard normal numbers, of shape `size`: (rows, …)."""
         return self._ranks.shard(self._rng.standard_normal(self._global_shape(size), dtype))
 
     def standard_exponential(self, size: tuple[int, ...], dtype: type[np.floating[Any]] = np.float64) -> Array:
-        """Draw exponentially distributed numbers of mean 1, of shape `size`: (rows, …)."""
+        """Draws exponentially distributed numbers of mean 1, of shape `size`: (rows, …)."""
         return self._ranks.shard(self._rng.standard_exponential(self._global_shape(size), dtype))
 
     def _global_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -134,7 +134,7 @@ class Ranks:
 
     @contextmanager
     def process_group(self, model: nn.Module, agreed: str, *, lockstep: bool) -> Iterator[None]:
-        """Join the other ranks until the block ends, and broadcast rank 0's `model` to all of them.
+        """Joins the other ranks until the block ends, and broadcasts rank 0's `model` to all of them.
 
         `agreed` describes the run; raises RlkitError if it differs between ranks. `lockstep` promises that every vector
         step yields one transition per environment.
@@ -171,11 +171,11 @@ class Ranks:
     # This rank's shard
 
     def per_rank(self, count: int) -> int:
-        """Divide a number that the config gives for all ranks together by the number of ranks; at least 1."""
+        """Divides a number that the config gives for all ranks together by the number of ranks; at least 1."""
         return count if self.size == 1 else max(1, count // self.size)
 
     def shard(self, rows: Rows) -> Rows:
-        """Return this rank's contiguous shard of a sequence or an array with one row per environment of all ranks."""
+        """Returns this rank's contiguous shard of a sequence or an array with one row per environment of all ranks."""
         if self.size == 1:
             return rows
         count = len(rows) // self.size
@@ -183,18 +183,18 @@ class Ranks:
         return shard  # type: ignore[no-any-return]
 
     def env_rng(self, seed: np.random.SeedSequence) -> RowGenerator:
-        """Make a generator for draws of one row per environment.
+        """Makes a generator for draws of one row per environment.
 
         This rank's environments get the rows that they would get if one process had the environments of all ranks.
         """
         return np.random.default_rng(seed) if self.size == 1 else ShardedGenerator(seed, self)
 
     def own_rng(self, seed: np.random.SeedSequence) -> np.random.Generator:
-        """Make a generator whose draws are independent of those of all other ranks."""
+        """Makes a generator whose draws are independent of those of all other ranks."""
         return np.random.default_rng(seed.spawn(self.rank)[-1] if self.rank else seed)
 
     def gpu(self) -> str:
-        """Return torch's name of this rank's GPU, and make it the current device.
+        """Returns torch's name of this rank's GPU, and makes it the current device.
 
         Raises RlkitError if this machine has fewer GPUs than ranks.
         """
@@ -213,7 +213,7 @@ class Ranks:
     # Combined over all ranks
 
     def sum_(self, values: Array | Tensor) -> None:
-        """All-reduce the values to their sum over all ranks, in place; raises LostRank if another rank has ended."""
+        """All-reduces the values to their sum over all ranks, in place; raises LostRank if another rank has ended."""
         if self.size == 1:
             return
         import torch
@@ -226,36 +226,36 @@ class Ranks:
             raise LostRank(f"rank {self.rank} of {self.size} lost another process of the run: {reason}") from error
 
     def mean_(self, values: Array | Tensor) -> None:
-        """All-reduce the values to their mean over all ranks, in place."""
+        """All-reduces the values to their mean over all ranks, in place."""
         if self.size > 1:
             self.sum_(values)
             values /= self.size
 
     def mean(self, value: float) -> float:
-        """Return the mean of a number over all ranks."""
+        """Returns the mean of a number over all ranks."""
         return float(self.gathered(np.array(value)).mean())
 
     def gathered(self, values: Array) -> Array:
-        """Gather the values of all ranks, as float64 of shape (ranks, *shape)."""
+        """Gathers the values of all ranks, as float64 of shape (ranks, *shape)."""
         gathered = np.zeros((self.size, *values.shape))
         gathered[self.rank] = values
         self.sum_(gathered)
         return gathered
 
     def steps(self, count: int) -> int:
-        """Sum a count of timesteps over all ranks."""
+        """Sums a count of timesteps over all ranks."""
         return self.size * count if self._lockstep else int(self.gathered(np.array(count)).sum())
 
     def episodes(self, count: int) -> int:
-        """Sum a count of episodes over all ranks."""
+        """Sums a count of episodes over all ranks."""
         return count if self.size == 1 else int(self.gathered(np.array(count)).sum())
 
     def even(self, rows: Array) -> Array:
-        """Cut the rows to the fewest that any rank has, so that all ranks make equally many minibatches of them."""
+        """Cuts the rows to the fewest that any rank has, so that all ranks make equally many minibatches of them."""
         return rows if self._lockstep else rows[: int(self.gathered(np.array(len(rows))).min())]
 
     def moments(self, rows: Array) -> tuple[int, Array, Array]:
-        """Count the rows of all ranks and return the number, their mean and their variance (Chan et al. 1979).
+        """Counts the rows of all ranks and returns the number, their mean and their variance (Chan et al. 1979).
 
         Mean and variance are taken along the first axis.
         """
@@ -271,7 +271,7 @@ class Ranks:
         return int(total.max()), mean, var
 
     def mean_and_std(self, values: Any) -> tuple[Any, Any]:
-        """Return mean and sample standard deviation over the (rows,) arrays or tensors of all ranks.
+        """Returns mean and sample standard deviation over the (rows,) arrays or tensors of all ranks.
 
         There must be at least two values.
         """
@@ -287,7 +287,7 @@ class Ranks:
         return float(mean), float(np.sqrt(var * (count / (count - 1))))
 
     def combined(self, sums: Array, means: dict[str, float]) -> tuple[Array, dict[str, float]]:
-        """Sum some numbers over all ranks, and average others that have names, in a single all-reduce."""
+        """Sums some numbers over all ranks, and averages others that have names, in a single all-reduce."""
         if self.size == 1:
             return sums, means
         totals = self.gathered(np.array([*sums, *means.values()])).sum(0)

@@ -24,12 +24,12 @@ class Seeds(NamedTuple):
 
 
 def run_seeds(seed: int, *process: int) -> Seeds:
-    """Derive independent seeds for the parts of a run, or of one of its processes, told apart by `process` numbers."""
+    """Derives independent seeds for the parts of a run, or of one of its processes, told apart by `process` numbers."""
     return Seeds(*(int(s) for s in np.random.SeedSequence(seed, spawn_key=process).generate_state(4)))
 
 
 def env_seeds(seed: int, count: int) -> list[int]:
-    """Derive one independent seed per environment.
+    """Derives one independent seed per environment.
 
     Counting up from `seed` would not do: runs with neighbouring seeds would then have environments in common.
     """
@@ -38,9 +38,9 @@ def env_seeds(seed: int, count: int) -> list[int]:
 
 @contextmanager
 def seeded_globally(seed: int) -> Iterator[None]:
-    """Seed the global generators of Python, NumPy and torch inside the block, and restore their states afterwards.
+    """Seeds the global generators of Python, NumPy and torch inside the block, and restores their states afterwards.
 
-    Use it around others' code, which may draw from global generators. Torch's GPU generators are left alone.
+    It is for others' code, which may draw from global generators. Torch's GPU generators are left alone.
     """
     import torch  # only here, since importing it takes long
 

@@ -1,4 +1,4 @@
-"""A3C's trainer: the usual loop, of which the workers do the collecting and updating, and a process the evaluating."""
+"""A3C's trainer: the usual loop, while worker processes collect and update, and one more process evaluates."""
 
 from __future__ import annotations
 
@@ -22,90 +22,98 @@ from rlkit.workers.budget import Budget
 from rlkit.workers.supervisor import Member, Ready, Supervisor
 from rlkit.workers.worker import Report, Snapshot, Task, model_arrays
 
-CROWDED = 2  # from how many workers per core on a run begins with a warning
-TIME_TO_STOP = 0.5  # seconds that processes have for closing their environments
+MAX_WORKERS_PER_CORE = 2
+"""Workers per core above which a run begins with a warning."""
+STOP_TIMEOUT = 0.5
+"""Seconds that processes have at the end for closing their environments, before they are killed."""
 
 
 class LostParameters(RlkitError):
-    """What the workers share is gone; the agent still has it as it was a moment before."""
+    """Raised when the workers' parameters are gone; the agent still has a copy from a moment before."""
 
 
-class Company(Source, Protocol):
-    """The source of A3C's runs: workers that collect and learn.
+class WorkerPool(Source, Protocol):
+    """The source of experience in A3C's runs: workers that collect and learn on their own.
 
-    It gets the agent's parameters to begin with, and what has been learned comes back by `A3C.pull`.
+    It begins with the agent's parameters; `A3C.pull` brings the learned ones back to the agent.
     """
 
     num_workers: int
+    """Number of workers, known after `start`."""
     evaluator: Evaluator
+    """The process that evaluates models while the workers go on."""
     supervisor: Supervisor
-    """Counts restarts, and notes what the user should know."""
+    """Restarts processes that die, counts the restarts, and keeps notes for the user."""
 
     def start(self) -> None:
-        """Starts everything, and waits until all workers could begin."""
+        """Starts all processes, and waits until every worker is ready to begin."""
 
     def begin(self) -> None:
-        """Lets the workers begin, together."""
+        """Lets all workers begin at once."""
 
     def advance(self, spent: float) -> tuple[list[Episode], dict[str, float]]:
-        """Waits for reports: the episodes that ended, and the last update's metrics; at the end for the last ones."""
+        """Waits a moment for reports; returns the episodes that ended and the metrics of the last update.
+
+        Once the budget is spent, it waits for the last report of every worker.
+        """
 
     def finish_evaluations(self) -> None:
-        """Waits until all models have been evaluated."""
+        """Waits until all queued models have been evaluated."""
 
     def stop(self) -> list[Episode]:
-        """Ends everything; workers between two rollouts if they can. Returns the last episodes that ended."""
+        """Ends all processes, workers after their current rollout if there is time; returns the last episodes."""
 
     def __str__(self) -> str:
-        """What a run says of it at its start."""
+        """The line that describes the workers when a run starts."""
 
 
 class Evaluator:
-    """The process that plays episodes with what has been learned, while training goes on."""
+    """The process that evaluates models while training goes on, and the queue of models that wait for it."""
 
     def __init__(self, config: TrainConfig, factory: EnvFactory) -> None:
         self.member: Member | None = None
-        """For a supervisor; None: no evaluations were asked for."""
+        """The process, for a supervisor to start; None if no evaluations were asked for."""
         if config.eval_interval != 0:
             packed = Task(config, replace(factory, training=False), find_spec(factory.id)).packed()
             self.member = Member("the evaluator", "rlkit.workers.worker:evaluate", lambda starts: (packed,))
         self.evaluations: list[tuple[Snapshot, Evaluation]] = []
-        """What has been evaluated, for the trainer to take out."""
-        self._waiting: deque[Snapshot] = deque()
-        self._asked: int | None = None
-        """Which start of the process has been given the first of these."""
+        """Finished evaluations with the models that were played; the trainer takes them out."""
+        self._queue: deque[Snapshot] = deque()
+        self._busy_start: int | None = None
+        """Start number of the process that was sent the queue's first model, or None. A process that died and was
+        started again has another number, and is therefore sent the model again."""
 
     @property
     def members(self) -> list[Member]:
-        """The process, if there is one."""
+        """The process as a list for a supervisor; empty if no evaluations were asked for."""
         return [self.member] if self.member else []
 
     @property
     def busy(self) -> bool:
-        """Whether models wait for their evaluation."""
-        return bool(self._waiting)
+        """True while models wait for their evaluation."""
+        return bool(self._queue)
 
     def evaluate(self, timesteps: int, model: dict[str, Any]) -> None:
-        """Has a copy of the model evaluated, as it was after so many timesteps."""
-        self._waiting.append(Snapshot(timesteps, model))
+        """Queues a copy of the model, as it was after so many timesteps."""
+        self._queue.append(Snapshot(timesteps, model))
 
     def take(self, evaluation: Evaluation) -> None:
-        """Takes in what the process has said."""
-        self.evaluations.append((self._waiting.popleft(), evaluation))
-        self._asked = None
+        """Takes the evaluation of the queue's first model, as the process has sent it."""
+        self.evaluations.append((self._queue.popleft(), evaluation))
+        self._busy_start = None
 
     def go_on(self) -> None:
-        """Gives the process its next model, if it has none."""
+        """Sends the process its next model, unless it still has one."""
         member = self.member
-        if member is not None and member.ready and self._waiting and self._asked != member.starts:
-            self._asked = member.starts
-            tell(member, self._waiting[0].model)
+        if member is not None and member.ready and self._queue and self._busy_start != member.starts:
+            self._busy_start = member.starts
+            send(member, self._queue[0].model)
 
 
 class Workers:
-    """The workers as processes of this machine, which share memory; see `Company`.
+    """A pool of workers that are processes of this machine and share memory; see `WorkerPool`.
 
-    Raises RlkitError for what A3C cannot do, and where a process cannot be started.
+    Raises RlkitError for a vectorization that A3C does not have, and if a process cannot be started.
     """
 
     def __init__(self, config: TrainConfig, agent: A3C, factory: EnvFactory) -> None:
@@ -124,7 +132,7 @@ class Workers:
         self.evaluator = Evaluator(config, factory)
         self._reports = Reports()
         self.supervisor = Supervisor([*self._workers, *self.evaluator.members], config.agent.max_restarts)
-        self.supervisor.notes += crowded(self.num_workers)
+        self.supervisor.notes += crowding_warning(self.num_workers)
 
     def __str__(self) -> str:
         return f"workers: {self.num_workers}, on {num_cores()} cores; environments of each: {self._num_envs}"
@@ -132,47 +140,47 @@ class Workers:
     def start(self) -> None:
         self.supervisor.start()
         while not all(worker.ready for worker in self._workers):
-            self._hear(0.1)
+            self._receive(0.1)
 
     def begin(self) -> None:
         for worker in self._workers:
-            tell(worker, "begin")
+            send(worker, "begin")
 
     def advance(self, spent: float) -> tuple[list[Episode], dict[str, float]]:
-        self._hear(0.1)
+        self._receive(0.1)
         self.timesteps = self._budget.done
         while self.timesteps == self._budget.total and not all(worker.done for worker in self._workers):
-            self._hear(0.1)
+            self._receive(0.1)
         return self._reports.taken()
 
     def finish_evaluations(self) -> None:
         while self.evaluator.busy:
-            self._hear(0.1)
+            self._receive(0.1)
 
     def stop(self) -> list[Episode]:
         self._budget.stop()
-        self.begin()  # those that still wait for it
+        self.begin()  # a worker that still waits for the word must find out that it is time to stop
         for member in self.evaluator.members:
-            tell(member, None)
-        for _, message in self.supervisor.stop(TIME_TO_STOP):
-            self._note(message)
+            send(member, None)
+        for _, message in self.supervisor.stop(STOP_TIMEOUT):
+            self._take(message)
         self.timesteps = self._budget.done
         return self._reports.taken()[0]
 
     def _arguments(self, packed: bytes, index: int, starts: int) -> tuple[Any, ...]:
-        """What a worker is started with, once what the one before it had claimed is anyone's again."""
+        """Returns the arguments for starting a worker, after giving back the steps that its predecessor had claimed."""
         self._budget.give_back(index)
         return packed, index, starts, self._shared, self._budget
 
-    def _hear(self, timeout: float) -> None:
-        """Takes in what has been said, and gives the evaluator its next model."""
+    def _receive(self, timeout: float) -> None:
+        """Receives the processes' messages, waiting up to `timeout`, and sends the evaluator its next model."""
         for member, message in self.supervisor.wait(timeout):
-            self._note(message)
+            self._take(message)
             if isinstance(message, Ready) and member is not self.evaluator.member and member.starts > 1:
-                tell(member, "begin")  # the others have begun long ago
+                send(member, "begin")  # a restarted worker joins the others, which have begun long ago
         self.evaluator.go_on()
 
-    def _note(self, message: Any) -> None:
+    def _take(self, message: Any) -> None:
         if isinstance(message, Report):
             self._reports.add(message)
         elif isinstance(message, Evaluation):
@@ -180,26 +188,26 @@ class Workers:
 
 
 class Reports:
-    """What workers have reported since the last time."""
+    """Collects the workers' reports until the trainer takes them."""
 
     def __init__(self) -> None:
         self._episodes: list[Episode] = []
         self._metrics: dict[str, float] = {}
 
     def add(self, report: Report) -> None:
-        """Takes in a report."""
+        """Adds a worker's report."""
         self._episodes += report.episodes
         self._metrics = report.metrics or self._metrics
 
     def taken(self) -> tuple[list[Episode], dict[str, float]]:
-        """The episodes that ended, which are forgotten here, and the metrics of the last update."""
+        """Returns the episodes since the last call, and the metrics of the last update."""
         reported = self._episodes, dict(self._metrics)
         self._episodes = []
         return reported
 
 
 def check_vectorization(config: TrainConfig) -> None:
-    """Raises RlkitError for a vectorization that workers do not have."""
+    """Raises RlkitError for a vectorization that A3C's workers do not have."""
     if config.vectorization not in ("auto", "sync"):
         raise RlkitError(
             f"vectorization={config.vectorization}: agent=a3c steps the environments in its workers, as sync does; "
@@ -208,13 +216,13 @@ def check_vectorization(config: TrainConfig) -> None:
 
 
 def budget_of(config: TrainConfig) -> int:
-    """The steps of a run: total_timesteps in whole vector steps of a worker."""
+    """Returns the timesteps of a run: `total_timesteps`, rounded up to whole vector steps of a worker."""
     return -(-config.total_timesteps // config.num_envs) * config.num_envs
 
 
-def crowded(num_workers: int) -> list[str]:
-    """A warning where this machine has far fewer cores than workers."""
-    if num_workers <= CROWDED * num_cores():
+def crowding_warning(num_workers: int) -> list[str]:
+    """Returns a warning if this machine has far fewer cores than workers, else an empty list."""
+    if num_workers <= MAX_WORKERS_PER_CORE * num_cores():
         return []
     return [
         f"warning: agent.num_workers={num_workers} on {num_cores()} cores: unless the environments mostly wait, more "
@@ -223,11 +231,11 @@ def crowded(num_workers: int) -> list[str]:
 
 
 class AsynchronousTrainer(Trainer):
-    """The trainer's loop over what other processes do: waits for reports, logs, has snapshots evaluated, saves."""
+    """The trainer's loop while workers train: it waits for their reports, logs, saves, and has models evaluated."""
 
     agent: A3C
 
-    def __init__(self, config: TrainConfig, agent: A3C, workers: Company, output: Output) -> None:
+    def __init__(self, config: TrainConfig, agent: A3C, workers: WorkerPool, output: Output) -> None:
         super().__init__(config, agent, workers, output)
         self.workers = workers
 
@@ -264,7 +272,10 @@ class AsynchronousTrainer(Trainer):
         super().save(which)
 
     def _record_evaluations(self) -> None:
-        """Logs what has been evaluated meanwhile; the agent is for that moment what it was then."""
+        """Logs finished evaluations; for each, the agent is given the parameters that were evaluated.
+
+        A best one is saved from the agent, and workers have moved the parameters on since.
+        """
         while self.workers.evaluator.evaluations:
             snapshot, evaluation = self.workers.evaluator.evaluations.pop(0)
             self.agent.model.load_state_dict({name: torch.from_numpy(part) for name, part in snapshot.model.items()})
@@ -273,8 +284,8 @@ class AsynchronousTrainer(Trainer):
             self.record(evaluation, {"eval/timesteps": snapshot.timesteps})
 
 
-def tell(member: Member, word: Any) -> None:
-    """Says something to a process, if it still lives."""
+def send(member: Member, message: Any) -> None:
+    """Sends a message to a process, if it is still alive."""
     if member.process is not None:
-        with suppress(OSError):  # one that is dead is found out by the supervisor
-            member.pipe.send(word)
+        with suppress(OSError):  # the supervisor notices a process that has died
+            member.pipe.send(message)

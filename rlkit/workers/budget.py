@@ -1,4 +1,4 @@
-"""A number of environment steps that several processes take together: exactly so many, whatever becomes of them."""
+"""A budget of environment steps that several processes spend together: exactly as many, even if some of them die."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import time
 
 from rlkit.system.processes import KernelLock, SharedArray
 
-POLL = 0.005  # seconds between looks, while the rest of the budget is in other hands
+POLL_INTERVAL = 0.005
+"""Seconds between looks at the budget, while other workers have claimed the rest of it."""
 
 
 class Budget:
-    """Every worker claims the steps of a rollout before it takes them, and finishes them once they are learned from.
+    """Environment steps to be spent: a worker claims those of a rollout, and finishes them once it learned from them.
 
-    What a dead worker had claimed and not finished, `give_back` leaves to the others. Each number is written by its
-    worker alone; the lock is only around comparing their sum with the total, and no process can die holding it.
+    Steps that a worker had claimed but not finished when it died are given back to the others by `give_back`. Each
+    worker has counters that only it writes. The lock is held just while a claim compares the counters' sum with the
+    total, and the kernel releases it if the process dies then.
     """
 
     def __init__(self, total: int, num_workers: int) -> None:
@@ -25,29 +27,32 @@ class Budget:
 
     @property
     def done(self) -> int:
-        """Steps that have been learned from."""
+        """Number of steps that have been learned from."""
         return int(self._done.array.sum())
 
     @property
     def progress(self) -> float:
-        """The share of the steps that have been learned from."""
+        """Fraction of the budget that has been learned from, from 0 to 1."""
         return self.done / self.total
 
     @property
     def over(self) -> bool:
-        """Whether it is time to stop."""
+        """True once the budget is spent or `stop` was called: workers are to end."""
         return bool(self._stopped.array[0]) or self.done >= self.total
 
     def claim(self, worker: int, most: int) -> int:
-        """Takes up to `most` of what is left; waits while others may still give some back; 0: it is time to stop."""
+        """Claims up to `most` of the steps that are left; returns how many, and 0 only when it is time to stop.
+
+        While none are free it waits, because another worker may die and its steps be given back.
+        """
         while not self.over:
             if steps := self.take(worker, most):
                 return steps
-            time.sleep(POLL)
+            time.sleep(POLL_INTERVAL)
         return 0
 
     def take(self, worker: int, most: int) -> int:
-        """The same without waiting; 0: others have the rest in their hands, or it is time to stop."""
+        """Like `claim`, but returns 0 at once when no steps are free."""
         if self.over:
             return 0
         with self._lock:
@@ -57,13 +62,13 @@ class Budget:
         return steps
 
     def finish(self, worker: int) -> None:
-        """What the worker has claimed is done."""
+        """Counts all steps that the worker has claimed as learned from."""
         self._done.array[worker] = self._claimed.array[worker]
 
     def give_back(self, worker: int) -> None:
-        """What the worker has claimed and not finished is anyone's again; only for one that is dead."""
+        """Gives back the steps that a worker had claimed but not finished; only after it has died."""
         self._claimed.array[worker] = self._done.array[worker]
 
     def stop(self) -> None:
-        """Makes every further claim 0."""
+        """Ends the budget early: every further claim returns 0."""
         self._stopped.array[0] = True

@@ -1,9 +1,9 @@
-"""One set of parameters for workers that share no memory: a server moves it by the gradients that they send.
+"""A parameter server for workers that share no memory: they send gradients, and it steps the optimiser.
 
-The server is A3C's global network (Mnih et al. 2016), as flat numbers: it has the parameters, the optimiser's
-statistics, and the budget of steps. A worker sends the gradient of its last rollout, and gets back the parameters as
-they are now and the steps of its next rollout: one message and its answer for each rollout. How they travel is not
-known here; `rlkit.workers.ray_actors` lets Ray do it.
+The server is A3C's global network (Mnih et al. 2016) as flat arrays: it owns the parameters, the optimiser's moments,
+the running statistics and the budget of steps. A worker sends the gradient of its last rollout; the reply brings the
+current parameters and the steps of its next rollout. So each rollout costs one message and one reply. This module does
+not care how messages travel; `rlkit.workers.ray_actors` sends them by Ray.
 """
 
 from __future__ import annotations
@@ -19,52 +19,54 @@ from rlkit.engine.make import PRIMITIVES
 from rlkit.spaces import Array
 from rlkit.workers.budget import Budget
 
-POLL = 0.05  # seconds between questions, while the rest of the budget is in other hands
+POLL_INTERVAL = 0.05
+"""Seconds between a worker's requests for steps, while other workers have claimed the rest of the budget."""
 
 
 class Push(NamedTuple):
-    """What a worker sends."""
+    """A worker's message to the server."""
 
     statistics: list[Array]
-    """For each of the model's running statistics, what this worker has seen: (row,) float64."""
+    """This worker's row of each of the model's running statistics: (row,) float64."""
     gradient: Array | None = None
-    """Of the rollout that it claimed, clipped: (size,) float32; None: it has none yet."""
+    """The clipped gradient of the rollout that the worker had claimed, (size,) float32; None before its first one."""
     learning_rate: float = 0.0
+    """Learning rate of the step along the gradient."""
     most: int = 0
-    """How many steps it would like to take next."""
+    """Number of steps that the worker asks for; it may get fewer."""
 
 
 class Reply(NamedTuple):
-    """What it gets back."""
+    """The server's answer to a worker."""
 
     parameters: Array
-    """(size,) float32."""
+    """The current parameters, flat: (size,) float32."""
     statistics: list[Array]
-    """Those of all workers: (num_workers, row) float64 each."""
+    """All workers' rows of each of the model's running statistics: (num_workers, row) float64."""
     steps: int = 0
-    """How many steps are its own now; 0: none, but others may still give some back unless it is `over`."""
+    """Number of steps that the worker has claimed now. 0 while none are free; until `over`, some may be given back."""
     progress: float = 0.0
-    """The share of the budget that has been learned from."""
+    """Fraction of the budget that has been learned from."""
     over: bool = False
-    """Whether it is time to stop."""
+    """True when the worker is to end."""
 
 
 class News(NamedTuple):
-    """What has happened since the last time, for the main process."""
+    """The server's answer to the main process: everything since it last asked."""
 
     done: int
-    """Steps that have been learned from, in all."""
+    """Number of steps that have been learned from since the run began."""
     reports: list[Any]
-    """What the workers have reported."""
+    """The workers' reports since the last call."""
     reply: Reply | None
-    """The parameters, if they were asked for."""
+    """The current parameters, if they were asked for."""
 
 
 class ParameterServer:
-    """Parameters, optimiser, running statistics and budget of a run: calls are served one after the other.
+    """Owns the parameters, optimiser, running statistics and budget of a run; serves one call after the other.
 
-    Each worker has a number, and each of its starts another: a word from one that was given up for lost, and lives
-    behind a broken network, changes nothing.
+    A call names its worker and the worker's start number. A worker that was given up for lost, but lives on behind a
+    broken network, still has its old start number, and its calls change nothing.
     """
 
     def __init__(
@@ -78,7 +80,11 @@ class ParameterServer:
         eps: float,
         compute: str,
     ) -> None:
-        """`statistics` are the lengths of their rows; `total` the budget; `compute` as in `rlkit.engine.make`."""
+        """Makes a server that starts from `parameters`, (size,).
+
+        `statistics` are the row lengths of the model's running statistics, `total` is the budget in steps, and
+        `compute` names the engine as in `rlkit.engine.make`.
+        """
         self._parameters = np.array(parameters, np.float32)
         self._gradients = np.zeros_like(self._parameters)
         kind = PRIMITIVES.get(compute, PRIMITIVES["numpy"]).optimizers[optimizer]
@@ -89,15 +95,15 @@ class ParameterServer:
         self._reports: list[Any] = []
 
     def expect(self, worker: int, starts: int) -> None:
-        """From now on a worker is its start of that number; what those before it had claimed is anyone's again."""
+        """Accepts a worker from now on only with this start number, and gives back its predecessor's claimed steps."""
         self._budget.give_back(worker)
         self._starts[worker] = starts
 
     def exchange(self, worker: int, starts: int, push: Push) -> Reply:
-        """Moves the parameters along a gradient, and returns them with the steps of the next rollout."""
+        """Takes an optimiser step along the worker's gradient; returns the parameters and the worker's next steps."""
         if starts != self._starts[worker]:
             return self.snapshot()._replace(over=True)
-        if push.gradient is not None:  # one that has just been started knows nothing of what is counted already
+        if push.gradient is not None:  # a worker that has just been restarted has empty statistics: keep what is there
             for rows, row in zip(self._statistics, push.statistics, strict=True):
                 rows[worker] = row
             self._gradients[:] = push.gradient
@@ -112,33 +118,33 @@ class ParameterServer:
             self._reports.append(report)
 
     def news(self, with_parameters: bool) -> News:
-        """What has happened since the last call."""
+        """Returns the progress, and the reports since the last call; the parameters only if they are asked for."""
         reports, self._reports = self._reports, []
         return News(self._budget.done, reports, self.snapshot() if with_parameters else None)
 
     def snapshot(self) -> Reply:
-        """Everything as it is now."""
+        """Returns the current parameters, statistics and progress."""
         return Reply(self._parameters, self._statistics, 0, self._budget.progress, self._budget.over)
 
     def stop(self) -> None:
-        """Ends the budget: workers stop after the rollout that they are at."""
+        """Ends the budget early: workers stop after their current rollout."""
         self._budget.stop()
 
 
 class RemoteParameters:
-    """What a worker has of the server: a copy of the parameters, and its share of the budget.
+    """A worker's end of the parameter server: a local copy of the parameters, and the steps that it has claimed.
 
-    An agent that is connected to it (`A3C.connect`) pushes gradients and pulls parameters; for the worker's loop it
-    is the `rlkit.workers.budget.Budget`, whose claims travel with the pulls.
+    It plays two parts. For the agent (`A3C.connect`) it is the sink that gradients go to and parameters come from. For
+    the worker's loop it stands in for `rlkit.workers.budget.Budget`; claims travel in the same messages.
     """
 
     def __init__(
         self, exchange: Callable[[Push], Reply], size: int, statistics: Sequence[int], num_workers: int, worker: int = 0
     ) -> None:
         self.parameters: Array = np.zeros(size, np.float32)
-        """(size,) float32, as of the last pull."""
+        """The parameters as of the last pull, flat: (size,) float32."""
         self.statistics: list[Array] = [np.zeros((num_workers, row)) for row in statistics]
-        """See `Reply.statistics`; the worker writes its own row of each."""
+        """All workers' rows as in `Reply.statistics`; this worker writes its own row of each."""
         self.worker = worker
         self._exchange = exchange
         self._gradient: Array | None = None
@@ -147,11 +153,11 @@ class RemoteParameters:
         self.progress, self.over = 0.0, False
 
     def follow(self, gradients: Tensor, learning_rate: float) -> None:
-        """Keeps a gradient for the next `pull`; it must stay as it is until then."""
+        """Keeps a reference to the gradient for the next `pull`; the array must not change until then."""
         self._gradient, self._learning_rate = gradients.numpy(), learning_rate
 
     def pull(self) -> Array:
-        """Sends the gradient, if there is one, and takes over everything as it is at the server."""
+        """Sends the gradient, if there is one, and copies the server's parameters, statistics and progress."""
         own = [rows[self.worker] for rows in self.statistics]
         reply = self._exchange(Push(own, self._gradient, self._learning_rate, self._most))
         self._gradient = None
@@ -162,15 +168,15 @@ class RemoteParameters:
         return self.parameters
 
     def claim(self, worker: int, most: int) -> int:
-        """See `Budget.claim`; from now on every pull claims as much."""
+        """Claims steps as `Budget.claim` does; from now on every pull asks for as many in advance."""
         if not self._steps:
             self._most = most
             self.pull()
         while self._steps == 0 and not self.over:
-            time.sleep(POLL)
+            time.sleep(POLL_INTERVAL)
             self.pull()
         steps, self._steps = self._steps, 0
         return steps
 
     def finish(self, worker: int) -> None:
-        """Nothing to do: what was claimed is done once the server has its gradient."""
+        """Does nothing: the server counts claimed steps as done when their gradient arrives."""

@@ -1,6 +1,6 @@
-"""A3C's worker as an actor: what runs on the nodes of a Ray cluster.
+"""A3C's worker as a Ray actor, which runs on any node of the cluster.
 
-Light to import, so that a worker which has a place can say so before it loads torch. The other actor is
+The module is light to import, so that an actor can report its node before it loads torch. The other actor of a run is
 `rlkit.workers.parameter_server.ParameterServer`, which knows nothing of Ray.
 """
 
@@ -18,36 +18,37 @@ if TYPE_CHECKING:
     from rlkit.workers.worker import Report, Worker
 
 
-class Place(NamedTuple):
-    """Where an actor is."""
+class Location(NamedTuple):
+    """The node and the process that an actor runs in."""
 
     node: str
     """Ray's id of the node."""
     host: str
-    """The node's address."""
+    """Network address of the node."""
     pid: int
-    """The actor's process."""
+    """Process id of the actor."""
 
 
 class RemoteWorker:
-    """A worker on whatever node Ray has a CPU for: its calls are `arrive`, `prepare` and `work`, in this order."""
+    """A worker on whichever node has a free CPU; its methods are called in the order `arrive`, `prepare`, `work`."""
 
     def __init__(self, index: int, starts: int) -> None:
-        """Number `index`; `starts` tells it from those before it."""
+        """Makes worker `index`; `starts` counts its predecessors, in whose stead it was started."""
         self._index, self._starts = index, starts
         self._stack = ExitStack()
         self._worker: Worker | None = None
 
-    def arrive(self) -> Place:
-        """Says where it is."""
+    def arrive(self) -> Location:
+        """Returns the actor's location; Ray answers the call as soon as the actor has a CPU."""
         import ray
 
-        return Place(ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), os.getpid())
+        return Location(ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), os.getpid())
 
     def prepare(self, packed: bytes, version: str, path: list[str]) -> Failure | None:
-        """Makes environments and agent from a packed `rlkit.workers.worker.Task` of that version of rlkit.
+        """Makes environments and agent from a packed `rlkit.workers.worker.Task`; returns the failure, if there is one.
 
-        Modules are also looked for in `path`, where the main process does, as far as this node has these folders.
+        `version` is the main process's version of rlkit, which must be this node's too. `path` is the main process's
+        `sys.path`; folders of it that exist on this node are searched for modules as well.
         """
         sys.path += [folder for folder in path if folder not in sys.path and os.path.exists(folder)]
         from rlkit.workers.worker import Worker, failure, one_thread
@@ -62,7 +63,11 @@ class RemoteWorker:
         return None
 
     def work(self, server: Any, size: int, statistics: list[int], num_workers: int) -> Failure | None:
-        """Collects and learns until the budget is spent; `server` is the actor with the parameters."""
+        """Collects and learns until the budget is spent; returns the failure, if there is one.
+
+        `server` is the handle of the `ParameterServer` actor; the other arguments are the shape of what it owns, see
+        `RemoteParameters`.
+        """
         import ray
 
         from rlkit.workers.parameter_server import Push, RemoteParameters, Reply

@@ -1,6 +1,7 @@
-"""A connection to Ray: to a cluster that there is, or to one on this machine that ends with the run.
+"""A connection to a Ray cluster: an existing one, or one on this machine that ends with the run.
 
-Ray is imported here, when a run asks for it, and nowhere else but in `ray_actors.py` and `ray_workers.py`.
+Ray is an optional dependency. It is imported inside functions when a run asks for it: here, in `ray_actors.py` and in
+`ray_workers.py`, and nowhere else.
 """
 
 from __future__ import annotations
@@ -23,22 +24,31 @@ from rlkit.config import check_ray_address
 from rlkit.errors import RlkitError
 from rlkit.system.processes import SPAWN, interrupts_deferred, num_cores
 
-ANSWER_TIMEOUT = 5.0  # seconds that an address has for its first answer
-OBJECT_STORE = 256 * 2**20  # bytes for what travels between processes of a cluster of our own
+ANSWER_TIMEOUT = 5.0
+"""Seconds to wait for the first answer from a cluster's address."""
+OBJECT_STORE_BYTES = 256 * 2**20
+"""Size of Ray's object store, which holds messages between actors, in a cluster that we start."""
 LOOPBACK = "127.0.0.1"
-HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # and empty settings
+"""Address that a cluster which we start listens on, so that no other machine can reach it."""
+HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+"""First bytes of an HTTP/2 client, which gRPC and so Ray expect: the preface, then an empty SETTINGS frame."""
 HTTP2_SETTINGS = 4
+"""Type of the HTTP/2 frame that a server answers the preface with."""
 
 
 class Cluster:
-    """A connection to Ray, until `close`.
+    """A connection to Ray, open until `close`.
 
-    Without an address it is the one that this process has already, or that RAY_ADDRESS names, or else a cluster of
-    our own: bound to loopback, without a dashboard, gone with this process.
+    Without an address it uses the connection that this process has already, or the cluster that RAY_ADDRESS names. If
+    there is neither, it starts a cluster of its own on this machine, which listens on loopback only, has no dashboard,
+    and ends with this process.
     """
 
     def __init__(self, address: str | None, num_cpus: int) -> None:
-        """`num_cpus`: how many workers a cluster of our own takes. Raises RlkitError where there is no connection."""
+        """Connects, or starts a cluster with at least `num_cpus` CPUs, one for each worker.
+
+        Raises RlkitError if that fails.
+        """
         ray = import_ray()
         self._stack = ExitStack()
         self.own = False
@@ -64,7 +74,7 @@ class Cluster:
             raise
 
     def _start(self, num_cpus: int) -> None:
-        # Sockets are in there, whose paths may not be long: not in TMPDIR.
+        # Ray puts Unix sockets there, whose paths must be short: so /tmp, and not TMPDIR.
         folder = tempfile.mkdtemp(prefix="rlkit-ray-", dir="/tmp")
         self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
         with interrupts_deferred():
@@ -75,7 +85,7 @@ class Cluster:
             info = self._init(
                 address="local",
                 num_cpus=max(num_cpus, num_cores()),
-                object_store_memory=OBJECT_STORE,
+                object_store_memory=OBJECT_STORE_BYTES,
                 include_dashboard=False,
                 _node_ip_address=LOOPBACK,
                 _temp_dir=folder,
@@ -116,7 +126,7 @@ class Cluster:
         from ray._private import services
 
         self._stack.callback(ray.shutdown)
-        # Ray would replace 127.0.0.1 by the machine's address in the network, and listen there or look there.
+        # Ray would replace 127.0.0.1 by the machine's network address, and then listen or connect there instead.
         resolve, services.resolve_ip_for_localhost = services.resolve_ip_for_localhost, lambda host: host
         try:
             with _sigterm_kept():
@@ -125,13 +135,13 @@ class Cluster:
             services.resolve_ip_for_localhost = resolve
 
     def close(self) -> None:
-        """Disconnects, and ends a cluster of our own."""
+        """Disconnects, and ends the cluster if we started it."""
         self._stack.close()
 
 
 def import_ray() -> Any:
-    """The module; raises RlkitError where Ray is not installed."""
-    # What Ray's own processes tell about dead ones, in twenty lines, is said by us in one.
+    """Imports and returns the module `ray`; raises RlkitError if it is not installed."""
+    # Ray's processes print twenty lines about each process that dies, of which we tell the user in one.
     with _environment(RAY_DEDUP_LOGS_SKIP_REGEX="^"):
         try:
             import ray
@@ -143,7 +153,7 @@ def import_ray() -> Any:
 
 
 def _check_answers(address: str, name: str) -> None:
-    """Raises RlkitError unless something at host:port answers as Ray does: Ray itself would try for minutes."""
+    """Raises RlkitError unless a gRPC server, as Ray's is, answers at host:port; Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), ANSWER_TIMEOUT) as connection:
@@ -161,9 +171,10 @@ def _check_answers(address: str, name: str) -> None:
 
 
 def sweep_after_parent(folder: str) -> None:
-    """In a process of its own: when its parent was killed, ends what is left of the cluster in the folder.
+    """Waits for the parent process to end, then kills the cluster's remaining processes and removes its folder.
 
-    Most of Ray's processes end with the one that started them, but some take a minute. All write logs to the folder.
+    Runs in a process of its own, for the case that the parent was killed. Most of Ray's processes end with the one
+    that started them, but some take a minute. They are found by their log files, which are all in the folder.
     """
     parent = parent_process()
     assert parent is not None
@@ -184,7 +195,7 @@ def _end_process(process: Any) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps Ray from reporting where it listens, and from usage statistics."""
+    """Keeps Ray from printing its address, and from sending usage statistics, until the block ends."""
     logger = logging.getLogger("ray")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -197,7 +208,7 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _environment(**variables: str) -> Iterator[None]:
-    """Sets environment variables that are not set, until the end of the block."""
+    """Sets environment variables, unless the user has set them, until the block ends."""
     new = {name: value for name, value in variables.items() if name not in os.environ}
     os.environ.update(new)
     try:
@@ -209,7 +220,7 @@ def _environment(**variables: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _sigterm_kept() -> Iterator[None]:
-    """What SIGTERM does is the run's to say, and not Ray's."""
+    """Restores the handler of SIGTERM after the block: Ray replaces it, but the run has one of its own."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""A3C on a Ray cluster: workers on its nodes, and a parameter server on the node of the main process."""
+"""A3C on a Ray cluster: workers on any of its nodes, and a parameter server on the main process's node."""
 
 from __future__ import annotations
 
@@ -17,53 +17,64 @@ from rlkit.envs import EnvFactory, find_spec
 from rlkit.episodes import Evaluation
 from rlkit.errors import RlkitError
 from rlkit.workers.asynchronous import (
-    TIME_TO_STOP,
+    STOP_TIMEOUT,
     Evaluator,
     LostParameters,
     Reports,
     budget_of,
     check_vectorization,
-    crowded,
-    tell,
+    crowding_warning,
+    send,
 )
 from rlkit.workers.parameter_server import News, ParameterServer, Push, RemoteParameters, Reply
-from rlkit.workers.ray_actors import Place, RemoteWorker
+from rlkit.workers.ray_actors import Location, RemoteWorker
 from rlkit.workers.ray_cluster import Cluster, import_ray
 from rlkit.workers.supervisor import Failure, Supervisor
 from rlkit.workers.worker import Task
 
-BACKUP_INTERVAL = 1.0  # seconds between copies of the parameters, in case that the server dies
-TIME_FOR_A_PLACE = 180.0  # seconds that a run waits for CPUs, and processes on them, when none of its workers has one
-TIME_TO_NOTE = 5.0  # seconds without a CPU after which a restarted worker is mentioned
-SERVER_TIMEOUT = 60.0  # seconds for an answer of the server, which is on this machine
+BACKUP_INTERVAL = 1.0
+"""Seconds between the main process's copies of the parameters, which are saved if the server dies."""
+CPU_TIMEOUT = 180.0
+"""Seconds that a run waits for CPUs, and for Ray to start processes on them, while none of its workers has one."""
+CPU_NOTE_DELAY = 5.0
+"""Seconds without a CPU after which the user is told that a restarted worker waits for one."""
+SERVER_TIMEOUT = 60.0
+"""Seconds to wait for an answer of the parameter server, which runs on this machine."""
 
 
 @dataclass
 class Member:
-    """A worker, and those that take its place when it dies."""
+    """A worker's state, as the main process knows it; it goes on with a new actor when the worker dies."""
 
     index: int
+    """Index among the workers."""
     actor: Any = None
+    """Ray's handle of the actor."""
     call: Any = None
-    """What it is doing; the call's end is the next thing to happen to it."""
+    """Ray's reference to the pending call of the actor; None if no call is pending."""
     starts: int = 0
-    place: Place | None = None
-    """None: Ray has no CPU for it yet."""
+    """Number of times that it has been started."""
+    location: Location | None = None
+    """The actor's node and process; None while Ray has no CPU for it."""
     ready: bool = False
+    """True once its environments and agent are made."""
     proven: bool = False
-    """Whether it or one before it has ever been ready."""
+    """True if it or a predecessor has ever been ready: then starting it again is worth a try."""
     working: bool = False
+    """True while it collects and learns."""
     done: bool = False
+    """True once it has ended because the budget was spent."""
     since: float = 0.0
-    """When it was started."""
+    """Time of its last start, by `time.monotonic`."""
     noted: bool = False
-    """Whether the user knows that it waits for a place."""
+    """True if the user has been told that it waits for a CPU."""
 
 
 class RayWorkers:
-    """The workers as actors on a Ray cluster; see `rlkit.workers.asynchronous.Company`.
+    """A pool of workers that are actors on a Ray cluster; see `rlkit.workers.asynchronous.WorkerPool`.
 
-    Raises RlkitError for what A3C cannot do, where there is no cluster, and where a worker cannot be started.
+    Raises RlkitError for a vectorization that A3C does not have, and if there is no cluster or a worker cannot be
+    started.
     """
 
     def __init__(self, config: TrainConfig, agent: A3C, factory: EnvFactory) -> None:
@@ -81,7 +92,7 @@ class RayWorkers:
         self._cluster: Cluster | None = None
         self._server: Any = None
         self._latest: Reply | None = None
-        """The parameters as they were last seen."""
+        """The server's last reply: the parameters that remain if it dies."""
         self._copied_at = 0.0
         self._begun = self._stopped = False
         self._description = ""
@@ -89,7 +100,7 @@ class RayWorkers:
     def __str__(self) -> str:
         return self._description
 
-    # What the trainer asks for
+    # The methods of WorkerPool, for the trainer
 
     def start(self) -> None:
         wanted = self.num_workers
@@ -104,7 +115,7 @@ class RayWorkers:
             )
         self.num_workers = wanted or cpus
         if cluster.own:
-            self.supervisor.notes += crowded(self.num_workers)
+            self.supervisor.notes += crowding_warning(self.num_workers)
         nodes = sum(node["Alive"] for node in ray.nodes())
         self._description = (
             f"workers: {self.num_workers}, on {cluster.name} (nodes: {nodes}, CPUs: {cpus}); environments of each: "
@@ -116,7 +127,7 @@ class RayWorkers:
         for member in self._members:
             self._start(member)
         while not all(member.ready for member in self._members):
-            self._hear(0.1)
+            self._receive(0.1)
 
     def begin(self) -> None:
         self._begun = True
@@ -124,25 +135,25 @@ class RayWorkers:
             self._let_work(member)
 
     def advance(self, spent: float) -> tuple[list[Episode], dict[str, float]]:
-        self._hear(0.1)
+        self._receive(0.1)
         while self._over and any(member.working for member in self._members):
-            self._hear(0.1)
+            self._receive(0.1)
         return self._reports.taken()
 
     def finish_evaluations(self) -> None:
         while self.evaluator.busy:
-            self._hear(0.1)
+            self._receive(0.1)
 
     def stop(self) -> list[Episode]:
         if self._stopped:
             return []
         try:
             for process in self.evaluator.members:
-                tell(process, None)
+                send(process, None)
             if self._begun:
                 self._let_finish()
-            for _, message in self.supervisor.stop(TIME_TO_STOP):
-                self._note(message)
+            for _, message in self.supervisor.stop(STOP_TIMEOUT):
+                self._take(message)
             return self._reports.taken()[0]
         finally:
             self._stopped = True
@@ -159,7 +170,8 @@ class RayWorkers:
 
         here = ray.get_runtime_context().get_node_id()
         config = self._config.agent
-        # On this node, so that it is not lost with another one: it and the main process need each other.
+        # The run cannot go on without the server, nor without this process. So keep both on one node: then the loss of
+        # another node ends no more than the workers there.
         on_this_node = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=False)
         options = {"num_cpus": 0, "max_restarts": 0, "scheduling_strategy": on_this_node}
         actor = ray.remote(ParameterServer).options(**options)
@@ -170,12 +182,12 @@ class RayWorkers:
             compute=self._agent.compute,
         )
         self._latest = Reply(self._parameters, [])
-        self._latest = self._ask("snapshot", timeout=TIME_FOR_A_PLACE)  # its process has to start first
+        self._latest = self._ask("snapshot", timeout=CPU_TIMEOUT)  # its process has to start first
         remote = RemoteParameters(self._current, len(self._parameters), self._statistics, self.num_workers)
         self._agent.connect(remote)
 
     def _ask(self, method: str, *arguments: Any, timeout: float = SERVER_TIMEOUT) -> Any:
-        """What the server answers; raises LostParameters if it is gone."""
+        """Calls a method of the server and returns its answer; raises LostParameters if the server is gone."""
         import ray
 
         try:
@@ -189,15 +201,18 @@ class RayWorkers:
             ) from error
 
     def _current(self, push: Push) -> Reply:
-        """For the main process's agent, which has nothing to send: the parameters, as new as they are to be had."""
+        """Returns the newest parameters that can be had: the server's, or the last copy if the server is gone.
+
+        The main process's agent pulls its parameters by this. It has no gradients, so the push is ignored.
+        """
         if self._server is not None and not self._stopped:
-            with suppress(LostParameters):  # the next word to the server will say so
+            with suppress(LostParameters):  # the next call to the server will raise it again
                 self._latest = self._ask("snapshot")
         assert self._latest is not None
         return self._latest
 
-    def _hear_server(self) -> None:
-        """Takes in what the workers have reported to the server."""
+    def _receive_news(self) -> None:
+        """Gets the workers' reports and the progress from the server, now and then with a copy of the parameters."""
         now = time.monotonic()
         copy = now - self._copied_at > BACKUP_INTERVAL
         if self._server is None:
@@ -215,19 +230,19 @@ class RayWorkers:
         import ray
 
         self._ask("expect", member.index, member.starts)
-        # A worker is started again by us, who count and tell, and not by Ray.
+        # Ray must not restart a worker by itself: we do, and count the restarts and tell the user.
         options = {"num_cpus": 1, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
         member.actor = ray.remote(RemoteWorker).options(**options).remote(member.index, member.starts)
         member.starts += 1
-        member.call, member.place, member.ready, member.working = member.actor.arrive.remote(), None, False, False
+        member.call, member.location, member.ready, member.working = member.actor.arrive.remote(), None, False, False
         member.since, member.noted = time.monotonic(), False
 
     def _let_work(self, member: Member) -> None:
         arguments = (self._server, len(self._parameters), self._statistics, self.num_workers)
         member.call, member.working = member.actor.work.remote(*arguments), True
 
-    def _hear(self, timeout: float) -> None:
-        """Takes in what has happened, for so long at most."""
+    def _receive(self, timeout: float) -> None:
+        """Deals with calls that end, reports and messages, waiting up to `timeout` for them."""
         import ray
 
         calls = {member.call: member for member in self._members if member.call is not None}
@@ -236,24 +251,24 @@ class RayWorkers:
             ended, _ = ray.wait(list(calls), timeout=timeout)
         else:
             time.sleep(timeout)
-        self._hear_server()  # before workers complain of its death
+        self._receive_news()  # first, so that a dead server is named as the reason, and not the workers that miss it
         for call in ended:
             self._ended(calls[call])
         for _, message in self.supervisor.wait(0):
-            self._note(message)
+            self._take(message)
         self.evaluator.go_on()
-        self._check_places()
+        self._check_cpus()
 
-    def _note(self, message: Any) -> None:
+    def _take(self, message: Any) -> None:
         if isinstance(message, Evaluation):
             self.evaluator.take(message)
 
     def _ended(self, member: Member) -> None:
-        """One of a worker's calls has ended: with a result, with the reason of its failure, or with the worker."""
+        """Acts on the end of a worker's call: it returned a result or a `Failure`, or the worker died in it."""
         import ray
 
         if member.call is None:
-            return  # it was on the same node as another one that has been dealt with
+            return  # its node is gone, which was dealt with when another worker of the node was
         call, member.call = member.call, None
         try:
             result = ray.get(call)
@@ -262,8 +277,8 @@ class RayWorkers:
             return
         if isinstance(result, Failure):
             self._start_again([member], f"worker {member.index}", _with_hint(result.why))
-        elif isinstance(result, Place):
-            member.place = result
+        elif isinstance(result, Location):
+            member.location = result
             path = [os.path.abspath(folder) for folder in sys.path]
             member.call = member.actor.prepare.remote(self._packed, rlkit.__version__, path)
         elif member.working:
@@ -274,23 +289,30 @@ class RayWorkers:
                 self._let_work(member)
 
     def _died(self, member: Member, error: Exception) -> None:
-        place = member.place
-        if place is None or not _is_lost(place, error):
-            self._start_again([member], f"worker {member.index}", _cause(error, place))
+        location = member.location
+        if location is None or not _is_lost(location, error):
+            self._start_again([member], f"worker {member.index}", _cause(error, location))
             return
-        lost = [other for other in self._members if not other.done and other.place and other.place.node == place.node]
+        lost = [
+            other
+            for other in self._members
+            if not other.done and other.location and other.location.node == location.node
+        ]
         names = ", ".join(str(other.index) for other in lost)
         name = f"worker{'s' if len(lost) > 1 else ''} {names}"
-        self._start_again(lost, name, f"node {place.host} is gone")
+        self._start_again(lost, name, f"node {location.host} is gone")
 
     def _start_again(self, members: list[Member], name: str, why: str) -> None:
-        """Starts members elsewhere, or where they were, after what counts as one death."""
+        """Restarts workers, on whichever nodes have CPUs; however many they are, they count as one death.
+
+        Raises RlkitError if there were too many deaths already.
+        """
         import ray
 
         for member in members:
             member.call = None
             ray.kill(member.actor)
-            self._ask("expect", member.index, -1)  # the others take what it had claimed, until it is back
+            self._ask("expect", member.index, -1)  # frees its claimed steps, and no start has number -1
             member.working = False
         if self._over:
             return
@@ -298,46 +320,46 @@ class RayWorkers:
         for member in members:
             self._start(member)
 
-    def _check_places(self) -> None:
-        """Speaks of workers that wait for a CPU; raises RlkitError when the run waits with them."""
-        waiting = [member for member in self._members if member.call is not None and member.place is None]
+    def _check_cpus(self) -> None:
+        """Notes for the user that workers wait for a CPU; raises RlkitError if the whole run waits for too long."""
+        waiting = [member for member in self._members if member.call is not None and member.location is None]
         waited = {member.index: time.monotonic() - member.since for member in waiting}
-        alone = not self._begun or len(waiting) == self.num_workers
-        if alone and max(waited.values(), default=0) > TIME_FOR_A_PLACE:
+        run_waits = not self._begun or len(waiting) == self.num_workers
+        if run_waits and max(waited.values(), default=0) > CPU_TIMEOUT:
             raise RlkitError(
-                f"{len(waiting)} of {self.num_workers} workers have waited {TIME_FOR_A_PLACE:.0f} s for a CPU; "
+                f"{len(waiting)} of {self.num_workers} workers have waited {CPU_TIMEOUT:.0f} s for a CPU; "
                 f"expected fewer than agent.num_workers={self.num_workers}, or a cluster with more free CPUs"
             )
         for member in waiting:
-            if self._begun and not member.noted and waited[member.index] > TIME_TO_NOTE:
+            if self._begun and not member.noted and waited[member.index] > CPU_NOTE_DELAY:
                 member.noted = True
                 self.supervisor.notes.append(f"worker {member.index} waits for a free CPU; the others go on")
 
     # The end
 
     def _let_finish(self) -> None:
-        """Lets the workers end their rollouts, for a moment, and hears the last of them."""
+        """Gives the workers a moment to end their rollouts, and receives their last reports."""
         import ray
 
         with suppress(LostParameters):
             if self._server is None:
                 return
             self._ask("stop")
-            deadline = time.monotonic() + TIME_TO_STOP
+            deadline = time.monotonic() + STOP_TIMEOUT
             while (calls := [m.call for m in self._members if m.working]) and time.monotonic() < deadline:
                 ended, _ = ray.wait(calls, timeout=max(0.0, deadline - time.monotonic()))
                 for member in self._members:
                     member.working = member.working and member.call not in ended
-            self._hear_server()
+            self._receive_news()
             self._latest = self._ask("snapshot")
 
     def _end(self) -> None:
-        """Ends our actors, and the cluster if it is ours."""
+        """Kills our actors, and ends the cluster if we started it."""
         if self._cluster is None:
             return
         import ray
 
-        with suppress(Exception):  # whatever has become of the cluster, nothing of ours must stay in it
+        with suppress(Exception):  # the cluster may be gone; where it is not, no actor of ours may stay
             for member in self._members:
                 ray.kill(member.actor)
             if self._server is not None:
@@ -346,16 +368,16 @@ class RayWorkers:
         self._cluster = None
 
 
-def _is_lost(place: Place, error: Exception) -> bool:
-    """Whether it was the node that died."""
+def _is_lost(location: Location, error: Exception) -> bool:
+    """Returns True if the node has died, and not the actor alone."""
     import ray
 
     alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-    return place.node not in alive or "its node has died" in str(error)
+    return location.node not in alive or "its node has died" in str(error)
 
 
-def _cause(error: Exception, place: Place | None) -> str:
-    """What Ray's exception says, in a few words."""
+def _cause(error: Exception, location: Location | None) -> str:
+    """Puts Ray's exception into a few words."""
     import ray
 
     if isinstance(error, ray.exceptions.OutOfMemoryError):
@@ -364,12 +386,12 @@ def _cause(error: Exception, place: Place | None) -> str:
     if missing := [line for line in lines if line.startswith("ModuleNotFoundError")]:
         return _with_hint(missing[-1])
     if isinstance(error, ray.exceptions.ActorDiedError) and "process has died" in str(error):
-        process = f"its process ({place.pid} on {place.host})" if place else "its process"
+        process = f"its process ({location.pid} on {location.host})" if location else "its process"
         return f"{process} ended, as when it is killed or memory runs out"
     return lines[-1] if lines else type(error).__name__
 
 
 def _with_hint(why: str) -> str:
-    """The reason of a failure, with what to do about a module that a node lacks."""
+    """Adds to the reason of a failure, if a node lacks a module, what the user can do about it."""
     hint = "; every node of the cluster needs rlkit-gym[ray], and the environment's module"
     return why + hint * ("ModuleNotFoundError" in why)

@@ -1,4 +1,4 @@
-"""Processes that are looked after: what they say is collected, and one that dies is started again."""
+"""Supervision of processes: their messages are collected, and one that dies is started again."""
 
 from __future__ import annotations
 
@@ -14,50 +14,57 @@ from rlkit.system.processes import SPAWN, interrupts_deferred, run_child
 
 
 class Ready(NamedTuple):
-    """A process says that it could be set up, and waits for a word."""
+    """Message of a process that is set up and waits for the word to begin."""
 
 
 class Done(NamedTuple):
-    """A process says that it has done what it had to, and has closed what it had: it may be killed."""
+    """Message of a process that has finished its work and closed its environments: it may be killed."""
 
 
 class Failure(NamedTuple):
-    """A process says why it ends."""
+    """Message of a process that ends because of an error."""
 
     why: str
+    """The reason, in one line."""
 
 
 @dataclass
 class Member:
-    """A process, and those that take its place when it dies."""
+    """A supervised process; when it dies, a new process goes on as the same member."""
 
     name: str
-    """What messages call it."""
+    """Name in messages to the user."""
     target: str
-    """What it runs, as `package.module:function`."""
+    """Function that the process runs, as `package.module:function`."""
     arguments: Callable[[int], tuple[Any, ...]]
-    """What that function gets, by how often it has been started before; after these comes its end of a pipe. Called
-    before each start, when no process of this member is alive."""
+    """Returns the function's arguments, given the number of earlier starts; the process's end of the pipe is appended
+    to them. Called before each start, when no process of this member is alive."""
     process: Any = None
+    """The running process; None before the start and after the end."""
     pipe: Any = None
+    """Our end of the pipe to the process."""
     starts: int = 0
+    """Number of times that it has been started."""
     ready: bool = False
+    """True once the process has sent `Ready`."""
     proven: bool = False
-    """Whether it or one before it has ever been ready: then another attempt is worth it."""
+    """True if the process or a predecessor has ever been ready: then starting it again is worth a try."""
     done: bool = False
+    """True once the process has sent `Done`."""
     failure: Failure | None = None
+    """The error that the process has reported, if it has."""
     open: bool = False
-    """Whether there may be more to read from the pipe."""
+    """True while the pipe may hold further messages."""
 
 
 class Supervisor:
-    """Starts members, collects what they say, and starts those again that die, `max_restarts` times in all."""
+    """Starts processes, collects their messages, and restarts those that die, up to `max_restarts` times in all."""
 
     def __init__(self, members: Sequence[Member], max_restarts: int) -> None:
         self.members, self.max_restarts = members, max_restarts
         self.restarts = 0
         self.notes: list[str] = []
-        """A line for the user about each of these, to be taken out."""
+        """Lines for the user, one about each restart; whoever prints them takes them out."""
 
     def start(self) -> None:
         """Starts all members."""
@@ -65,37 +72,37 @@ class Supervisor:
             self._start(member)
 
     def wait(self, timeout: float) -> list[tuple[Member, Any]]:
-        """What members have said since the last time; waits until one says something, but no longer than `timeout`.
+        """Returns the members' messages since the last call; waits for one, but no longer than `timeout` seconds.
 
-        Raises RlkitError when a member cannot even start, and when one dies after the last restart.
+        Raises RlkitError if a member dies before it was ever ready, or after the last restart.
         """
         running = [member for member in self.members if member.process is not None]
         connection.wait([m.pipe if m.open else m.process.sentinel for m in running], timeout)
-        said = []
+        messages = []
         for member in running:
-            alive = member.process.is_alive()  # asked before reading, so that a dead one's last words are heard
-            said += [(member, message) for message in self._read(member)]
+            alive = member.process.is_alive()  # asked before reading, so that a dead process's last messages are read
+            messages += [(member, message) for message in self._read(member)]
             if not alive:
                 self._ended(member)
-        return said
+        return messages
 
     def stop(self, seconds: float) -> list[tuple[Member, Any]]:
-        """Waits so long for the members to be done, then ends them; returns what they still said."""
+        """Waits up to `seconds` for the members to be done, then kills them; returns their last messages."""
         deadline = time.monotonic() + seconds
-        said = []
+        messages = []
         for member in self.members:
             if (process := member.process) is None:
                 continue
-            # One that is not ready yet has nothing to close.
+            # A process that is not ready yet has no environments to close, so it need not be waited for.
             while member.ready and not member.done and process.is_alive() and (left := deadline - time.monotonic()) > 0:
-                # Whoever has much to say waits until it is read.
+                # Keep reading: a process with a long message is blocked until its pipe has been emptied.
                 connection.wait([process.sentinel, *([member.pipe] if member.open else [])], left)
-                said += [(member, message) for message in self._read(member)]
-            process.kill()  # its interpreter's own end would take longer than everything else
+                messages += [(member, message) for message in self._read(member)]
+            process.kill()  # an orderly exit of its interpreter would take longer than everything else
             process.join()
-            said += [(member, message) for message in self._read(member)]
+            messages += [(member, message) for message in self._read(member)]
             self._close(member)
-        return said
+        return messages
 
     def _start(self, member: Member) -> None:
         ours, theirs = SPAWN.Pipe()
@@ -108,7 +115,7 @@ class Supervisor:
             member.starts += 1
 
     def _read(self, member: Member) -> list[Any]:
-        """All messages that have come from a member, except those about itself."""
+        """Reads all messages that have come from a member, and keeps its state up to date by them."""
         messages = []
         try:
             while member.open and member.pipe.poll():
@@ -120,7 +127,7 @@ class Supervisor:
                 if isinstance(message, Failure):
                     member.failure = message
                 messages.append(message)
-        except (EOFError, OSError):  # it has ended, perhaps in the middle of a message
+        except (EOFError, OSError):  # the process has ended, perhaps in the middle of a message
             member.open = False
         return messages
 
@@ -135,7 +142,11 @@ class Supervisor:
         self._start(member)
 
     def note_death(self, name: str, why: str, *, proven: bool) -> None:
-        """Counts a restart, and notes what it is for; raises RlkitError where there is to be none."""
+        """Counts a restart and notes its reason for the user.
+
+        Raises RlkitError if nothing is to be restarted: a process that is not `proven` would most likely fail again,
+        and `max_restarts` bounds the rest.
+        """
         if not proven:
             raise RlkitError(f"{name} could not start: {why}")
         if self.restarts == self.max_restarts:
@@ -150,7 +161,7 @@ class Supervisor:
 
 
 def _cause(code: int) -> str:
-    """What an exit code says."""
+    """Explains a process's exit code."""
     if code == -signal.SIGKILL:
         return "killed by SIGKILL, as the kernel does when memory runs out"
     if code < 0:

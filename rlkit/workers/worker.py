@@ -1,8 +1,8 @@
-"""What A3C's processes do: a worker collects and learns, the evaluator plays episodes with what has been learned.
+"""The work of A3C's processes: a worker collects and learns, and the evaluator plays episodes with learned models.
 
-Each owns its environments and its network. A worker is the toolkit's usual picture, collector, buffer and agent, except
-that its agent's parameters are everyone's. Here it is a process that is started by spawn and talks to the main process
-by a pipe; `rlkit.workers.ray_actors` has it on another machine.
+Each process owns its environments and its network. A worker is built like any run, of a collector, a buffer and an
+agent, except that all workers' agents share one set of parameters. In this module a worker is a spawned process that
+talks to the main process by a pipe; in `rlkit.workers.ray_actors` it is an actor, which may run on another machine.
 """
 
 from __future__ import annotations
@@ -39,19 +39,22 @@ from rlkit.workers.budget import Budget
 from rlkit.workers.parameter_server import RemoteParameters
 from rlkit.workers.supervisor import Done, Failure, Ready
 
-REPORT_INTERVAL = 0.1  # seconds between a worker's reports
+REPORT_INTERVAL = 0.1
+"""Seconds between a worker's reports."""
 
 
 class Task(NamedTuple):
-    """What every process of a run has to know."""
+    """Everything that a process needs to set itself up."""
 
     config: TrainConfig
+    """The run's config."""
     factory: EnvFactory
+    """Makes the environments."""
     spec: EnvSpec
-    """The environment's registration, which the process need not know otherwise."""
+    """The environment's registration, since the process may not have imported the module that registers it."""
 
     def packed(self) -> bytes:
-        """The task as bytes, for a process; raises RlkitError where the environment cannot be sent to one."""
+        """Pickles the task for a child process of ours; raises RlkitError if the environment cannot be pickled."""
         try:
             return pickle.dumps(self)
         except Exception as error:
@@ -60,32 +63,35 @@ class Task(NamedTuple):
 
 
 OWN_MODULE = "define and register it in a module of its own, and name that: env=my_module:MyEnv-v0"
+"""Advice, in errors, for an environment that child processes cannot import."""
 
 
 class Report(NamedTuple):
-    """What a worker tells about its work since the last time."""
+    """A worker's report of its work since its last report."""
 
     episodes: list[Episode]
+    """The episodes that ended."""
     metrics: dict[str, float]
-    """Of the last update."""
+    """The last update's metrics."""
 
 
 class Snapshot(NamedTuple):
-    """A model to evaluate."""
+    """A copy of a model, to be evaluated."""
 
     timesteps: int
+    """Timesteps of training when it was copied."""
     model: dict[str, Any]
-    """Its tensors as arrays, by name."""
+    """The model's tensors as arrays, by their names in `state_dict`."""
 
 
 class Worker:
-    """A worker's environments, its agent, and its loop."""
+    """A worker's environments, agent and training loop."""
 
     def __init__(self, packed: bytes, index: int, starts: int, stack: ExitStack) -> None:
-        """Number `index`; `starts` tells it from those before it. What has to be closed is given to `stack`."""
+        """Sets up worker `index`, whose predecessors were started `starts` times; `stack` closes its environments."""
         task = _unpacked(packed)
         self.index, self.num_envs = index, task.config.num_envs
-        # The first worker's seeds are the run's own: alone, it does what A2C does with the same seed.
+        # The first worker has the run's own seeds: A3C with one worker then trains exactly as A2C with this seed.
         seeds = run_seeds(task.config.seed, *((index, starts) if index or starts else ()))
         envs = SyncVectorEnv([functools.partial(task.factory, task.spec)] * self.num_envs)
         stack.callback(envs.close)
@@ -94,7 +100,7 @@ class Worker:
         self._collector = Collector(envs, env_seeds(seeds.envs, self.num_envs), name)
 
     def work(self, budget: Budget | RemoteParameters, send: Callable[[Report], object]) -> None:
-        """Collects and learns until the budget is spent, and reports now and then; the last report is the end."""
+        """Collects and learns until the budget is spent, and sends a report now and then and one at the end."""
         agent, steps_per_update = self.agent, self.agent.steps_per_update
         buffer = agent.make_buffer(self.num_envs)
         report, reported_at = Report([], {}), time.monotonic()
@@ -102,7 +108,8 @@ class Worker:
             progress = budget.progress
             rollout = buffer if steps == steps_per_update else RolloutBuffer(steps, self.num_envs)
             report.episodes.extend(self._collector.collect(agent, rollout, steps))
-            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the main process reports it
+            # Numbers that are not finite go to the main process with the metrics, and it ends the run with an error.
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 metrics = agent.update(rollout, progress)
             budget.finish(self.index)
             report.metrics.update(metrics)
@@ -113,7 +120,7 @@ class Worker:
 
 
 def work(packed: bytes, index: int, starts: int, shared: SharedParameters, budget: Budget, pipe: Connection) -> None:
-    """A worker as a process of this machine."""
+    """Runs a worker as a process of this machine: a target for `Supervisor`."""
     with _process(pipe) as stack:
         worker = Worker(packed, index, starts, stack)
         worker.agent.share(shared, index)
@@ -123,7 +130,7 @@ def work(packed: bytes, index: int, starts: int, shared: SharedParameters, budge
 
 
 def evaluate(packed: bytes, pipe: Connection) -> None:
-    """Evaluates the models that come along the pipe, on environments of its own, until there is no more."""
+    """Runs the evaluator as a process: evaluates each model that comes by the pipe, until None comes."""
     with _process(pipe) as stack:
         task = _unpacked(packed)
         config = task.config
@@ -140,20 +147,20 @@ def evaluate(packed: bytes, pipe: Connection) -> None:
 
 
 def model_arrays(agent: Agent[Any]) -> dict[str, Any]:
-    """Copies of all that is saved of an agent, by name, as `evaluate` takes them."""
+    """Copies the tensors of an agent's model into arrays, by name, as `evaluate` receives them."""
     return {name: tensor.numpy().copy() for name, tensor in agent.model.state_dict().items()}
 
 
 @contextmanager
 def _process(pipe: Connection) -> Iterator[ExitStack]:
-    """An end in silence, with a word about its reason."""
+    """Wraps the body of a process: it sends `Done` or `Failure` when the body ends, and prints no traceback."""
     try:
         with ExitStack() as stack:
             stack.enter_context(one_thread())
             yield stack
         pipe.send(Done())
     except (EOFError, ConnectionError):
-        pass  # the main process has gone, or wants no more
+        pass  # the main process is gone, or has closed its end of the pipe
     except BaseException as error:
         with suppress(OSError):
             pipe.send(failure(error))
@@ -161,14 +168,14 @@ def _process(pipe: Connection) -> Iterator[ExitStack]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread, because there is a process for every core."""
+    """Makes torch and NumPy compute with one thread: every core has a process of its own."""
     torch.set_num_threads(1)
     with threadpool_limits(1):
         yield
 
 
 def failure(error: BaseException) -> Failure:
-    """What a process says of the exception that ends it."""
+    """Puts the exception that ends a process into one line."""
     text = str(error) if isinstance(error, RlkitError) else f"{type(error).__name__}: {error}"
     return Failure(" ".join(text.split()))
 
