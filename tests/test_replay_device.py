@@ -19,8 +19,8 @@ from training import assert_same_parameters, train
 
 import rlkit
 from rlkit.agents.dqn import DQN, DQNConfig
-from rlkit.buffers import device as device_module
 from rlkit.buffers import frames, replay
+from rlkit.buffers import make as make_module
 from rlkit.buffers.batch import ReplayBatch
 from rlkit.buffers.device import DeviceArray, Placement, place_images
 from rlkit.buffers.frames import FrameStackStorage
@@ -220,7 +220,7 @@ def test_an_agent_learns_the_same_to_the_last_bit(fields: dict[str, Any], monkey
         places.append(Placement(device, tuple(images)))
         return places[0]
 
-    monkeypatch.setattr(device_module, "place_images", on_the_cpu)
+    monkeypatch.setattr(make_module, "place_images", on_the_cpu)
     on_device = trained(config)
     assert places == [Placement(CPU, (0,))]
     assert on_device._gradient_steps > 40
@@ -299,7 +299,7 @@ def test_memory_that_others_took_meanwhile_is_an_error_of_one_line(monkeypatch: 
 def test_a_run_says_where_its_images_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(device_module, "place_images", lambda *_: Placement(CPU, (), "images replayed from somewhere"))
+    monkeypatch.setattr(make_module, "place_images", lambda *_: Placement(CPU, (), "images replayed from somewhere"))
     rlkit.train(agent="dqn", env="CartPole-v1", total_timesteps=64, final_eval_episodes=0, run_dir=tmp_path / "run")
     said = "".join(capsys.readouterr())
     assert "; images replayed from somewhere; " in said
