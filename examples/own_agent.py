@@ -1,7 +1,11 @@
 """An agent of your own, the smallest that learns: REINFORCE with a linear policy, for vectors and Discrete actions.
 
-In the package, an agent is a file in agents/ and a row in its table; here the script adds the row. CONTRIBUTING.md
-explains the rest.
+A saved run names it by its module, so this script trains with `own_agent:Linear`, itself, as another module would be.
+On the command line, where this file is on Python's path:
+
+    PYTHONPATH=examples python -m rlkit agent=own_agent:Linear env=CartPole-v1
+
+In the package, an agent is a file in agents/ and a row in its table. CONTRIBUTING.md explains the rest.
 """
 
 from __future__ import annotations
@@ -15,7 +19,6 @@ from gymnasium import spaces
 
 import rlkit
 from rlkit.advantages import gae
-from rlkit.agents import VARIANTS, Variant
 from rlkit.agents.base import Agent
 from rlkit.buffers.rollout import RolloutBuffer
 from rlkit.collector import Step
@@ -106,8 +109,7 @@ class Linear(Agent[RolloutBuffer]):
 
 def main() -> None:
     """Trains it on CartPole-v1, loads it back and evaluates it."""
-    VARIANTS["linear"] = Variant(Linear, LinearConfig)
-    result = rlkit.train(agent="linear", env="CartPole-v1", total_timesteps=50_000, seed=0)
+    result = rlkit.train(agent="own_agent:Linear", env="CartPole-v1", total_timesteps=50_000, seed=0)
     evaluation = rlkit.evaluate_policy(rlkit.load(result.run_dir), "CartPole-v1")
     print(f"{evaluation.return_mean:.1f} ± {evaluation.return_std:.1f}")
 

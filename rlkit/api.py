@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rlkit.agents.base import Agent
     from rlkit.run import Result
 
 
 def train(
-    agent: str | None = None,
+    agent: str | type[Agent[Any]] | None = None,
     env: str | None = None,
     *,
     experiment: str | None = None,
@@ -20,7 +21,8 @@ def train(
 ) -> Result:
     """Trains like `python -m rlkit agent=… env=…` and returns the agent, the summary and the run folder.
 
-    Agent and environment are those of the experiment where none are given, or else `ppo` and `CartPole-v1`. `settings`
+    Agent and environment are those of the experiment where none are given, or else `ppo` and `CartPole-v1`; an agent of
+    your own is a class, or its path `package.module:MyAgent`. `settings`
     are the fields of the configuration: `total_timesteps=10_000`, `network={"hidden_sizes": [32]}`,
     `logger=["tensorboard"]`, `**{"agent.num_steps": 64}`. `tuned=False` leaves tuned values out, `run_dir` is
     where the run folder goes. Raises RlkitError for any mistake in them.

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlkit.dotted_paths import import_from_file
+from rlkit.dotted_paths import import_from_file, is_dotted_path
 from rlkit.errors import RlkitError, check_choice, unknown
 from rlkit.runs.files import make_folder, write_text
 from rlkit.runs.run_folder import find_checkpoint
@@ -51,7 +51,7 @@ def load(path: str | Path, *, device: str = "auto") -> Agent[Any]:
 
     Raises RlkitError when there is none, when a file is damaged, or when the two files are of different agents.
     """
-    from rlkit.agents import VARIANTS, make_agent
+    from rlkit.agents import VARIANTS, find_agent, make_agent
     from rlkit.config import DEVICES
     from rlkit.setting import NetworkConfig, Setting
     from rlkit.space_json import from_json
@@ -61,11 +61,13 @@ def load(path: str | Path, *, device: str = "auto") -> Agent[Any]:
     description = _read_description(folder)
     tensors, metadata = read_tensors(folder / MODEL_FILE)
     try:
-        if description["agent"] not in VARIANTS:
-            raise unknown(f"agent in {folder / AGENT_FILE}", description["agent"], VARIANTS)
+        if (name := description["agent"]) not in VARIANTS and not is_dotted_path(name):
+            raise unknown(f"agent in {folder / AGENT_FILE}", name, VARIANTS)
         if metadata.get(_FINGERPRINT) != _fingerprint(description):
             raise RlkitError(f"{folder}: {MODEL_FILE} is of another agent than the one that {AGENT_FILE} describes")
-        variant, fields = VARIANTS[description["agent"]], description["config"]
+        if is_dotted_path(name):
+            import_from_file("agent", name, folder / AGENT_FILE)
+        variant, fields = find_agent(name), description["config"]
         config = variant.make(**(variant.config.upgraded(fields) if description["format"] == 1 else fields))
         network = NetworkConfig(**description["network"])
         if network.module is not None:
@@ -73,7 +75,7 @@ def load(path: str | Path, *, device: str = "auto") -> Agent[Any]:
         observation_space, action_space = (from_json(description[key]) for key in ("observation_space", "action_space"))
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(folder / AGENT_FILE, error) from error
-    agent = make_agent(config, Setting(observation_space, action_space, network, device=device))
+    agent = make_agent(config, Setting(observation_space, action_space, network, device=device), variant.path)
     check_fit(folder / MODEL_FILE, AGENT_FILE, agent.model.state_dict(), tensors)
     agent.model.load_state_dict(tensors)
     agent.env = description.get("env")
@@ -95,6 +97,7 @@ def read_env(path: str | Path) -> dict[str, Any]:
 def _describe(agent: Agent[Any]) -> dict[str, Any]:
     """All that it takes to rebuild the agent; constant over a run."""
     from rlkit import __version__
+    from rlkit.agents import name_of
     from rlkit.networks import backbone
     from rlkit.space_json import to_json
 
@@ -104,7 +107,7 @@ def _describe(agent: Agent[Any]) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "rlkit": __version__,
-        "agent": agent.config.name,
+        "agent": name_of(agent),
         "config": _fields(agent.config),
         "network": network,
         "observation_space": to_json(agent.observation_space),

@@ -52,6 +52,8 @@ class TrainConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     logger: dict[str, Any] = field(default_factory=dict)
     """Loggers beside the CSV file, by name; `logger=[tensorboard,wandb]` on the command line."""
+    own_classes: dict[str, str] = field(default_factory=dict)
+    """The classes of your own, `package.module:Class`, that `agent=…` and `logger=[…]` chose: they set this."""
     total_timesteps: int = 100_000
     """Environment steps to train for, counted over all environments; rounded up to whole updates, but for
     agent=a3c, which takes exactly so many."""

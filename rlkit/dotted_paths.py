@@ -1,21 +1,29 @@
 """A user's own classes by dotted path, `package.module:Class`: their names, and when a name may be imported.
 
+An installed package can give its classes short names, by entry points of the groups `rlkit.agents` and `rlkit.loggers`.
+
 What the user writes is imported as it stands. What a saved file names is imported only from outside of the folder that
 holds the file: whoever gives away a checkpoint must not give away code that runs when it is loaded.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+import functools
 import importlib
+import importlib.metadata
 import importlib.util
+import inspect
 import os
 import pkgutil
 import re
+import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from rlkit.errors import RlkitError, unknown
 
@@ -32,6 +40,11 @@ def check_form(field: str, path: object) -> None:
     """Raises RlkitError unless the path has the form of one; imports nothing."""
     if not isinstance(path, str) or not FORM.fullmatch(path) or path.startswith("__main__"):
         raise RlkitError(f"{field}={path}: expected {EXPECTED}, of a module that can be imported")
+
+
+def paths_in(text: str) -> list[str]:
+    """The dotted paths in a setting, such as `logger=[tensorboard,my_module:MyLogger]`."""
+    return [found.group() for found in FORM.finditer(text)]
 
 
 def dotted_path(field: str, part: type) -> str:
@@ -64,12 +77,13 @@ def import_from_file(field: str, path: str, file: Path) -> None:
     """Imports the module that a saved file names.
 
     Raises RlkitError where it cannot be imported, and where it lies in the folder that holds the file, or in the run
-    folder around that one.
+    folder around a checkpoint or a `.hydra`.
     """
     where = f"{file}: {field}"
     check_form(where, path)
     folder = file.parent.resolve()
     forbidden = folder.parent.parent if folder.parent.name == "checkpoints" else folder
+    forbidden = folder.parent if folder.name == ".hydra" else forbidden
     module = path.split(":")[0]
     packages = module.split(".")
     for i in range(len(packages)):  # each package before what is in it, which cannot be found without importing it
@@ -81,6 +95,54 @@ def import_from_file(field: str, path: str, file: Path) -> None:
                     f"it, move {place.name} to where Python finds it elsewhere"
                 )
         _import(where, path, name)
+
+
+def config_class(field: str, path: str, part: type, base: type = object) -> type[Any] | None:
+    """The dataclass that a class or an ancestor below `base` names in its body, `config: MyConfig`; None if none does.
+
+    Raises RlkitError where this is no dataclass of the module that the class is in.
+    """
+    for ancestor in part.__mro__[: part.__mro__.index(base)]:
+        annotation = inspect.get_annotations(ancestor).get("config")
+        if annotation is None:
+            continue
+        found = annotation
+        if isinstance(annotation, str):  # as `from __future__ import annotations` leaves it
+            found = _attribute(sys.modules[ancestor.__module__], annotation)
+        if isinstance(found, type) and dataclasses.is_dataclass(found):
+            return found
+        raise RlkitError(
+            f"{field}={path}: {ancestor.__name__} says `config: {annotation}`, which is no dataclass in "
+            f"{ancestor.__module__}; expected one there, with a default for each field"
+        )
+    return None
+
+
+def installed(group: str) -> Mapping[str, str]:
+    """The dotted paths that installed packages have entry points for, by name."""
+    return _installed(group, tuple(sys.path))
+
+
+@functools.lru_cache(maxsize=8)
+def _installed(group: str, path: tuple[str, ...]) -> Mapping[str, str]:
+    """Like `installed`; `path` tells apart what is looked through, which takes milliseconds."""
+    return {point.name: point.value for point in importlib.metadata.entry_points(group=group)}
+
+
+def python_path(paths: Iterable[str]) -> str:
+    """Returns `PYTHONPATH=FOLDER ` for commands that have to find classes as this process did, or nothing.
+
+    A script's own folder is on Python's path while the script runs, and not for a command of the working directory.
+    """
+    main = sys.modules["__main__"]
+    if getattr(main, "__spec__", None) is not None or not hasattr(main, "__file__"):
+        return ""
+    folder = Path(str(main.__file__)).resolve().parent
+    modules = {path.split(":")[0].split(".")[0] for path in paths if is_dotted_path(path)}
+    if folder == Path.cwd() or not any(folder in place.parents for module in modules for place in _places(module)):
+        return ""
+    others = f"{os.pathsep}$PYTHONPATH" if os.environ.get("PYTHONPATH") else ""
+    return f"PYTHONPATH={shlex.quote(os.path.relpath(folder))}{others} "
 
 
 def _import(field: str, path: str, module: str) -> None:
@@ -127,9 +189,9 @@ def _places(module: str) -> Iterator[Path]:
 def _class_of(field: str, path: str, module: ModuleType, name: str, kind: type) -> type:
     found = _attribute(module, name)
     if found is None:
-        classes = [key for key, value in vars(module).items() if isinstance(value, type) and issubclass(value, kind)]
+        classes = [key for key, value in vars(module).items() if isinstance(value, type) and kind in value.__mro__]
         raise RlkitError(f"{field}={path}: {unknown('class', name, classes)}")
-    if not isinstance(found, type) or not issubclass(found, kind):
+    if not isinstance(found, type) or kind not in found.__mro__:  # issubclass refuses protocols
         what = "a class" if isinstance(found, type) else f"a value of type {type(found).__name__}"
         raise RlkitError(f"{field}={path} is {what}: expected a class that inherits from {kind.__name__}")
     return found

@@ -27,6 +27,7 @@ from rlkit.agents.a3c import A3C
 from rlkit.agents.base import Agent
 from rlkit.collector import Collector
 from rlkit.config import TrainConfig
+from rlkit.dotted_paths import python_path
 from rlkit.engine.make import why_chosen
 from rlkit.envs import EnvFactory, make_env, make_vector_env
 from rlkit.episodes import Evaluation, evaluate_policy
@@ -100,7 +101,7 @@ def _output(
     for eval_env in eval_envs:
         stack.callback(eval_env.close)
     folder = RunFolder.create(run_dir, hydra_files)
-    loggers = make_loggers(config.logger, run_dir, asdict(config))
+    loggers = make_loggers(config.logger, run_dir, asdict(config), own=config.own_classes)
     for logger in loggers:
         stack.callback(logger.close)
     progress = stack.enter_context(Progress(config.total_timesteps))
@@ -211,7 +212,7 @@ def _agent(
         compute=config.compute,
         ranks=ranks,
     )
-    return make_agent(config.agent, setting)
+    return make_agent(config.agent, setting, config.own_classes.get("agent", ""))
 
 
 @contextmanager
@@ -278,11 +279,12 @@ def _closing_words(summary: Mapping[str, Any], trainer: Trainer) -> str:
     if summary["eval_episodes"]:
         mean, std, count = (summary[f"eval_{key}"] for key in ("return_mean", "return_std", "episodes"))
         lines.append(f"evaluation: {mean:.2f} ± {std:.2f} over {count} episodes")
-    path = trainer.folder.path
+    path, config = trainer.folder.path, trainer.config
     saved = [which for which in ("last", "best") if trainer.folder.checkpoint(which).exists()]
     lines += [f"{which + ' checkpoint:':<17}{trainer.folder.checkpoint(which)}" for which in saved]
     lines.append(f"{'metrics:':<17}{path / 'metrics.csv'}")
     lines.append(f"{'summary:':<17}{path / 'summary.json'}")
     if saved:
-        lines.append(f"evaluate, record: python -m rlkit.evaluate {path} video=true")
+        own = [path for path in (config.env.id, config.network.module, *config.own_classes.values()) if path]
+        lines.append(f"evaluate, record: {python_path(own)}python -m rlkit.evaluate {path} video=true")
     return "\n".join(lines)

@@ -19,9 +19,10 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from rlkit import checkpoint
-from rlkit.agents import VARIANTS, make_agent
+from rlkit.agents import find_agent, make_agent
 from rlkit.agents.base import Agent
 from rlkit.collector import Collector
+from rlkit.dotted_paths import dotted_path
 from rlkit.envs import EnvFactory
 from rlkit.envs.probes import (
     Probe,
@@ -32,7 +33,7 @@ from rlkit.envs.probes import (
     ProbeObsValue,
     ProbeTwoStepCredit,
 )
-from rlkit.errors import RlkitError, check_choice
+from rlkit.errors import RlkitError
 from rlkit.setting import NetworkConfig, Setting
 from rlkit.spaces import Array
 
@@ -121,8 +122,8 @@ def check_agent(agent: Any, *config: Any, compute: str = "auto") -> Report:
     if isinstance(agent, type):
         return _Suite(agent, *config, compute=compute).run()
     if isinstance(agent, str):
-        check_choice("agent", agent, VARIANTS)
-        agent = VARIANTS[agent].make(**VARIANTS[agent].config.for_probes)
+        variant = find_agent(agent)
+        return _Suite(variant.agent, variant.make(**variant.config.for_probes), compute=compute).run()
     return _Suite(make_agent, agent, compute=compute).run()
 
 
@@ -278,8 +279,17 @@ class _Suite:
     def _repeatability(self) -> None:
         self.ask("determinism", "one seed, identical parameters", self._determinism)
         self.ask("state", "goes on from its state_dict", self._state)
-        if any(type(self.config) is variant.config for variant in VARIANTS.values()):
+        if self._can_be_named():
             self.ask("state", "save and load", self._save_and_load)
+
+    def _can_be_named(self) -> bool:
+        """True unless the class is inside a function or in the script that runs, where no saved agent could name it."""
+        if isinstance(self._make, type):
+            try:
+                dotted_path("agent", self._make)
+            except RlkitError:
+                return False
+        return True
 
     def _short(self, seed: int = 0) -> Any:
         return self.trained(self.envs(ProbeActionObs), lambda agent: False, TIMESTEPS // 16, seed)[0]

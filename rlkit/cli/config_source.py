@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from importlib import resources
 from typing import Any, List  # noqa: UP035
 
 from hydra.core.config_search_path import ConfigSearchPath
@@ -18,10 +17,9 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
-from rlkit.agents import VARIANTS
+from rlkit.agents import agent_names, find_agent
 from rlkit.config import EnvConfig, TrainConfig
-from rlkit.errors import unknown
-from rlkit.runs.loggers import LOGGERS
+from rlkit.runs.loggers import logger_names, logger_settings
 
 CONF = "rlkit.conf"
 """The package of the YAML files."""
@@ -63,7 +61,7 @@ class RlkitSource(ConfigSource):
         """The choices in a group, for error messages and shell completion."""
         import gymnasium
 
-        groups: dict[str, Iterable[str]] = {"agent": VARIANTS, "env": gymnasium.registry, "logger": LOGGERS}
+        groups: dict[str, Iterable[str]] = {"agent": agent_names(), "env": gymnasium.registry, "logger": logger_names()}
         return sorted(groups.get(config_path, ()))
 
 
@@ -75,12 +73,13 @@ def _lookup(config_path: str) -> tuple[Any, str | None] | None:
         for arguments in (schema.env_kwargs, schema.network.module_args):
             OmegaConf.set_struct(arguments, False)  # takes any key
         return schema, None
-    if group == "agent" and name in VARIANTS:
-        variant = VARIANTS[name]
+    if group == "agent" and name:
+        variant = find_agent(name)
         config = OmegaConf.structured(variant.make())
-        return OmegaConf.create({"agent": config, **variant.run}), "_global_"
-    if group == "logger" and name in LOGGERS:
-        return OmegaConf.structured(LOGGERS[name].config), f"logger.{name}"
+        own = {"own_classes": {"agent": variant.path}} if variant.path else {}
+        return OmegaConf.create({"agent": config, **own, **variant.run}), "_global_"
+    if group == "logger" and name:
+        return OmegaConf.create(logger_settings(name)), "_global_"
     if group == "env" and name:
         from rlkit.envs import check_id  # imports Gymnasium
 
@@ -95,13 +94,9 @@ def _inherited_tuned_values(agent: str, env_id: str = "") -> Any:
     """The values of the agent that `agent` is a variant of, under the fields that the variant sets."""
     if agent == "none":  # tuned=none, which an experiment can choose: Hydra's null does not replace an interpolation
         return None
-    if agent not in VARIANTS:
-        raise unknown("agent", agent, VARIANTS)
-    variant = VARIANTS[agent]
-    file = resources.files(CONF).joinpath("tuned", variant.tuned or variant.make().name, f"{env_id}.yaml")
-    if not file.is_file():
-        return None
-    return OmegaConf.merge(OmegaConf.create(file.read_text(encoding="utf-8")), {"agent": variant.fields})
+    variant = find_agent(agent)
+    values = variant.tuned_values(env_id)
+    return None if values is None else OmegaConf.merge(OmegaConf.create(values), {"agent": dict(variant.fields)})
 
 
 class RlkitSearchPath(SearchPathPlugin):

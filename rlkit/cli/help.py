@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from importlib import resources
 
-from rlkit.agents import VARIANTS
+from rlkit.agents import agent_names, find_agent
 from rlkit.config import EnvConfig, TrainConfig
-from rlkit.errors import unknown
 from rlkit.runs.field_docs import section
-from rlkit.runs.loggers import LOGGERS
+from rlkit.runs.loggers import LOGGERS, find_logger, logger_key, logger_names
 from rlkit.setting import NetworkConfig
 
 USAGE = """\
@@ -28,12 +28,10 @@ moves the run folder. Options with a dash go before or after the key=value argum
 --hydra-help lists Hydra's own."""
 
 
-def help_text(agent: str) -> str:
-    """What `agent=<agent> --help` prints; raises RlkitError for an unknown agent."""
-    if agent not in VARIANTS:
-        raise unknown("agent", agent, VARIANTS)
-    variant = VARIANTS[agent]
-    chosen = f"agent=NAME, one of: {', '.join(VARIANTS)}"
+def help_text(agent: str, loggers: Sequence[str] = ()) -> str:
+    """The text that `agent=<agent> logger=<loggers> --help` prints; raises RlkitError for unknown names."""
+    variant = find_agent(agent)
+    chosen = f"agent=NAME, one of: {', '.join(agent_names())}, or your own: my_package.module:MyAgent"
     folder = resources.files("rlkit.conf") / "experiment"
     experiments = sorted(file.name.removesuffix(".yaml") for file in folder.iterdir())
     env = "env=ID, any Gymnasium id: CartPole-v1, ALE/Pong-v5, my_package.module:MyEnv-v0"
@@ -45,7 +43,9 @@ def help_text(agent: str) -> str:
         section("Of the network:", "network.", NetworkConfig()),
         section("Of the run:", "", TrainConfig(**variant.run), without=("agent", "env", "network")),
     ]
-    for name, kind in LOGGERS.items():
-        if dataclasses.fields(kind.config):
-            sections.append(section(f"With logger={name}:", f"logger.{name}.", kind.config()))
+    sections.append(f"logger=[NAME,…], any of: {', '.join(logger_names())}, or your own: my_package.module:MyLogger")
+    for name in dict.fromkeys([*LOGGERS, *loggers]):
+        config = find_logger(name).config
+        if dataclasses.fields(config):
+            sections.append(section(f"With logger={name}:", f"logger.{logger_key(name)}.", config()))
     return "\n\n".join(sections)

@@ -40,8 +40,9 @@ def _main(arguments: list[str]) -> None:
         from rlkit.cli.help import help_text
         from rlkit.runs.field_docs import show
 
-        agents = [argument.removeprefix("agent=") for argument in arguments if argument.startswith("agent=")]
-        show(help_text(agents[-1] if agents else "ppo"))
+        given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+        loggers = given.get("logger", "").strip("[]").split(",")
+        show(help_text(given.get("agent", "ppo"), [name for name in loggers if name]))
         return
     if "--version" in arguments:
         from rlkit import __version__

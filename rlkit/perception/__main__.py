@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -66,6 +67,8 @@ def _resume(arguments: list[str]) -> None:
     try:
         stored = OmegaConf.load(run_dir / ".hydra" / "config.yaml")
         overrides = list(OmegaConf.load(run_dir / ".hydra" / "overrides.yaml"))
+        own = OmegaConf.select(stored, "own_classes", default={}).values()
+        _import_loggers(run_dir / ".hydra", [*map(str, own), *map(str, overrides)])
     except (OSError, YAMLError, OmegaConfBaseException) as error:
         raise RlkitError(f"{run_dir} cannot be resumed: its .hydra/ is missing or damaged") from error
     # Composing once more gives the types of all fields. The values are those that the run began with, even if its
@@ -80,6 +83,16 @@ def _resume(arguments: list[str]) -> None:
         "overrides.yaml": OmegaConf.to_yaml(OmegaConf.create([*overrides, *changes])),
     }
     run(job.config, run_dir, hydra_files=changed if changes else {}, resume=True)
+
+
+def _import_loggers(folder: Path, settings: Iterable[str]) -> None:
+    """Imports the user's own loggers that stored settings name; RlkitError for code that lies in the run folder."""
+    from rlkit.dotted_paths import import_from_file, paths_in
+
+    for setting in settings:
+        if "=" not in setting or setting.startswith("logger="):
+            for path in paths_in(setting):
+                import_from_file("logger", path, folder / "overrides.yaml")
 
 
 def _fail(error: RlkitError) -> NoReturn:

@@ -122,6 +122,8 @@ class PerceptionConfig:
     fit: FitConfig = field(default_factory=FitConfig)
     logger: dict[str, Any] = field(default_factory=dict)
     """Loggers beside the CSV file, by name; `logger=[tensorboard,wandb]` on the command line."""
+    own_classes: dict[str, str] = field(default_factory=dict)
+    """The classes of your own, `package.module:Class`, that `logger=[…]` chose: it sets this."""
     data_root: str | None = None
     """The folder with the data sets, `<data_root>/<name>/…`; null: the folder named by the variable RLKIT_DATA."""
     seed: int = 0

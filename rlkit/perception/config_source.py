@@ -24,7 +24,7 @@ from omegaconf import OmegaConf
 
 from rlkit.perception.config import PerceptionConfig
 from rlkit.runs.hydra_app import App
-from rlkit.runs.loggers import LOGGERS
+from rlkit.runs.loggers import logger_names, logger_settings
 
 CONF = "rlkit.conf.perception"
 """Package with the YAML files of the recipes."""
@@ -116,14 +116,13 @@ class PerceptionSource(ConfigSource):
         """Returns the config at a path for which `is_config` is true."""
         config = _lookup(config_path)
         assert config is not None
-        name = config_path.removeprefix("logger/")
-        header = {"package": f"logger.{name}" if config_path.startswith("logger/") else None}
+        header = {"package": "_global_" if config_path.startswith("logger/") else None}
         return ConfigResult(self.provider, self.full_path(), config, header)
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> List[str]:  # noqa: UP006 (`list` is this)
         """Returns the choices in a group, for error messages and shell completion."""
         if config_path == "logger":
-            return sorted(LOGGERS)
+            return logger_names()
         return sorted(table(config_path)) if self.is_group(config_path) else []
 
 
@@ -135,8 +134,8 @@ def _lookup(config_path: str) -> Any:
         for takes_any_key in (schema.augment, schema.fit.learning_rates):
             OmegaConf.set_struct(takes_any_key, False)
         return schema
-    if group == "logger" and name in LOGGERS:
-        return OmegaConf.structured(LOGGERS[name].config)
+    if group == "logger" and name:
+        return OmegaConf.create(logger_settings(name))
     if group in ("data", "model", "task") and name in table(group):
         return OmegaConf.structured(fields_of(group, name))
     return None

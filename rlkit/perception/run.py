@@ -85,7 +85,10 @@ def run(config: PerceptionConfig, run_dir: Path, *, hydra_files: Mapping[str, st
         else:
             folder, seconds = RunFolder.create(run_dir, hydra_files), 0.0
         training.loggers = make_loggers(
-            *(config.logger, run_dir, asdict(config)), step_key=STEP_KEY, resume_at=training.steps if resume else None
+            *(config.logger, run_dir, asdict(config)),
+            own=config.own_classes,
+            step_key=STEP_KEY,
+            resume_at=training.steps if resume else None,
         )
         for logger in training.loggers:
             stack.callback(logger.close)

@@ -27,7 +27,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from rlkit.dotted_paths import dotted_path
 from rlkit.errors import RlkitError, unknown
-from rlkit.runs.loggers import LOGGERS
+from rlkit.runs.loggers import check_loggers, logger_names, unused_logger
 
 
 class App(NamedTuple):
@@ -130,7 +130,9 @@ def make_job(app: App, composed: DictConfig, hydra_config: DictConfig, run_dir: 
         }
     assert isinstance(config, app.config)
     refuse_undeclared(config)
-    _check_loggers(config.logger)
+    check_loggers(config.logger, config.own_classes)
+    for key, logger in config.logger.items():
+        refuse_undeclared(logger, f"logger.{key}.")
     config.validate()
     return Job(config, run_dir, files)
 
@@ -166,19 +168,6 @@ def _old_key(error: Exception) -> RlkitError | None:
     return _old_name(OmegaConf.get_type(cause.parent_node), prefix, str(cause.key))
 
 
-def _check_loggers(loggers: Mapping[str, Any]) -> None:
-    for name, config in loggers.items():
-        if name not in LOGGERS:
-            raise unknown("logger", name, LOGGERS)
-        if not isinstance(config, LOGGERS[name].config):
-            raise _unused_logger(name)
-        refuse_undeclared(config, f"logger.{name}.")
-
-
-def _unused_logger(name: str) -> RlkitError:
-    return RlkitError(f"logger.{name} is not in use: choose it by logger=[{name}]")
-
-
 @contextmanager
 def readable_errors(app: App) -> Iterator[None]:
     """Turns errors of Hydra and OmegaConf into RlkitErrors of one line."""
@@ -205,8 +194,7 @@ def check_choices(app: App, overrides: Sequence[str]) -> None:
 def _readable(app: App, error: Exception) -> RlkitError:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        # Hydra leaves out the options if a list was given, as in logger=[…].
-        return unknown(group, name, error.options or (LOGGERS if group == "logger" else ()))
+        return unknown(group, name, error.options or ())
     if isinstance(error, OverrideParseException):
         return RlkitError(f"cannot read '{error.override}': expected key=value, with quotes around special characters")
     for key, explanation in app.explanations.items():
@@ -216,8 +204,8 @@ def _readable(app: App, error: Exception) -> RlkitError:
         return old
     cause = error.__cause__ or error
     if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and isinstance(cause.parent_node, DictConfig):
-        if cause.full_key in [f"logger.{name}" for name in LOGGERS]:
-            return _unused_logger(cause.key)
+        if cause.full_key in [f"logger.{name}" for name in logger_names()]:
+            return unused_logger(cause.key)
         root = OmegaConf.to_container(cause.parent_node._get_root(), resolve=False)
         assert isinstance(root, dict)
         if not str(cause.full_key).startswith("hydra"):

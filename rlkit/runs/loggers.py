@@ -1,17 +1,20 @@
 """Loggers, to which a run hands its metrics: CSV always, TensorBoard and Weights & Biases when asked for.
 
-A logger is a class with `log` and `close`, built as `Class(config, run_dir, run_config)` and named in `LOGGERS`.
+A logger is a class with `log` and `close`, built as `Class(config, run_dir, run_config)`. Ours are named in `LOGGERS`,
+a user's own by its dotted path; the dataclass of its fields is the one that it names in its body: `config: MyConfig`.
 """
 
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from rlkit.dotted_paths import config_class, find_class, installed, is_dotted_path
 from rlkit.errors import RlkitError, check_choice, unknown
 from rlkit.runs.files import atomic
 
@@ -176,13 +179,68 @@ class LoggerKind(NamedTuple):
 
     config: type[Any]
     logger: type[Any]
+    path: str = ""
+    """The dotted path of a class of the user's own; empty: it is one of ours."""
 
 
 LOGGERS: dict[str, LoggerKind] = {
     "tensorboard": LoggerKind(TensorBoardConfig, TensorBoardLogger),
     "wandb": LoggerKind(WandbConfig, WandbLogger),
 }
-"""All choices of `logger=` by name."""
+"""Our choices of `logger=` by name."""
+GROUP = "rlkit.loggers"
+"""The group of entry points by which installed packages give their loggers short names."""
+
+
+@dataclass
+class NoFields:
+    """The config of a logger of the user's own that has no settings."""
+
+
+def logger_names() -> list[str]:
+    """Every name that `logger=` takes beside dotted paths: ours first, then those of installed packages."""
+    return [*LOGGERS, *(name for name in installed(GROUP) if name not in LOGGERS)]
+
+
+def find_logger(name: str) -> LoggerKind:
+    """The logger of a name: one of ours, one of an installed package, or a class of the user's own by dotted path.
+
+    Raises RlkitError for an unknown name, and for a class that is no logger.
+    """
+    if name in LOGGERS:
+        return LOGGERS[name]
+    path = name if is_dotted_path(name) else installed(GROUP).get(name)
+    if path is None:
+        raise unknown("logger", name, logger_names())
+    logger = find_class("logger", path, object)
+    for method in ("log", "close"):
+        if not callable(getattr(logger, method, None)):
+            raise RlkitError(f"logger={path} has no method `{method}`; expected a class with `log` and `close`")
+    return LoggerKind(config_class("logger", path, logger) or NoFields, logger, path)
+
+
+def logger_key(name: str) -> str:
+    """The key of a logger's settings, `logger.<key>`: its name, or that of the class if it is a dotted path."""
+    return re.split("[:.]", name)[-1]
+
+
+def logger_settings(name: str) -> dict[str, Any]:
+    """The part of a configuration that choosing a logger adds; raises RlkitError like `find_logger`."""
+    kind, key = find_logger(name), logger_key(name)
+    own = {"own_classes": {key: kind.path}} if kind.path else {}
+    return {"logger": {key: kind.config()}, **own}
+
+
+def check_loggers(configs: Mapping[str, Any], own: Mapping[str, str]) -> None:
+    """Raises RlkitError for settings of a logger that is unknown or was not chosen."""
+    for key, config in configs.items():
+        if not isinstance(config, find_logger(own.get(key, key)).config):
+            raise unused_logger(key)
+
+
+def unused_logger(key: str) -> RlkitError:
+    """The error for settings of a logger that was not chosen."""
+    return RlkitError(f"logger.{key} is not in use: choose it by logger=[{key}]")
 
 
 def make_loggers(
@@ -190,23 +248,23 @@ def make_loggers(
     run_dir: Path,
     run_config: Mapping[str, Any],
     *,
+    own: Mapping[str, str] = {},
     step_key: str = STEP_KEY,
     resume_at: int | None = None,
 ) -> list[Logger]:
     """Makes the CSV logger, and one for each of `configs`, which maps loggers' names to their configs.
 
-    `run_config` is the run's configuration, for loggers that show it. `step_key` and `resume_at` are for the CSV
-    logger. Raises RlkitError for an unknown name, for a logger whose package is missing, and when one cannot start.
+    `run_config` is the run's configuration, for loggers that show it; `own` has the dotted paths of the user's own,
+    by name. `step_key` and `resume_at` are for the CSV logger. Raises RlkitError for an unknown name, for a logger
+    whose package is missing, and when one cannot start.
     """
-    for name in configs:
-        if name not in LOGGERS:
-            raise unknown("logger", name, LOGGERS)
+    kinds = {name: find_logger(own.get(name, name)) for name in configs}
     with ExitStack() as started:
         loggers: list[Logger] = [CSVLogger(run_dir, step_key, resume_at)]
         started.callback(loggers[0].close)
         for name, config in configs.items():
             try:
-                loggers.append(LOGGERS[name].logger(config, run_dir, run_config))
+                loggers.append(kinds[name].logger(config, run_dir, run_config))
             except ModuleNotFoundError as error:
                 raise RlkitError(f"logger={name} needs the package {error.name}: pip install {error.name}") from error
             started.callback(loggers[-1].close)

@@ -193,7 +193,8 @@ def _agent(task: Task, observation_space: Any, action_space: Any, seed: int) -> 
     config = task.config
     network, num_envs = config.network, config.num_envs
     spaces = observation_space, action_space
-    agent = make_agent(config.agent, Setting(*spaces, network, num_envs, seed, config.device, config.compute))
+    setting = Setting(*spaces, network, num_envs, seed, config.device, config.compute)
+    agent = make_agent(config.agent, setting, config.own_classes.get("agent", ""))
     assert isinstance(agent, A3C)
     if len(agent.network.cnns):
         keep_freed_memory()
