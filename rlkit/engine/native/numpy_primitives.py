@@ -43,7 +43,7 @@ class MLP:
         if rows not in self._outputs:
             if len(self._outputs) == KEPT_SIZES:  # batches of whole episodes have ever new sizes
                 self._outputs.clear()
-            # Zeros, because some BLAS reads the memory that it writes to, and complains of numbers that were left there.
+            # Zeros, because some BLAS reads the memory that it writes to, and warns of numbers left there.
             self._outputs[rows] = outputs = [np.zeros((rows, len(w)), np.float32) for w in self._weights]
             if self._relu and (most := max(out.size for out in outputs)) > len(self._zeros):
                 self._zeros = np.zeros(most, np.float32)
