@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
-from importlib import resources
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -17,12 +14,7 @@ from rlkit.agents.ppo import PPO, PPOConfig
 from rlkit.agents.reinforce import REINFORCE, REINFORCEConfig
 from rlkit.agents.temporal_difference import TemporalDifference, TemporalDifferenceConfig
 from rlkit.agents.trpo import TRPO, TRPOConfig
-from rlkit.dotted_paths import config_class, dotted_path, find_class, installed, is_dotted_path
-from rlkit.errors import RlkitError, unknown
-from rlkit.setting import AgentConfig, Setting, updated
-
-GROUP = "rlkit.agents"
-"""The group of entry points by which installed packages give their agents short names."""
+from rlkit.setting import AgentConfig, updated
 
 
 class Variant(NamedTuple):
@@ -42,15 +34,6 @@ class Variant(NamedTuple):
     def make(self, **values: Any) -> AgentConfig:
         """The config of this choice, with the values of some more fields; a mapping is for the fields of a group."""
         return updated(updated(self.config(), self.fields), values)
-
-    def tuned_values(self, env_id: str) -> str | None:
-        """The YAML text of the values for an environment, None where there are none.
-
-        A user's own agent has them in `tuned/<agent name>/<env id>.yaml`, beside its module.
-        """
-        folder = Path(inspect.getfile(self.agent)).parent if self.path else resources.files("rlkit.conf")
-        file = folder.joinpath("tuned", self.tuned or self.make().name, f"{env_id}.yaml")
-        return file.read_text(encoding="utf-8") if file.is_file() else None
 
 
 RAINBOW = {
@@ -78,52 +61,3 @@ VARIANTS: dict[str, Variant] = {
     "rainbow": Variant(DQN, DQNConfig, RAINBOW),
 }
 """Every `agent=` choice."""
-
-
-def agent_names() -> list[str]:
-    """Every name that `agent=` takes beside dotted paths: ours first, then those of installed packages."""
-    return [*VARIANTS, *(name for name in installed(GROUP) if name not in VARIANTS)]
-
-
-def find_agent(name: str) -> Variant:
-    """The agent of a name: one of ours, one of an installed package, or a class of the user's own by dotted path.
-
-    Raises RlkitError for an unknown name, and where the class or its config cannot be found.
-    """
-    if name in VARIANTS:
-        return VARIANTS[name]
-    path = name if is_dotted_path(name) else installed(GROUP).get(name)
-    if path is None:
-        raise unknown("agent", name, agent_names())
-    agent: type[Agent[Any]] = find_class("agent", path, Agent)
-    config = config_class("agent", path, agent, Agent)
-    if config is None or AgentConfig not in config.__mro__:
-        raise RlkitError(
-            f"agent={path} does not say which config it takes; expected `config: MyConfig` in the class, with a "
-            "dataclass that inherits from rlkit.setting.AgentConfig"
-        )
-    return Variant(agent, config, path=path)
-
-
-def name_of(agent: Agent[Any]) -> str:
-    """The name under which `find_agent` finds an agent's class: its own, or its dotted path.
-
-    Raises RlkitError for a class that has neither.
-    """
-    variant = VARIANTS.get(agent.config.name)
-    if variant is not None and type(agent) is variant.agent:
-        return agent.config.name
-    return dotted_path("agent", type(agent))
-
-
-def make_agent(config: AgentConfig, setting: Setting, path: str = "") -> Agent[Any]:
-    """The agent that a config is for, or with a `path` the user's own class there.
-
-    Raises RlkitError for a config that belongs to no agent in the table, and for a path that leads nowhere.
-    """
-    if path:
-        return find_agent(path).agent(config, setting)
-    for variant in VARIANTS.values():
-        if type(config) is variant.config:
-            return variant.agent(config, setting)
-    raise RlkitError(f"no agent takes the config {type(config).__name__}; known: {', '.join(VARIANTS)}")

@@ -51,8 +51,9 @@ def load(path: str | Path, *, device: str = "auto") -> Agent[Any]:
 
     Raises RlkitError when there is none, when a file is damaged, or when the two files are of different agents.
     """
-    from rlkit.agents import VARIANTS, find_agent, make_agent
+    from rlkit.agents import VARIANTS
     from rlkit.config import DEVICES
+    from rlkit.registry import find_agent, make_agent
     from rlkit.setting import NetworkConfig, Setting
     from rlkit.space_json import from_json
 
@@ -97,8 +98,8 @@ def read_env(path: str | Path) -> dict[str, Any]:
 def _describe(agent: Agent[Any]) -> dict[str, Any]:
     """All that it takes to rebuild the agent; constant over a run."""
     from rlkit import __version__
-    from rlkit.agents import name_of
     from rlkit.networks import backbone
+    from rlkit.registry import name_of
     from rlkit.space_json import to_json
 
     network = dataclasses.asdict(agent.network_config)

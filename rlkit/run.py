@@ -22,7 +22,6 @@ from gymnasium.vector import AutoresetMode
 from threadpoolctl import threadpool_limits
 
 import rlkit
-from rlkit.agents import make_agent
 from rlkit.agents.a3c import A3C
 from rlkit.agents.base import Agent
 from rlkit.collector import Collector
@@ -32,6 +31,7 @@ from rlkit.engine.make import why_chosen
 from rlkit.envs import EnvFactory, make_env, make_vector_env
 from rlkit.episodes import Evaluation, evaluate_policy
 from rlkit.profiling import Profile, table
+from rlkit.registry import make_agent
 from rlkit.runs.loggers import make_loggers
 from rlkit.runs.progress import Progress
 from rlkit.runs.run_folder import RunFolder

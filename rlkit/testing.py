@@ -19,7 +19,6 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from rlkit import checkpoint
-from rlkit.agents import find_agent, make_agent
 from rlkit.agents.base import Agent
 from rlkit.collector import Collector
 from rlkit.dotted_paths import dotted_path
@@ -34,6 +33,7 @@ from rlkit.envs.probes import (
     ProbeTwoStepCredit,
 )
 from rlkit.errors import RlkitError
+from rlkit.registry import find_agent, make_agent
 from rlkit.setting import NetworkConfig, Setting
 from rlkit.spaces import Array
 

@@ -26,7 +26,6 @@ from waiting import PATIENCE, rows_in, wait_until
 
 import rlkit
 import rlkit.workers.worker
-from rlkit.agents import make_agent
 from rlkit.agents.a2c import A2CConfig
 from rlkit.agents.a3c import A3C, A3CConfig
 from rlkit.collector import Collector
@@ -34,6 +33,7 @@ from rlkit.config import EnvConfig, TrainConfig
 from rlkit.engine.shared import SharedMemory, SharedParameters
 from rlkit.envs import EnvFactory, make_vector_env
 from rlkit.errors import RlkitError
+from rlkit.registry import make_agent
 from rlkit.run import Result
 from rlkit.setting import NetworkConfig, Setting
 from rlkit.system.processes import SPAWN, num_cores

@@ -16,7 +16,6 @@ from training import assert_goes_on_from_its_state, parameters, train
 
 import rlkit
 from rlkit import perception
-from rlkit.agents import make_agent
 from rlkit.agents.a2c import A2CConfig
 from rlkit.agents.dqn import DQNConfig
 from rlkit.agents.ppo import PPOConfig
@@ -28,6 +27,7 @@ from rlkit.networks.backbone import BackboneEncoder
 from rlkit.perception.backbone import Backbone
 from rlkit.perception.checkpoint import Description, save_model
 from rlkit.perception.models import make_model
+from rlkit.registry import make_agent
 from rlkit.setting import NetworkConfig, Setting
 from rlkit.spaces import Array
 from rlkit.system.ranks import ALONE

@@ -19,10 +19,10 @@ from waiting import wait_until
 
 import rlkit
 from rlkit import checkpoint
-from rlkit.agents import make_agent
 from rlkit.agents.base import Agent
 from rlkit.agents.ppo import PPOConfig
 from rlkit.errors import RlkitError
+from rlkit.registry import make_agent
 from rlkit.runs.run_folder import find_checkpoint
 from rlkit.setting import NetworkConfig, Setting
 
@@ -184,7 +184,7 @@ def test_files_of_two_agents_are_told_apart(tmp_path: Path, other: dict[str, Any
 def test_tensors_that_do_not_fit_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make().save(tmp_path)
     grown = make(hidden_sizes=[9])
-    monkeypatch.setattr("rlkit.agents.make_agent", lambda *_, **__: grown)  # as a later version might build it
+    monkeypatch.setattr("rlkit.registry.make_agent", lambda *_, **__: grown)  # as a later version might build it
     with pytest.raises(RlkitError, match=r"does not fit agent.json: '.*' is \(.*8.*\) there and \(.*9.*\) in"):
         rlkit.load(tmp_path)
 
@@ -228,7 +228,7 @@ SAVE_FOR_EVER = """
 import sys
 import torch
 from gymnasium import spaces
-from rlkit.agents import make_agent
+from rlkit.registry import make_agent
 from rlkit.agents.ppo import PPOConfig
 from rlkit.setting import NetworkConfig, Setting
 setting = Setting(spaces.Box(-1, 1, (3,)), spaces.Discrete(2), NetworkConfig(hidden_sizes=[256]))

@@ -18,7 +18,7 @@ from small_envs import Counting, NativeCounting
 from training import make_q_engine
 
 import rlkit
-from rlkit.agents import VARIANTS, make_agent
+from rlkit.agents import VARIANTS
 from rlkit.agents.dqn import DQN, DQNConfig
 from rlkit.buffers.prioritized import PrioritizedReplayBuffer
 from rlkit.collector import Collector, Episode
@@ -33,6 +33,7 @@ from rlkit.field_groups import EpisodicEpsilonConfig, ReplayConfig, TargetConfig
 from rlkit.maths.returns import next_values
 from rlkit.maths.schedules import annealed
 from rlkit.networks.q_network import DUELING, action_values
+from rlkit.registry import make_agent
 from rlkit.setting import NetworkConfig, Setting, updated
 
 QUICK = DQNConfig(

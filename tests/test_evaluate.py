@@ -13,11 +13,11 @@ from gymnasium import spaces
 
 import rlkit
 from rlkit import checkpoint, episodes
-from rlkit.agents import make_agent
 from rlkit.agents.ppo import PPOConfig
 from rlkit.episodes import Evaluation, evaluate_policy
 from rlkit.errors import RlkitError
 from rlkit.evaluate import EvaluateConfig, help_text, main, parse
+from rlkit.registry import make_agent
 from rlkit.setting import NetworkConfig, Setting
 
 

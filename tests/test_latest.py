@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlkit.agents import make_agent
 from rlkit.agents.temporal_difference import TemporalDifferenceConfig
 from rlkit.buffers.latest import LatestSteps
 from rlkit.buffers.transition import Transition
 from rlkit.collector import Collector
 from rlkit.envs import EnvFactory, make_vector_env
+from rlkit.registry import make_agent
 from rlkit.setting import Setting
 
 

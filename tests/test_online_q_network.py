@@ -13,12 +13,12 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector import SyncVectorEnv as GymSyncVectorEnv
 
 import rlkit
-from rlkit.agents import make_agent
 from rlkit.agents.temporal_difference import TemporalDifferenceConfig
 from rlkit.buffers.transition import Transition
 from rlkit.collector import Collector, Episode
 from rlkit.envs import EnvFactory, make_vector_env
 from rlkit.field_groups import EpsilonConfig
+from rlkit.registry import make_agent
 from rlkit.setting import NetworkConfig, Setting
 from rlkit.spaces import Array
 

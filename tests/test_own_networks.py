@@ -22,7 +22,7 @@ from training import assert_goes_on_from_its_state, assert_same_parameters, para
 from user_networks import Records, Small
 
 import rlkit
-from rlkit.agents import VARIANTS, make_agent
+from rlkit.agents import VARIANTS
 from rlkit.agents.a2c import A2CConfig
 from rlkit.agents.dqn import DQNConfig
 from rlkit.agents.ppo import PPOConfig
@@ -32,6 +32,7 @@ from rlkit.envs.probes import ProbeActionObs
 from rlkit.errors import RlkitError
 from rlkit.networks.mlp import activation
 from rlkit.networks.own import make_own, probe
+from rlkit.registry import make_agent
 from rlkit.setting import ACTIVATIONS, NetworkConfig, Setting, activation_key
 from rlkit.system.ranks import ALONE
 

@@ -18,12 +18,12 @@ from training import assert_same_parameters
 from user_parts import Counts, Lines, OwnA3CConfig, QuickA2C, Workers
 
 import rlkit
-from rlkit.agents import agent_names, find_agent, make_agent
 from rlkit.agents.a2c import A2C, A2CConfig
 from rlkit.agents.ppo import PPO, PPOConfig
 from rlkit.cli.composition import compose
 from rlkit.cli.help import help_text
 from rlkit.errors import RlkitError
+from rlkit.registry import agent_names, find_agent, make_agent
 from rlkit.runs.loggers import find_logger, logger_names
 from rlkit.testing import check_agent
 
@@ -186,7 +186,7 @@ def test_code_in_the_run_folder_is_not_executed(tmp_path: Path) -> None:
     """A checkpoint that names an agent beside itself, with the working directory there."""
     result = rlkit.train("a2c", "CartPole-v1", run_dir=tmp_path / "run", **QUICK)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rlkit.agents.name_of", lambda agent: "bomb:Small")
+        patch.setattr("rlkit.registry.name_of", lambda agent: "bomb:Small")
         result.agent.save(result.run_dir / "checkpoints/best")
     (result.run_dir / "bomb.py").write_text(BOMB)
     refused = command("-m", "rlkit.evaluate", ".", cwd=result.run_dir, path=(TESTS,))
@@ -304,7 +304,7 @@ def test_names_of_ours_need_no_entry_points(monkeypatch: pytest.MonkeyPatch) -> 
     def never(group: str) -> Any:
         raise AssertionError(group)
 
-    monkeypatch.setattr("rlkit.agents.installed", never)
+    monkeypatch.setattr("rlkit.registry.installed", never)
     assert compose(["agent=ppo", "env=CartPole-v1"]).agent == PPOConfig(**vars(compose(["agent=ppo"]).agent))
     assert type(make_agent(A2CConfig(), make_setting())) is A2C
 

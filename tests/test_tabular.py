@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector import SyncVectorEnv as GymSyncVectorEnv
 
 import rlkit
-from rlkit.agents import VARIANTS, make_agent
+from rlkit.agents import VARIANTS
 from rlkit.agents.temporal_difference import TemporalDifference, TemporalDifferenceConfig
 from rlkit.buffers.latest import LatestSteps
 from rlkit.buffers.transition import Transition
@@ -25,6 +25,7 @@ from rlkit.envs.maze import CELLS, WALL, Maze, state_of
 from rlkit.errors import RlkitError
 from rlkit.field_groups import EpsilonConfig
 from rlkit.maths.value_iteration import value_iteration
+from rlkit.registry import make_agent
 from rlkit.setting import Setting, updated
 from rlkit.spaces import Array
 

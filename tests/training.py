@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from rlkit.agents import make_agent
 from rlkit.collector import Collector, Episode
 from rlkit.engine import make
 from rlkit.engine.actor_critic import ActorCriticLoss
@@ -17,6 +16,7 @@ from rlkit.engine.q import QLoss
 from rlkit.envs import EnvFactory, make_vector_env
 from rlkit.networks.actor_critic import ActorCritic
 from rlkit.networks.q_network import QNetwork
+from rlkit.registry import make_agent
 from rlkit.setting import NetworkConfig, Setting
 from rlkit.spaces import Array
 

@@ -17,8 +17,8 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
-from rlkit.agents import agent_names, find_agent
 from rlkit.config import EnvConfig, TrainConfig
+from rlkit.registry import agent_names, find_agent, tuned_values
 from rlkit.runs.loggers import logger_names, logger_settings
 
 CONF = "rlkit.conf"
@@ -95,7 +95,7 @@ def _inherited_tuned_values(agent: str, env_id: str = "") -> Any:
     if agent == "none":  # tuned=none, which an experiment can choose: Hydra's null does not replace an interpolation
         return None
     variant = find_agent(agent)
-    values = variant.tuned_values(env_id)
+    values = tuned_values(variant, env_id)
     return None if values is None else OmegaConf.merge(OmegaConf.create(values), {"agent": dict(variant.fields)})
 
 

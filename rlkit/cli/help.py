@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from importlib import resources
 
-from rlkit.agents import agent_names, find_agent
 from rlkit.config import EnvConfig, TrainConfig
+from rlkit.registry import agent_names, find_agent
 from rlkit.runs.field_docs import section
 from rlkit.runs.loggers import LOGGERS, find_logger, logger_key, logger_names
 from rlkit.setting import NetworkConfig

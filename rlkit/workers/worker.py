@@ -21,7 +21,6 @@ import torch
 from gymnasium.envs.registration import EnvSpec
 from threadpoolctl import threadpool_limits
 
-from rlkit.agents import make_agent
 from rlkit.agents.a3c import A3C
 from rlkit.agents.base import Agent
 from rlkit.buffers.rollout import RolloutBuffer
@@ -32,6 +31,7 @@ from rlkit.envs import EnvFactory
 from rlkit.envs.vector import SyncVectorEnv
 from rlkit.episodes import evaluate_policy
 from rlkit.errors import RlkitError
+from rlkit.registry import make_agent
 from rlkit.setting import Setting
 from rlkit.system.allocator import keep_freed_memory
 from rlkit.system.seeding import env_seeds, run_seeds
