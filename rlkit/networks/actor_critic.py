@@ -1,4 +1,4 @@
-"""The actor-critic network: an MLP for the policy, one for the value, and an encoder before both, for images a CNN."""
+"""The actor-critic network: one MLP for the policy and one for the value, behind an encoder that both share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rlkit.setting import NetworkConfig
 
 
 class ActorCritic(nn.Module):
-    """Features of observations to the parameters of the action distribution, and to values."""
+    """Maps features of observations to the parameters of the action distribution, and to values."""
 
     def __init__(
         self,
@@ -33,18 +33,18 @@ class ActorCritic(nn.Module):
         critic_hidden = hidden if config.critic_hidden_sizes is None else config.critic_hidden_sizes
         self.critic = mlp([inputs, *critic_hidden, 1], config, 1.0, generator)
         self.critic_trains_cnns = True
-        """Whether the values' gradient reaches the CNNs, which the policy shares."""
+        """True if the gradient of the value loss also trains the CNNs, which policy and value share."""
         self.log_std: nn.Parameter | None = None
         if isinstance(self.head, Gaussian) and not self.head.state_dependent_std:
             self.log_std = nn.Parameter(torch.full((self.head.num_actions,), self.head.log_std_init))
 
     def forward(self, features: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        """The head's parameters, (batch, num_params), and the values, (batch,), of `ObsFeatures`' output."""
+        """Computes the head's parameters, (batch, num_params), and the values, (batch,), from `ObsFeatures`' output."""
         trunk = self.cnns(features)
         return self._params(trunk), self.critic(trunk if self.critic_trains_cnns else trunk.detach())[:, 0]
 
     def policy(self, features: tuple[Tensor, ...]) -> Tensor:
-        """The head's parameters alone: what acting takes."""
+        """Computes the head's parameters alone, since acting needs no values."""
         return self._params(self.cnns(features))
 
     def _params(self, trunk: Tensor) -> Tensor:

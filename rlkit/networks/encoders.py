@@ -1,4 +1,4 @@
-"""First parts of every network: an encoder for each image of an observation, put beside the vector, or one's own."""
+"""First layers of every network: an encoder for each image of an observation, or a module of the user's own."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from rlkit.setting import NetworkConfig
 if TYPE_CHECKING:
     from rlkit.perception.backbone import Backbone
 
-FEW_IMAGES = 16
-"""Up to so many are not computed in bfloat16 on the CPU, where converting the weights takes longer than it saves."""
+MAX_FLOAT32_IMAGES = 16
+"""Largest batch that stays in float32 on the CPU: converting the weights to bfloat16 takes longer than it saves."""
 
 
 def make_encoders(
     space: spaces.Space[Any], config: NetworkConfig, generator: torch.Generator
 ) -> tuple[ObsFeatures | LeafFeatures, ImageEncoders | OwnEncoder]:
-    """Make features of observations in two parts: one before the network that learns, and its first layers.
+    """Makes both parts of a network's encoder: fixed features of observations, and the first layers that learn.
 
-    A frozen backbone is in the former, a tuned one or a module of the user's own in the latter. Raises RlkitError where
-    it does not fit.
+    A frozen backbone belongs to the features, since they are computed once and stored. A backbone that is tuned, or a
+    module of the user's own, belongs to the layers. Raises RlkitError if it does not fit the observation space.
     """
     config.validate()
     if config.module is not None:
@@ -44,10 +44,10 @@ def make_encoders(
 
 
 class ImageEncoders(nn.ModuleList):
-    """`ObsFeatures`' output to one (batch, num_outputs) tensor; the vector itself where there are no images.
+    """Encodes `ObsFeatures`' output as one (batch, num_outputs) tensor; without images that is the vector itself.
 
-    Each image has a CNN of its own, or all have a `backbone` in common. Images and filters have their channels last in
-    memory, which convolutions are faster with.
+    Each image has a CNN of its own, or all images share one `backbone`. Images and filters have their channels last in
+    memory, because convolutions are faster with that layout.
     """
 
     def __init__(
@@ -69,28 +69,31 @@ class ImageEncoders(nn.ModuleList):
 
     @property
     def convolutional(self) -> bool:
-        """True where it has convolutions, for which a GPU pays."""
+        """True if there are convolutions, which make a GPU worthwhile."""
         return len(self) > 0
 
     @property
     def only_torch(self) -> str | None:
-        """The reason why no engine but torch can compute it; None where there is nothing to compute."""
+        """The reason why only torch can compute this encoder; None without images, when there is nothing to compute."""
         return "the network encodes images" if len(self) else None
 
     def on(self, device: str) -> None:
-        """What `network.amp` means on the device, `cpu` or `cuda`, that the parameters are on."""
+        """Prepares for the parameters' device, `cpu` or `cuda`: settles on a precision and a memory layout.
+
+        The precision is that of `network.amp`, whose `auto` depends on the device.
+        """
         has_bfloat16 = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         self._mixed = self._amp == "bfloat16" or (self._amp == "auto" and has_bfloat16)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, features: tuple[Tensor, ...]) -> Tensor:
-        """`features`: the vector, if there is one, then each image."""
+        """Encodes `features`, the vector if there is one and then each image, as a (batch, num_outputs) tensor."""
         vector, images = features[: len(features) - len(self)], features[len(features) - len(self) :]
         encoded = []
         for net, image, scale in zip(self, images, self._scales, strict=True):
-            # In this order, since moving channels while changing the type takes twice as long as both.
+            # First the type, then the layout: doing both in one step takes twice as long as one after the other.
             pixels = (image.to(torch.float32) / scale).contiguous(memory_format=torch.channels_last)
-            mixed = self._mixed and (image.is_cuda or len(image) > FEW_IMAGES)
+            mixed = self._mixed and (image.is_cuda or len(image) > MAX_FLOAT32_IMAGES)
             with torch.autocast(image.device.type, torch.bfloat16) if mixed else nullcontext():
                 encoded.append(net(pixels).float())
         parts = [*vector, *encoded]
@@ -100,8 +103,11 @@ class ImageEncoders(nn.ModuleList):
 def cnn(
     shape: tuple[int, int, int], config: NetworkConfig, generator: torch.Generator, features: int = 512
 ) -> nn.Sequential:
-    """(channels, height, width) images to `features`: the network of Mnih et al. (2015), or two layers of
-    3x3 filters for images under 36 pixels, which those strides would leave nothing of."""
+    """Makes a CNN that turns images of `shape`, (channels, height, width), into a vector of size `features`.
+
+    It is the network of Mnih et al. (2015). Images below 36 pixels would be strided down to nothing by it, so they get
+    two layers of 3x3 filters instead.
+    """
     channels, height, width = shape
     if min(height, width) >= 36:
         filters = [(32, 8, 4, 0), (64, 4, 2, 0), (64, 3, 1, 0)]

@@ -1,4 +1,4 @@
-"""From observations to what a network takes: one float32 vector, and images with their channels first."""
+"""Features of observations, the input of every network: one float32 vector, and images with their channels first."""
 
 from __future__ import annotations
 
@@ -16,21 +16,25 @@ from rlkit.system.ranks import Ranks
 if TYPE_CHECKING:
     from rlkit.perception.backbone import Backbone
 
-SMALLEST_IMAGE = 8
+MIN_IMAGE_SIZE = 8
+"""Height and width in pixels below which `auto` takes an array for a vector and not for an image."""
 
 
 def is_image(space: spaces.Space[Any], encoder: str = "auto") -> bool:
-    """Whether a leaf of the observation space goes to a CNN: three or four dimensions, or two of bytes."""
+    """Returns True if a leaf of the observation space is an image, for a CNN.
+
+    `encoder` is as in `NetworkConfig`: with `auto`, images have three or four dimensions, or two of bytes.
+    """
     if not isinstance(space, spaces.Box) or len(space.shape) < 2 or encoder == "mlp":
         return False
     if encoder == "cnn":
         return len(space.shape) <= 4
-    looks_so = len(space.shape) in (3, 4) or (len(space.shape) == 2 and space.dtype == np.uint8)
-    return looks_so and min(image_shape(space)[1:]) >= SMALLEST_IMAGE
+    image_like = len(space.shape) in (3, 4) or (len(space.shape) == 2 and space.dtype == np.uint8)
+    return image_like and min(image_shape(space)[1:]) >= MIN_IMAGE_SIZE
 
 
 def image_shape(space: spaces.Space[Any]) -> tuple[int, int, int]:
-    """(channels, height, width) of an image leaf; a stack of frames counts as channels."""
+    """Returns the (channels, height, width) of an image leaf; stacked frames count as channels."""
     shape = space.shape or ()
     if len(shape) == 2:
         return (1, shape[0], shape[1])
@@ -42,7 +46,7 @@ def image_shape(space: spaces.Space[Any]) -> tuple[int, int, int]:
 
 
 def backbone_encoder(backbone: Backbone, space: spaces.Space[Any]) -> BackboneEncoder:
-    """What a backbone makes of an image leaf; raises RlkitError where it cannot."""
+    """Makes the encoder of an image leaf from a backbone; raises RlkitError if the backbone cannot take such images."""
     assert isinstance(space, spaces.Box)
     return BackboneEncoder(backbone, space, image_shape(space))
 
@@ -52,11 +56,11 @@ def _channels_last(shape: tuple[int, ...]) -> bool:
 
 
 class ObsFeatures(nn.Module):
-    """Splits an observation into the vector and the images that a network takes; learns nothing by gradients.
+    """Splits an observation into the vector and the images that a network takes; has no parameters to learn.
 
-    Vector leaves are flattened, discrete ones one-hot, and all put side by side; with `normalize`, Box leaves
-    among them are whitened by running statistics, which `update` feeds and which are saved with the model. A frozen
-    `backbone` makes vectors of the images.
+    Box leaves are flattened, discrete ones become one-hot, and all are concatenated into the vector. With `normalize`,
+    the vector's Box parts are whitened by running statistics, which `update` feeds and which are saved with the model.
+    A frozen `backbone` turns images into parts of the vector.
     """
 
     def __init__(
@@ -84,9 +88,9 @@ class ObsFeatures(nn.Module):
         self._whitened = np.concatenate([np.full(*kind) for kind in [*kinds, (num_features, True)]])
 
     def __call__(self, obs: Obs) -> tuple[Array, ...]:
-        """The (batch, vector_size) vector, if any leaf makes part of it, then each image: (batch, c, h, w).
+        """Returns the vector, (batch, vector_size), if there is one, and then each image: (batch, c, h, w).
 
-        Images may be tensors, and then stay so.
+        Images that are tensors stay tensors.
         """
         if self._is_vector and self.statistics is None and obs[0].dtype == np.float32:
             return obs
@@ -101,7 +105,7 @@ class ObsFeatures(nn.Module):
         return (vector, *images)
 
     def update(self, obs: Obs, ranks: Ranks) -> None:
-        """Adds a batch of observations, of all ranks, to the running statistics, if there are any."""
+        """Adds a batch of observations to the running statistics, if there are any; every rank adds its own."""
         if self.statistics is not None:
             self.statistics.update(self._vector(obs), ranks)
 
@@ -133,7 +137,7 @@ def _as_vector(leaf: Array, space: spaces.Space[Any]) -> Array:
 
 
 def one_hot(indices: Array, size: int) -> Array:
-    """(batch,) integers as (batch, size) float32 rows."""
+    """Encodes (batch,) integers as one-hot rows: (batch, size) float32."""
     rows = np.zeros((len(indices), size), np.float32)
     rows[np.arange(len(indices)), indices] = 1.0
     return rows
@@ -142,5 +146,5 @@ def one_hot(indices: Array, size: int) -> Array:
 def _channels_first(leaf: Array, space: spaces.Space[Any]) -> Array:
     shape = space.shape or ()
     if len(shape) >= 3 and _channels_last(shape[-3:]):
-        leaf = leaf.swapaxes(-1, -2).swapaxes(-2, -3)  # of a tensor, too
+        leaf = leaf.swapaxes(-1, -2).swapaxes(-2, -3)  # a method that tensors have too
     return leaf.reshape(len(leaf), *image_shape(space))

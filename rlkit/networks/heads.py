@@ -1,7 +1,7 @@
-"""Distributions of actions: torch formulas for losses (the reference), and sampling in NumPy.
+"""Action distributions: torch formulas for losses (the reference), and sampling in NumPy.
 
 A head reads the policy network's output, `params` of shape (batch, num_params). Log-probabilities, entropies and
-KL divergences are (batch,) and summed over an action's dimensions, which are independent of each other.
+KL divergences are (batch,): they are sums over an action's dimensions, which are independent of each other.
 """
 
 from __future__ import annotations
@@ -21,38 +21,42 @@ from rlkit.spaces import Array
 from rlkit.system.ranks import RowGenerator
 
 SMALLEST = np.finfo(np.float32).tiny
+"""The smallest positive normal float32, whose logarithm is finite."""
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
+"""Constant term of a normal distribution's negative log-density: ½ log 2π."""
 LOG_STD_LIMITS = (-20.0, 2.0)
+"""Bounds of the logarithm of a standard deviation that is an output of the network."""
 
 
 class Head(Protocol):
-    """What a policy's network outputs, and what can be done with it."""
+    """A family of action distributions, of which the policy network outputs the parameters."""
 
     num_params: int
+    """Number of parameters of a distribution."""
     num_outputs: int
-    """Outputs of the policy network; fewer than `num_params` where some parameters are free."""
+    """Outputs of the policy network; fewer than `num_params` if some parameters do not depend on the observation."""
 
     def log_prob(self, params: Tensor, action: Tensor) -> Tensor:
-        """Log-probability (density) of `action`."""
+        """Returns the log-probability, or log-density, of each `action`."""
 
     def entropy(self, params: Tensor) -> Tensor:
-        """Entropy in nats."""
+        """Returns the entropy of each row's distribution, in nats."""
 
     def kl(self, old: Tensor, new: Tensor) -> Tensor:
-        """KL divergence KL(old || new)."""
+        """Returns the KL divergence KL(old || new) of each row."""
 
     def sample(self, params: Array, rng: RowGenerator, noise: Array | None = None) -> Array:
-        """One action per row; `noise`, standard normal, takes the place of fresh noise in a Gaussian."""
+        """Draws one action per row; in a Gaussian, standard normal `noise` takes the place of fresh noise."""
 
     def mode(self, params: Array) -> Array:
-        """The most likely action of each row."""
+        """Returns the most likely action of each row."""
 
     def env_action(self, action: Array) -> Array:
-        """The action in the environment's own terms."""
+        """Converts actions, as agents store them, to elements of the environment's action space."""
 
 
 class Categorical:
-    """Discrete and MultiDiscrete actions: one softmax over each dimension's logits."""
+    """Discrete and MultiDiscrete actions: a softmax over the logits of each dimension."""
 
     def __init__(self, space: spaces.Discrete[Any] | spaces.MultiDiscrete) -> None:
         self.multi = isinstance(space, spaces.MultiDiscrete)
@@ -79,8 +83,9 @@ class Categorical:
         return torch.stack([(p.exp() * (p - q)).sum(1) for p, q in logs]).sum(0)
 
     def sample(self, params: Array, rng: RowGenerator, noise: Array | None = None) -> Array:
-        # Gumbel-max: the argmax of logits plus Gumbel noise, -log of an exponential draw, is a draw from their
-        # softmax. One float32 draw in ten million is zero, whose noise would be infinite, on a masked logit too.
+        # The Gumbel-max trick: the argmax of logits plus Gumbel noise is a draw from their softmax, and Gumbel noise is
+        # -log of an exponential draw. One float32 draw in ten million is zero. Its noise would be infinite, and could
+        # choose even a masked action; hence SMALLEST.
         exponential = rng.standard_exponential(params.shape, dtype=np.float32)
         return self.mode(params - np.log(np.maximum(exponential, SMALLEST)))
 
@@ -98,7 +103,7 @@ class Categorical:
 
 
 class Bernoulli:
-    """MultiBinary actions: a coin of its own for each bit; `params` are logits."""
+    """MultiBinary actions: independent bits; `params` are the logits of their being one."""
 
     def __init__(self, space: spaces.MultiBinary) -> None:
         self._shape = space.shape
@@ -114,7 +119,7 @@ class Bernoulli:
         return (old.sigmoid() * (old - new) + F.softplus(new) - F.softplus(old)).sum(1)
 
     def sample(self, params: Array, rng: RowGenerator, noise: Array | None = None) -> Array:
-        # A bit is one where logistic noise stays below its logit; the comparison needs no overflowing exp.
+        # A bit is one if logistic noise is below its logit. Compared like this, no exp can overflow.
         uniform = rng.random(params.shape)
         with np.errstate(divide="ignore"):
             logistic = np.log(uniform) - np.log1p(-uniform)
@@ -128,11 +133,11 @@ class Bernoulli:
 
 
 class Gaussian:
-    """Box actions: independent normals; `params` are the means, then the logarithms of the standard deviations.
+    """Box actions: independent normals; `params` are their means, then the logarithms of their standard deviations.
 
-    With `squash`, the environment gets tanh of the action, scaled to the bounds; without, the action clipped to
-    them. Either way the probabilities are those of the unbounded action, which is what the agent stores: tanh's
-    Jacobian cancels in ratios and KL divergences, and the entropy meant is the one before squashing.
+    With `squash`, the environment gets the tanh of the action, scaled to the bounds; without, the action clipped to
+    them. Either way the agent stores the unbounded action, and probabilities are of that: the Jacobian of tanh cancels
+    in ratios and KL divergences, and the entropy is the one before squashing.
     """
 
     def __init__(self, space: spaces.Box, config: NetworkConfig) -> None:
@@ -180,7 +185,7 @@ class Gaussian:
 
 
 def make_head(space: spaces.Space[Any], config: NetworkConfig) -> Head:
-    """The head for an action space; raises RlkitError for one that no head can handle."""
+    """Makes the head for an action space; raises RlkitError for a space that no head can handle."""
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
         return Categorical(space)
     if isinstance(space, spaces.MultiBinary):

@@ -1,4 +1,4 @@
-"""Multi-layer perceptrons, their activations and their first weights."""
+"""Multi-layer perceptrons, their activations, and the initialisation of their weights."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from torch import nn
 from rlkit.setting import NetworkConfig, activation_key
 
 HIDDEN_GAIN = math.sqrt(2)
+"""Gain of orthogonal weights in hidden layers: it makes up for ReLU, which halves the mean square of its inputs."""
+
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 
@@ -23,9 +25,9 @@ def mlp(
     generator: torch.Generator,
     linear: Callable[[int, int], nn.Linear] = nn.Linear,
 ) -> nn.Sequential:
-    """Linear layers, as `linear` makes them, from sizes[0] to sizes[-1] with an activation after each but the last.
+    """Makes linear layers, by calling `linear`, from sizes[0] to sizes[-1], with an activation after all but the last.
 
-    Orthogonal weights have gain √2 in hidden layers and `output_gain` in the last.
+    Orthogonal weights have a gain of √2 in hidden layers and of `output_gain` in the last one.
     """
     layers: list[nn.Module] = []
     for i, (inputs, outputs) in enumerate(pairwise(sizes)):
@@ -38,16 +40,17 @@ def mlp(
 
 
 def activation(name: str) -> nn.Module:
-    """Torch's activation of that name, whether written as `leaky_relu` or as `LeakyReLU`."""
+    """Makes torch's activation of that name, which may be spelt `leaky_relu` or `LeakyReLU`."""
     classes = {activation_key(key): value for key, value in vars(nn).items() if isinstance(value, type)}
     made: nn.Module = classes[activation_key(name)]()
     return made
 
 
 def initialized(layer: Layer, initialization: str, gain: float, generator: torch.Generator) -> Layer:
-    """The layer with weights that are orthogonal (Saxe et al. 2014) or those of He et al. (2015), and a bias of zero.
+    """Initialises a layer and returns it: orthogonal weights (Saxe et al. 2014), or `he_normal` (He et al. 2015).
 
-    `gain` is for orthogonal ones; the others have a variance of 2 / inputs in every layer.
+    Orthogonal weights are multiplied by `gain`; those of He et al. have a variance of 2 / inputs in every layer. Biases
+    start at zero.
     """
     if initialization == "he_normal":
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)

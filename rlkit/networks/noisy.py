@@ -1,4 +1,4 @@
-"""Noisy networks (Fortunato et al. 2018): linear layers that explore, by weights whose noise is learned too."""
+"""Noisy networks (Fortunato et al. 2018): linear layers that explore by noise in their weights, of a learned size."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from rlkit.system import gpu
 
 
 class NoisyLinear(nn.Linear):
-    """A linear layer of the weights μ + σ·ε with factorised noise, ε_ij = f(ε_i) f(ε_j): its equations 9 to 11.
+    """A linear layer with weights μ + σ·ε and factorised noise ε_ij = f(ε_i) f(ε_j): the paper's equations 9 to 11.
 
-    μ are `weight` and `bias`, σ `weight_std` and `bias_std`. Outside of `noise_from` there is no noise: ε is 0.
+    μ are `weight` and `bias`, σ are `weight_std` and `bias_std`. Outside of a `noise_from` block there is no noise, as
+    if ε were 0.
     """
 
     noise: tuple[Tensor, Tensor] | None = None
-    """f(ε) of the inputs and of the outputs."""
+    """The factors f(ε) for the inputs, (inputs,), and for the outputs, (outputs,); None: no noise."""
 
     def __init__(self, inputs: int, outputs: int, std: float) -> None:
         super().__init__(inputs, outputs)
@@ -39,12 +40,15 @@ class NoisyLinear(nn.Linear):
 
 @contextmanager
 def noise_from(rng: np.random.Generator | None, body: nn.Sequential) -> Iterator[None]:
-    """Inside, the noisy layers of `body` have noise that is drawn now, one for all rows; with None there is none."""
+    """Draws noise for the noisy layers of `body`, which use it for all rows until the block ends.
+
+    Without a generator there is no noise.
+    """
     layers = [layer for layer in body if isinstance(layer, NoisyLinear)]
     if rng is None or not layers:
         yield
         return
-    # One draw for all of them: many small ones would take longer than the layers.
+    # One draw serves all layers, since many small draws would take longer than the layers themselves.
     sizes = [size for layer in layers for size in (layer.in_features, layer.out_features)]
     drawn = rng.standard_normal(sum(sizes), dtype=np.float32)
     noise = gpu.uploaded(np.copysign(np.sqrt(np.abs(drawn)), drawn), layers[0].weight.device)

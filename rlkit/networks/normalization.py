@@ -1,4 +1,4 @@
-"""Running statistics, kept as module buffers so that they are saved with the weights they belong to."""
+"""Normalisation by running statistics, which are module buffers so that they are saved with the weights."""
 
 from __future__ import annotations
 
@@ -13,20 +13,25 @@ from rlkit.spaces import Array
 from rlkit.system.ranks import Ranks
 
 CLIP = 10.0
+"""Largest absolute value of a normalised number, in standard deviations."""
 EPSILON = 1e-8
+"""Added to variances, so that a constant is not divided by zero."""
 
 
 @dataclass
 class Moments:
-    """Of some rows: their mean and variance, (size,) each, and their number."""
+    """Mean, variance and number of some rows."""
 
     mean: Array
+    """The mean along the rows: (size,)."""
     var: Array
+    """The variance along the rows: (size,)."""
     count: float
+    """The number of rows."""
 
 
 def combined(a: Moments, b: Moments) -> Moments:
-    """The moments of two sets of rows together (Chan et al. 1979); of the same set where the other has no row."""
+    """Combines the moments of two sets of rows into those of their union (Chan et al. 1979); a set may be empty."""
     if a.count == 0 or b.count == 0:
         return a if b.count == 0 else b
     delta, count = b.mean - a.mean, a.count + b.count
@@ -35,11 +40,14 @@ def combined(a: Moments, b: Moments) -> Moments:
 
 
 class RunningStatistics(nn.Module):
-    """Mean and variance of all rows seen so far: in this process, or by `share` in several together."""
+    """Mean and variance of all rows seen so far, in this process or, after `share`, in several processes together."""
 
     mean: torch.Tensor
+    """The mean of the rows: (size,) float64."""
     var: torch.Tensor
+    """The variance of the rows: (size,) float64."""
     count: torch.Tensor
+    """The number of rows."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -50,7 +58,7 @@ class RunningStatistics(nn.Module):
         self._shared: tuple[Array, int] | None = None
 
     def update(self, rows: Array, ranks: Ranks) -> None:
-        """Adds the rows of a (rows, size) array, those of all ranks."""
+        """Adds the rows of a (rows, size) array to the statistics; every rank adds its own."""
         count, mean, var = ranks.moments(rows)
         if count == 0:
             return
@@ -65,19 +73,20 @@ class RunningStatistics(nn.Module):
 
     @property
     def shared_row(self) -> int:
-        """How many float64 numbers a process needs to share its statistics."""
+        """Length of a process's row in shared memory: mean, variance and count, as float64."""
         return 2 * self._size + 1
 
     def share(self, shared: Array, worker: int) -> None:
-        """From now on the statistics are those of several processes: of all rows of `shared`, ours is `worker`.
+        """Combines the statistics with other processes' from now on, in shared memory.
 
-        `shared` is (processes, shared_row), zero where there is nothing yet. A row that is being written while it is
-        read may be half a rollout old: without meaning for statistics over thousands.
+        `shared`, (processes, shared_row), has a row for each process, zero until it has seen something; this process
+        writes the row `worker`. There is no lock, so a row may be read while it is half written. That mixes statistics
+        before and after one rollout, which does not matter among thousands.
         """
         self._shared = shared, worker
 
     def pull(self) -> None:
-        """Takes in what other processes have seen."""
+        """Updates the statistics by those that other processes have shared; does nothing without `share`."""
         if self._shared is not None:
             self._set(functools.reduce(combined, map(self._moments, self._shared[0])))
 
@@ -91,7 +100,7 @@ class RunningStatistics(nn.Module):
             self.count.fill_(moments.count)
 
     def mean_and_std(self) -> tuple[Array, Array]:
-        """What normalises a row: float32 arrays of shape (size,)."""
+        """Returns the mean and the standard deviation that rows are normalised by: (size,) float32 both."""
         std = np.sqrt(self.var.cpu().numpy() + EPSILON)
         return self.mean.cpu().numpy().astype(np.float32), std.astype(np.float32)
 
@@ -108,10 +117,13 @@ class RewardNormalizer(nn.Module):
         self.gamma = gamma
         self.statistics = RunningStatistics(1)
         self.running = np.zeros(num_envs, np.float32)
-        """Each environment's discounted return so far: state of training, not of the model."""
+        """Each environment's discounted return so far, (num_envs,); it is part of training, not of the saved model."""
 
     def normalize(self, rewards: Array, done: Array, valid: Array, ranks: Ranks) -> Array:
-        """Takes in a (num_steps, num_envs) rollout's rewards and returns them normalised."""
+        """Updates the statistics by a rollout's rewards, (num_steps, num_envs), and returns the rewards normalised.
+
+        `done` marks the ends of episodes and `valid` the steps that are experience.
+        """
         returns = np.empty_like(rewards)
         for t, reward in enumerate(rewards):
             self.running = self.gamma * self.running + reward

@@ -1,6 +1,6 @@
 """The Q-network: an MLP from features to a value for each action, behind a CNN for images.
 
-Plain or dueling, with noisy layers or without, and of values or of their distributions.
+It can be plain or dueling, its layers can be noisy, and it can predict values or distributions of returns.
 """
 
 from __future__ import annotations
@@ -19,17 +19,16 @@ from rlkit.networks.noisy import NoisyLinear
 from rlkit.setting import NetworkConfig
 from rlkit.spaces import Array
 
-DUELING = ("none", "mean", "sum")
-
 
 class QNetwork(nn.Module):
-    """Features of observations to action values; `dueling` says how they are made, see `action_values`.
+    """Maps features of observations to action values; `dueling` is explained at `action_values`.
 
-    With `noisy_std` the MLP's layers are noisy, from such a σ on. With `atoms`, (num_atoms,) evenly spaced values,
-    the network finds how probable each of them is (Bellemare et al. 2017).
+    With `noisy_std` the MLP's layers are noisy, and their σ starts from that. With `atoms`, (num_atoms,) evenly spaced
+    returns, the network predicts the probability of each of them (Bellemare et al. 2017).
     """
 
     atoms: Tensor | None
+    """The returns that the network predicts probabilities of, (num_atoms,); None: it predicts values."""
 
     def __init__(
         self,
@@ -57,10 +56,10 @@ class QNetwork(nn.Module):
         self.body = mlp(sizes, config, 1.0, generator, linear)
 
     def forward(self, features: tuple[Tensor, ...]) -> Tensor:
-        """The action values, (batch, num_actions), of `ObsFeatures`' output.
+        """Computes action values, (batch, num_actions), from `ObsFeatures`' output.
 
-        With atoms, the logarithms of their probabilities, (batch, num_actions, num_atoms), of which `expected` makes
-        action values.
+        With atoms it computes the logarithms of their probabilities, (batch, num_actions, num_atoms), which `expected`
+        turns into action values.
         """
         outputs = self.body(self.cnns(features))
         if self.atoms is not None:
@@ -69,16 +68,17 @@ class QNetwork(nn.Module):
         return values if self.atoms is None else values.log_softmax(2)
 
     def expected(self, outputs: Tensor) -> Tensor:
-        """The action values, (batch, num_actions), that outputs of the network mean."""
+        """Turns outputs of the network into action values, (batch, num_actions): with atoms, their expectation."""
         return outputs if self.atoms is None else outputs.exp() @ self.atoms
 
 
 def action_values(outputs: Any, dueling: str) -> Any:
-    """Action values, (batch, num_actions), from the outputs of a Q-network; arrays and tensors alike.
+    """Combines the outputs of a Q-network, arrays or tensors, into action values, (batch, num_actions).
 
-    A dueling network's first output is the state's value, the others are advantages (Wang et al. 2016): `mean`
-    subtracts their mean, which makes the value the mean of the action values; with `sum`, the two are not told apart.
-    Both streams share all hidden layers. Of distributions, the same holds for the logits of each atom, the last axis.
+    With `none` the outputs are the action values. A dueling network's first output is the state's value V, and the
+    others are advantages A (Wang et al. 2016). `mean` subtracts the advantages' mean, so that V is the mean of the
+    action values. `sum` just adds, which leaves open what belongs to V and what to A. Both streams share all hidden
+    layers. Distributions have a last axis of atoms, and the logits of each atom are combined in this way.
     """
     if dueling == "none":
         return outputs
