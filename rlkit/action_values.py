@@ -1,4 +1,4 @@
-"""Action values for agents that learn from each step as it comes: in a table or by a network, and acting by them."""
+"""Action values for agents that learn from every step as it comes, kept in a table or a network; and acting by them."""
 
 from __future__ import annotations
 
@@ -21,42 +21,46 @@ from rlkit.maths.exploration import epsilon_greedy, sample
 from rlkit.setting import Setting
 from rlkit.spaces import Array, Obs
 
-MOST_BYTES = 10**9
-"""Of a table: where there are more observations, a network has to generalise between them."""
+MAX_TABLE_BYTES = 10**9
+"""Largest size of a table; with more observations than that, a network has to generalise between them."""
 
 Lesson = tuple[Transition, Array, Array]
-"""A vector step, the targets of its pairs of observation and action, and which of its rows to learn."""
+"""A vector step to learn from, the targets of its rows, (num_envs,), and a boolean mask of the rows to learn."""
 
 
 class Approximator(Protocol):
-    """Where action values are kept: a `QTable` or an `OnlineQNetwork`."""
+    """A representation of action values: a `QTable` or an `OnlineQNetwork`."""
 
     model: nn.Module
+    """The tensors that are saved."""
     device: str
+    """Device that it computes on."""
     compute: str
+    """Name of its engine, as in `TrainConfig.compute`."""
     default_learning_rate: float
+    """Learning rate that suits it, if the config gives none."""
 
     def q_values(self, obs: Obs) -> Array:
-        """Of all actions: (batch, actions). May be overwritten by the next call."""
+        """Computes the values of all actions, (batch, actions); the next call may overwrite them."""
 
     def allowed(self, obs: Obs) -> Array | None:
-        """Which actions the observations allow, (batch, actions), if it remembers that."""
+        """Returns the actions that the observations allow, a boolean (batch, actions), or None if it keeps no masks."""
 
     def observe(self, step: Transition) -> None:
-        """Takes in what there is to know about the step's observations before anything is learned from it."""
+        """Records action masks and statistics of a step's observations, before anything is learned from the step."""
 
     def learn(self, obs: Obs, action: Array, targets: Array, learning_rate: float) -> Array:
-        """Moves the values of these pairs towards their targets; returns the TD errors, (rows,), as they were."""
+        """Moves Q(obs, action) of each row towards its target; returns the TD errors before that, (rows,)."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Its state beside the model."""
+        """Returns the state that is not in `model`."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes back what `state_dict` gave."""
+        """Restores a state that `state_dict` returned."""
 
 
 class OnlineQNetwork:
-    """A Q-network that takes one gradient step, by Adam, on the pairs of each vector step: semi-gradient learning."""
+    """A Q-network that takes one step of Adam on each vector step: semi-gradient learning."""
 
     default_learning_rate = 1e-3
 
@@ -74,7 +78,7 @@ class OnlineQNetwork:
         return None
 
     def observe(self, step: Transition) -> None:
-        """Adds the observations to the statistics that normalise them."""
+        """Adds the observations to the running statistics that normalise them."""
         self.network.features.update(tuple(leaf[step.valid] for leaf in step.obs), self._ranks)
 
     def learn(self, obs: Obs, action: Array, targets: Array, learning_rate: float) -> Array:
@@ -91,13 +95,14 @@ class OnlineQNetwork:
 def make_approximator(
     setting: Setting, num_actions: int, initial_value: float, seed: np.random.SeedSequence
 ) -> Approximator:
-    """A table, for discrete observations that are not too many, else a network; a network too if it is the user's own.
+    """Makes a table if the observations are discrete and not too many, else a network.
 
-    `initial_value` is the table's. Raises RlkitError where the setting's `device` or `compute` cannot be.
+    A network of the user's own is never replaced by a table. `initial_value` fills the table. Raises RlkitError if the
+    setting's `device` or `compute` cannot be used.
     """
     space, device, compute = setting.observation_space, setting.device, setting.compute
     rows = None if setting.network.module is not None else table_rows(space)
-    if rows is None or 8 * rows * num_actions > MOST_BYTES:
+    if rows is None or 8 * rows * num_actions > MAX_TABLE_BYTES:
         return OnlineQNetwork(setting, num_actions, seed)
     if device == "cuda" or compute not in ("auto", "numpy"):
         asked = "device=cuda" if device == "cuda" else f"compute={compute}"
@@ -106,7 +111,7 @@ def make_approximator(
 
 
 class ActionValues:
-    """Acting ε-greedily by an approximator's values, and teaching it; ε is saved with its model."""
+    """Acts ε-greedily by an approximator's action values, and teaches the approximator; ε is saved with its model."""
 
     def __init__(self, approximator: Approximator, epsilon: float, seed: np.random.SeedSequence) -> None:
         self.approximator, self.model = approximator, approximator.model
@@ -125,19 +130,19 @@ class ActionValues:
         self._epsilon[()] = epsilon
 
     def act(self, obs: Obs, action_mask: Array | None, explore: bool) -> Array:
-        """One action per observation: by the ε-greedy policy, or the best without `explore`, of equals the first.
+        """Chooses an action for each observation: ε-greedily, or without `explore` the best, the first one of equals.
 
-        Raises RlkitError for an action mask that does not fit.
+        Raises RlkitError for an action mask of the wrong shape.
         """
         probabilities = self.probabilities(obs, self.epsilon if explore else 0.0, action_mask)
         return sample(probabilities, self._rng) if explore else probabilities.argmax(1)
 
     def q_values(self, obs: Obs) -> Array:
-        """Of all actions: (batch, actions)."""
+        """Computes the values of all actions: (batch, actions)."""
         return self.approximator.q_values(obs).copy()
 
     def probabilities(self, obs: Obs, epsilon: float, action_mask: Array | None = None) -> Array:
-        """Of each action under the ε-greedy policy: (batch, actions)."""
+        """Computes each action's probability under the ε-greedy policy: (batch, actions)."""
         q_values = self.approximator.q_values(obs)
         if action_mask is None:
             action_mask = self.approximator.allowed(obs)
@@ -146,16 +151,17 @@ class ActionValues:
         return epsilon_greedy(q_values, epsilon, action_mask)
 
     def values(self, obs: Obs, epsilon: float, action_mask: Array | None = None) -> Array:
-        """Of observations under the ε-greedy policy, (batch,): with an ε of 0, of their best actions."""
+        """Computes the observations' values under the ε-greedy policy, (batch,); with ε = 0 their best action's."""
         values: Array = (self.probabilities(obs, epsilon, action_mask) * self.approximator.q_values(obs)).sum(1)
         return values
 
     def next_values(self, step: Transition, epsilon: float) -> Array:
-        """The same of what the step led to: an episode's own last observation where it ended."""
+        """Computes the values of the observations that a step led to; at an episode's end, of its own last one."""
         reached = step.reached()
         mask = self.approximator.allowed(reached)
         if mask is None and step.next_action_mask is not None:
-            # That mask is of the next episode where one ended: nobody knows what the last observation allows.
+            # At an episode's end that mask is the next episode's. Nobody knows what the last observation allows, so
+            # every action counts as allowed there.
             mask = step.next_action_mask | (step.terminated | step.truncated)[:, None]
         return self.values(reached, epsilon, mask)
 
@@ -171,7 +177,7 @@ class ActionValues:
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
-        """The model, the rest of the approximator's state, and the generator's."""
+        """Returns the model's tensors as arrays, and the states of the approximator and of the generator."""
         return {
             "model": {name: tensor.cpu().numpy().copy() for name, tensor in self.model.state_dict().items()},
             "approximator": self.approximator.state_dict(),
@@ -179,7 +185,7 @@ class ActionValues:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes back what `state_dict` gave."""
+        """Restores a state that `state_dict` returned."""
         self.model.load_state_dict({name: torch.as_tensor(array) for name, array in state["model"].items()})
         self.approximator.load_state_dict(state["approximator"])
         self._rng.bit_generator.state = state["rng"]

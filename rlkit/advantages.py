@@ -1,4 +1,4 @@
-"""Advantages: how much better each action of a rollout was than the policy's average one."""
+"""Advantages of a rollout's actions over the policy's average action, and the batch that an update learns from."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def gae(
     gamma: float,
     gae_lambda: float,
 ) -> Floats:
-    """Generalised advantage estimates (Schulman et al. 2016, eq. 16); add `values` for the returns.
+    """Computes generalised advantage estimates (Schulman et al. 2016, eq. 16); adding `values` gives the returns.
 
-    All arrays are (num_steps, num_envs). `next_values` holds the value of the observation that each step led to:
-    of an episode's own last observation where it was truncated, never of the next episode's first. Where the
-    episode terminated, the next value does not count, whatever it is, even if it was truncated as well.
+    All arrays are (num_steps, num_envs). `next_values` are the values of the observations that steps led to: at a
+    truncation, of the episode's own last observation, never of the next episode's first. At a termination the next
+    value is ignored, even if the episode was truncated as well.
     """
     td_errors = rewards + gamma * next_values * ~terminated - values
     decay = (gamma * gae_lambda) * ~(terminated | truncated)
@@ -49,20 +49,17 @@ def policy_batch(
     log_prob: bool = True,
     old_params: bool = False,
 ) -> tuple[PolicyBatch, Array]:
-    """The rollout as one row per transition with its advantage, and the indices of the rows that are experience.
+    """Makes a batch of a rollout, one row per transition, and returns it with the indices of rows that are experience.
 
-    Values and, if asked for, actions' `log_prob` and distributions' `old_params` are those of the policy as it is.
+    Values and, if asked for, the actions' log-probabilities and the distributions' parameters (`old_params`) are those
+    of the policy at the time of the call.
     """
     steps, envs = buffer.rewards.shape
     transitions = steps * envs
     features = policy.network.features(buffer.flat_obs())
     params, flat_values = policy.engine.evaluate(features)
     values = flat_values.reshape(steps + 1, envs)
-    next_values = values[1:]
-    if buffer.final_obs:
-        at_steps, at_envs, last_obs = buffer.final_batch()
-        next_values = next_values.copy()
-        next_values[at_steps, at_envs] = policy.values(last_obs)
+    next_values = _next_values(buffer, policy, values)
     rewards, terminated, truncated = buffer.rewards, buffer.terminated, buffer.truncated
     if policy.rewards is not None:
         rewards = policy.rewards.normalize(rewards, terminated | truncated, buffer.valid, policy.ranks)
@@ -82,3 +79,17 @@ def policy_batch(
         old_params=params if old_params else None,
     )
     return batch, policy.ranks.even(np.flatnonzero(buffer.valid))
+
+
+def _next_values(buffer: RolloutBuffer, policy: ActorCriticPolicy, values: Array) -> Array:
+    """Returns the values of the observations that steps led to, (num_steps, num_envs), as `gae` expects them.
+
+    `values`, (num_steps + 1, num_envs), are those of the observations that were acted from. The two differ where an
+    episode ended, and its last observation is not the one that was acted from next.
+    """
+    next_values = values[1:]
+    if buffer.final_obs:
+        at_steps, at_envs, last_obs = buffer.final_batch()
+        next_values = next_values.copy()
+        next_values[at_steps, at_envs] = policy.values(last_obs)
+    return next_values

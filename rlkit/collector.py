@@ -1,4 +1,4 @@
-"""The collector: steps the vector environment, fills a buffer with what is experience, and counts episodes."""
+"""The collector: steps the vector environment, fills a buffer with experience, and counts episodes."""
 
 from __future__ import annotations
 
@@ -32,17 +32,19 @@ class Acting(Protocol):
 
 
 class Episode(NamedTuple):
-    """A finished episode: its undiscounted return, and its length in steps."""
+    """A finished episode."""
 
     episode_return: float
+    """Undiscounted sum of the rewards."""
     length: int
+    """Number of steps."""
 
 
 class Collector:
-    """Goes on where it stopped: `collect` continues the episodes that the last one left open.
+    """Steps environments with an agent; each `collect` goes on with the episodes that the last one left open.
 
-    Right about all of Gymnasium's autoreset modes: an environment's reset is never stored as experience, nor
-    counted as a timestep, and an episode's own last observation is kept beside the one that follows it.
+    It handles all of Gymnasium's autoreset modes. The reset of an environment is never stored as experience, nor
+    counted as a timestep, and an episode's own last observation is kept beside the next episode's first one.
     """
 
     def __init__(self, envs: VectorEnv[Any, Any, Any], seeds: list[int], name: str = "the environment") -> None:
@@ -62,9 +64,9 @@ class Collector:
         self._mask = _action_mask(info)
 
     def collect(self, agent: Acting, buffer: Buffer, num_steps: int) -> list[Episode]:
-        """Lets `agent` act for `num_steps` vector steps, adds them to `buffer`, returns the episodes that ended.
+        """Lets `agent` act for `num_steps` vector steps, adds them to `buffer`, and returns the episodes that ended.
 
-        Raises RlkitError when the environment raises, or returns something that is not a finite number.
+        Raises RlkitError if the environment raises, or returns a number that is not finite.
         """
         episodes: list[Episode] = []
         for _ in range(num_steps):
@@ -83,8 +85,11 @@ class Collector:
         return episodes
 
     def _after_done(self, obs: Any, info: dict[str, Any], done: Array) -> tuple[Any, dict[str, Any], dict[int, Obs]]:
-        """The observations to act from, and the last ones of ended episodes where the two differ."""
-        if self._mode == AutoresetMode.NEXT_STEP:  # `obs` still holds the last ones: the reset is the next step
+        """Returns the observations and info to act from, and the last observations of the episodes that ended.
+
+        The latter are indexed by environment. There are none where they are what is acted from.
+        """
+        if self._mode == AutoresetMode.NEXT_STEP:  # `obs` still has the last observations: the next step resets
             return obs, info, {}
         last: Any = obs if self._mode == AutoresetMode.DISABLED else info["final_obs"]
         indices = np.flatnonzero(done)
@@ -136,7 +141,7 @@ class Collector:
 
 
 def _action_mask(info: dict[str, Any]) -> Array | None:
-    """The boolean (num_envs, num_actions) mask that the environments put into `info`, if they do."""
+    """Returns the action mask that environments put into `info`, a boolean (num_envs, num_actions), or None."""
     mask = info.get("action_mask")
     if mask is None:
         return None

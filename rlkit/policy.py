@@ -1,4 +1,4 @@
-"""A policy with its critic: acts, values observations, and hands over all that training has given it."""
+"""A policy with its critic: acts, values observations, and saves and restores its whole state."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from rlkit.system.ranks import Ranks
 
 
 class ActorCriticPolicy:
-    """Draws actions with a generator of its own, whichever engine computes their distribution.
+    """Draws actions, with a generator of its own, from the distributions that an engine computes.
 
-    `model` is all that is saved of it: the network, and the statistics that `rewards` are normalised by, if they are.
+    `model` holds everything that is saved: the network and, if rewards are normalised, the statistics in `rewards`.
     `noise_correlation` ρ makes a Gaussian's noise an AR(1) process along each environment's steps (Korenkevych et
-    al. 2019): its variance stays one, so each action's own probability is still the policy's.
+    al. 2019). Its variance stays one, so that the probability of each action by itself is still the policy's.
     """
 
     def __init__(
@@ -44,14 +44,14 @@ class ActorCriticPolicy:
         self._noise: Array | None = None
 
     def act(self, obs: Obs, action_mask: Array | None, explore: bool) -> Array:
-        """One action per row, as the agent learns from it; the most likely ones without `explore`."""
+        """Draws one action per row, or without `explore` takes the most likely one, in the form that agents store."""
         params, head = self.params(obs, action_mask), self.network.head
         if not explore:
             return head.mode(params)
         return head.sample(params, self._rng, self._correlated_noise(len(params)) if self._rho else None)
 
     def params(self, obs: Obs, action_mask: Array | None = None) -> Array:
-        """The parameters of the action distribution: (batch, num_params).
+        """Computes the parameters of the action distributions: (batch, num_params).
 
         Raises RlkitError for an action mask that does not fit the action space.
         """
@@ -66,11 +66,11 @@ class ActorCriticPolicy:
         return masked(params, action_mask)
 
     def values(self, obs: Obs) -> Array:
-        """The values of observations: (batch,)."""
+        """Computes the values of observations: (batch,)."""
         return self.engine.evaluate(self.network.features(obs))[1]
 
     def probabilities(self, obs: Obs, action_mask: Array | None) -> Array:
-        """The probability of each action: (batch, number of actions).
+        """Computes the probability of each action: (batch, number of actions).
 
         Raises RlkitError unless the action space is Discrete.
         """
@@ -82,7 +82,7 @@ class ActorCriticPolicy:
         return probabilities
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, statistics, the optimiser's moments, the generator, and the noise it goes on from."""
+        """Returns weights, statistics, optimiser moments, the generator's state, and the last correlated noise."""
         return {
             "model": {name: tensor.cpu().numpy().copy() for name, tensor in self.model.state_dict().items()},
             "optimizer": self.engine.state_dict(),
@@ -92,7 +92,7 @@ class ActorCriticPolicy:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes back what `state_dict` gave."""
+        """Restores a state that `state_dict` returned."""
         self.model.load_state_dict({name: torch.as_tensor(array) for name, array in state["model"].items()})
         self.engine.load_state_dict(state["optimizer"])
         self._rng.bit_generator.state = state["rng"]

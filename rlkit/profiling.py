@@ -1,7 +1,7 @@
-"""`profile=true`: where a run's time went, and how close it came to what it cannot do without.
+"""Profile of a run, for `profile=true`: the time that each part took, and how close it came to the least possible.
 
-The trainer, the collector, the agent and its engine know nothing of it: their methods are replaced from outside while
-the run goes on, and in a run without it nothing is.
+The trainer, the collector, the agent and its engine know nothing of it. While a profiled run goes on, their methods are
+replaced by timed ones from outside; a run without a profile pays nothing.
 """
 
 from __future__ import annotations
@@ -38,23 +38,25 @@ SECTIONS = {
     "checkpoint": "writing checkpoints",
     "loop": "what is left",
 }
-"""What time is charged to, and what that is."""
-PROBE_SIZE, PROBE_SECONDS = 512, 0.1
-"""The rows and columns of matrices whose product shows how fast this machine multiplies, and how long they are."""
+"""Sections that time is charged to, with their descriptions."""
+PROBE_SIZE = 512
+"""Rows and columns of the matrices whose product shows how fast this machine multiplies."""
+PROBE_SECONDS = 0.1
+"""Seconds for which that product is repeated."""
 
 
 class Stopwatch:
-    """Charges time to one section after the other; the section of a call within another's interrupts it."""
+    """Charges time to one section at a time; a timed call inside another one interrupts that one's section."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.seconds = dict.fromkeys(SECTIONS, 0.0)
         self.calls = dict.fromkeys(SECTIONS, 0)
         self.section = "loop"
-        """What time is charged to now."""
+        """The section that time is charged to now."""
         self._clock, self._since = clock, clock()
 
     def switch(self, section: str) -> None:
-        """From now on, time is charged to `section`."""
+        """Charges the time from now on to `section`."""
         now = self._clock()
         self.seconds[self.section] += now - self._since
         self.section, self._since = section, now
@@ -64,9 +66,9 @@ class Stopwatch:
         self._since = self._clock()
 
     def timed(self, section: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function`, whose time is charged to `section`.
+        """Wraps `function` so that its time is charged to `section`.
 
-        Evaluations are one section with all that they call, except for checkpoints.
+        Whatever an evaluation calls is charged to the evaluation, except for checkpoints.
         """
 
         @wraps(function)
@@ -85,7 +87,7 @@ class Stopwatch:
 
 
 class Profile:
-    """Times all parts of a trainer, and counts the arithmetic of its agent's network."""
+    """Times all parts of a trainer, and counts the floating-point operations of its agent's network."""
 
     def __init__(self, trainer: Trainer, source: CollectAndUpdate[Any]) -> None:
         self._trainer, self._watch, self._flops = trainer, Stopwatch(), 0.0
@@ -98,7 +100,7 @@ class Profile:
             (agent, "act", "act"),
             (source.buffer, "add", "store"),
             (source.buffer, "sample", "sample"),
-            (sys.modules[type(agent).__module__], "policy_batch", "returns"),  # of rlkit/advantages.py
+            (sys.modules[type(agent).__module__], "policy_batch", "returns"),  # imported from rlkit/advantages.py
             (engine, "evaluate", "returns"),
             (engine, "target_outputs", "returns"),
             (engine, "step", "gradient"),
@@ -110,7 +112,7 @@ class Profile:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Counts from here to the end of the block, which is the trainer's loop."""
+        """Takes the time until the block ends; the block runs the trainer's loop."""
         with ExitStack() as stack:
             if isinstance(self._network, ActorCritic | QNetwork):
                 self._count_products(self._network, stack)
@@ -125,7 +127,7 @@ class Profile:
                 self._watch.switch("loop")
 
     def report(self) -> dict[str, Any]:
-        """What profile.json holds."""
+        """Returns the content of profile.json."""
         watch, timesteps = self._watch, self._trainer.timesteps
         total = sum(watch.seconds.values())
         rate = multiplications_per_second(self._trainer.agent.device) if self._flops else None
@@ -152,11 +154,11 @@ class Profile:
         }
 
     def _count_products(self, network: ActorCritic | QNetwork, stack: ExitStack) -> None:
-        """Adds up the arithmetic of all that the engine computes, evaluations left out."""
+        """Makes the engine's methods count the operations of their matrix products, except during evaluations."""
         engine = self._trainer.agent.engine  # type: ignore[attr-defined]
         whole = products_per_row(network, network)
         acting = products_per_row(network, network.policy) if isinstance(network, ActorCritic) else whole
-        # Calls of one in another are part of that one's work: so each counts in these sections only.
+        # A method counts in these sections only: one may call another, and the work must not be counted twice.
         work = {
             "policy": (acting.forward, ("act",)),
             "q_values": (whole.forward, ("act", "update")),
@@ -173,7 +175,7 @@ class Profile:
         @wraps(function)
         def call(given: Any, *args: Any, **kwargs: Any) -> Any:
             if self._watch.section in sections:
-                # Given are features, a batch that has some, or the indices of rows.
+                # Methods are given features, a batch that has features, or the indices of rows.
                 features = getattr(given, "features", given)
                 self._flops += flops * len(features[0] if isinstance(features, tuple) else features)
             return function(given, *args, **kwargs)
@@ -183,7 +185,7 @@ class Profile:
 
 @contextmanager
 def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """An attribute of an object or a module is `value` until the end of the block."""
+    """Sets an attribute of an object or a module to `value` until the block ends."""
     names = vars(owner)
     before = [names[name]] if name in names else []
     setattr(owner, name, value)
@@ -197,17 +199,19 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 class Products(NamedTuple):
-    """Floating-point operations of the matrix products and convolutions for one row."""
+    """Floating-point operations of a network's matrix products and convolutions, for one row."""
 
     forward: float
+    """Operations of the forward pass."""
     backward: float
+    """Operations of the backward pass."""
 
 
 def products_per_row(network: ActorCritic | QNetwork, function: Callable[..., Any]) -> Products:
-    """Of `function`, which computes the network, or a part of it, from features.
+    """Counts the operations of `function`, which computes the network, or a part of it, from features.
 
-    A weight takes one multiplication and one addition wherever it is applied; in the backward pass as many for its
-    own gradient, and for that of what it is applied to unless that is the observation.
+    Wherever a weight is applied, it takes one multiplication and one addition. In the backward pass it takes as many
+    for its own gradient, and again for the gradient of its input, unless that is the observation.
     """
     forward = backward = 0.0
 
@@ -229,19 +233,19 @@ def products_per_row(network: ActorCritic | QNetwork, function: Callable[..., An
 
 
 def multiplications_per_second(device: str) -> float:
-    """Floating-point operations per second in a large product of float32 matrices, with the threads that a run has."""
+    """Measures floating-point operations per second in a large product of float32 matrices, with the run's threads."""
     matrix = torch.ones(PROBE_SIZE, PROBE_SIZE, device=device)
     out = matrix @ matrix
     count, start = 0, time.perf_counter()
     while (spent := time.perf_counter() - start) < PROBE_SECONDS or count == 0:
         torch.mm(matrix, matrix, out=out)
-        out[0, 0].item()  # waits for a GPU
+        out[0, 0].item()  # on a GPU, this waits until the product is there
         count += 1
     return count * 2 * PROBE_SIZE**3 / spent
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report, to be read."""
+    """Formats the report as a table."""
     lines = [f"{'':<11}{'seconds':>9}{'share':>8}{'µs/step':>10}"]
     for name, section in report["sections"].items():
         if section["seconds"]:

@@ -1,4 +1,4 @@
-"""Observations as flat tuples of arrays: what buffers store and networks take, whatever the space's nesting."""
+"""Observations as flat tuples of arrays, whatever their space's nesting: the form that buffers and networks take."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ Obs: TypeAlias = tuple[Array, ...]
 its own only leaf; Dict and Tuple spaces contribute the leaves of their parts, in the space's order."""
 
 MASKED_LOGIT = np.float32(-1e8)
-"""A forbidden action's logit: low enough for a probability of exactly zero, finite so that zero times it is zero."""
+"""Logit of a forbidden action: low enough for a probability of exactly zero, and finite so that zero times it is zero.
+"""
 
 LEAF_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+"""Spaces whose observations are one array."""
 
 
 def leaf_spaces(space: spaces.Space[Any]) -> tuple[spaces.Space[Any], ...]:
-    """The Box, Discrete, MultiDiscrete, MultiBinary… spaces that a nested space is made of, in order."""
+    """Lists the leaves of a nested space, in order: Box, Discrete, MultiDiscrete, MultiBinary or other plain spaces."""
     if isinstance(space, spaces.Dict):
         return tuple(leaf for part in space.spaces.values() for leaf in leaf_spaces(part))
     if isinstance(space, spaces.Tuple):
@@ -32,7 +34,7 @@ def leaf_spaces(space: spaces.Space[Any]) -> tuple[spaces.Space[Any], ...]:
 
 
 def leaves(space: spaces.Space[Any], obs: Any) -> Obs:
-    """The arrays of a (batched or single) observation of `space`, in the order of `leaf_spaces`."""
+    """Takes an observation of `space`, single or a batch, apart into its arrays, in the order of `leaf_spaces`."""
     if isinstance(space, spaces.Dict):
         return tuple(leaf for key, part in space.spaces.items() for leaf in leaves(part, obs[key]))
     if isinstance(space, spaces.Tuple):
@@ -41,9 +43,9 @@ def leaves(space: spaces.Space[Any], obs: Any) -> Obs:
 
 
 def stacked(space: spaces.Space[Any], observations: Sequence[Any]) -> Any:
-    """One batch of observations of `space`, nested as they are.
+    """Stacks single observations of `space` into one batch, which is nested like they are.
 
-    What gymnasium.vector.utils.concatenate gives, in new arrays and a quarter of the time for small ones.
+    The result equals that of gymnasium.vector.utils.concatenate, in new arrays; small ones take a quarter of the time.
     """
     if isinstance(space, spaces.Dict):
         return {key: stacked(part, [obs[key] for obs in observations]) for key, part in space.spaces.items()}
@@ -53,17 +55,17 @@ def stacked(space: spaces.Space[Any], observations: Sequence[Any]) -> Any:
 
 
 def count_true(flags: Array) -> int:
-    """How many flags are set; of a few, in a fraction of the time that NumPy's own functions take."""
+    """Counts the flags that are True; a few of them in a fraction of the time that NumPy's functions take."""
     return flags.tobytes().count(1)
 
 
 def all_finite(numbers: Array) -> bool:
-    """Whether none is infinite or no number at all."""
-    return 0 not in np.isfinite(numbers).tobytes()  # in less time than by .all()
+    """Returns True if all numbers are finite: none is infinite or NaN."""
+    return 0 not in np.isfinite(numbers).tobytes()  # faster than .all()
 
 
 def masked(logits: Array, action_mask: Array | None) -> Array:
-    """The logits with `MASKED_LOGIT` where the boolean mask of the same shape is False; None masks nothing."""
+    """Replaces logits by `MASKED_LOGIT` where the boolean mask of their shape is False; None masks nothing."""
     return logits if action_mask is None else np.where(action_mask, logits, MASKED_LOGIT)
 
 

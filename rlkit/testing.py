@@ -1,7 +1,7 @@
-"""A conformance suite for agents, ours and yours: trains one on tiny environments and says which part is wrong.
+"""A conformance suite for agents, ours and yours: it trains an agent on tiny environments and names the faulty part.
 
-Read top to bottom: the report, the environments, `check_agent`, and the checks in their order. Every check rests on
-the ones before it, so the first that fails is where the fault is.
+Read it from top to bottom: the report, the environments, `check_agent`, and the checks in their order. Each check
+presumes what the checks before it have shown, so the first one that fails points to the fault.
 """
 
 from __future__ import annotations
@@ -38,22 +38,27 @@ from rlkit.setting import NetworkConfig, Setting
 from rlkit.spaces import Array
 
 GAMMA = 0.9
+"""Discount of all trainings; far enough from 1 to show in values."""
 NUM_ENVS = 8
+"""Number of environments in each training."""
 TIMESTEPS = 16_384
-"""The budget of each training; it ends early once the answer is right, and stays right."""
+"""Budget of each training, which ends early once the answer is right and stays right."""
 LOOKS = 64
-"""How often in a budget the answers are compared with the right ones."""
+"""Number of times within a budget that the agent's answers are compared with the right ones."""
 
 
 @dataclass
 class Check:
-    """One question, and how the agent answered it."""
+    """One check of an agent, and its outcome."""
 
     part: str
-    """What is wrong with the agent if it failed."""
+    """The part of the agent that is at fault if the check failed."""
     name: str
+    """The ability that was checked."""
     passed: bool
+    """True if the agent has it."""
     detail: str = ""
+    """The agent's wrong answer, or the error that it raised."""
 
 
 @dataclass
@@ -70,11 +75,11 @@ class Report:
 
     @property
     def fault(self) -> str | None:
-        """The part to look at first: that of the first failed check, as the others may follow from it."""
+        """The part to look at first: the first failed check's, since other failures may follow from it."""
         return self.failed[0].part if self.failed else None
 
     def raise_if_failed(self) -> None:
-        """Raises RlkitError, which names the part at fault, unless every check passed."""
+        """Raises an RlkitError that names the part at fault, unless every check passed."""
         if self.failed:
             first = self.failed[0]
             raise RlkitError(f"agent={self.agent}: {first.part} is wrong: {first.name}: {first.detail}")
@@ -87,7 +92,7 @@ class Report:
 
 
 class TimeLimit(Probe):
-    """One step: +1 brings reward 1 and the end; -1 brings -0.5 and a time limit, in a state that shows +1.
+    """A probe of one step: from +1, reward 1 and termination; from -1, reward -0.5 and a time limit in state +1.
 
     Known answer: V(+1) = 1 and V(-1) = -0.5 + gamma.
     """
@@ -95,18 +100,19 @@ class TimeLimit(Probe):
     numbers = (-1.0, -1.0, -1.0, 1.0)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """The end of one kind or the other."""
+        """Ends the episode: by termination after +1, by truncation after -1."""
         before, self.number = self.number, 1.0
         return self._obs(), (1.0 if before > 0 else -0.5), before > 0, before < 0, {}
 
 
 class DelayedReward(ProbeActionMatters):
-    """Two steps, observation 0 then 1; the reward, 1 or -1, comes at the second, for the action 1 or 0 at the first."""
+    """A probe of two steps, observing 0 and then 1: the first step's action, 1 or 0, earns 1 or -1 in the second."""
 
     credit = 0.0
+    """Reward that the first step has earned."""
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """The second observation, then the end."""
+        """Shows the second observation, then pays the reward and terminates."""
         if self.number == 1:
             return self._obs(), self.credit, True, False, {}
         self.number, self.credit = 1.0, self._reward(action)
@@ -114,10 +120,11 @@ class DelayedReward(ProbeActionMatters):
 
 
 def check_agent(agent: Any, *config: Any, compute: str = "auto") -> Report:
-    """Trains an agent on probe environments, and reports what it gets wrong.
+    """Trains an agent on probe environments, and reports its mistakes.
 
-    `agent` is a name, with values that suit the probes; a config; or a class of your own followed by its config. Of a
-    config only `gamma` is changed. It should learn a two-armed bandit within 16,384 steps.
+    `agent` is the name of an agent, which gets hyperparameters that suit the probes; or a config; or a class of your
+    own, followed by its config. A config is used as it is, except for `gamma`. With it, the agent should be able to
+    learn a two-armed bandit within 16,384 steps.
     """
     if isinstance(agent, type):
         return _Suite(agent, *config, compute=compute).run()
@@ -128,7 +135,7 @@ def check_agent(agent: Any, *config: Any, compute: str = "auto") -> Report:
 
 
 class _Suite:
-    """One agent's checks, in their order."""
+    """All checks of one agent, in their order."""
 
     def __init__(self, make: Callable[[Any, Setting], Agent[Any]], config: Any, *, compute: str) -> None:
         self.config = replace(config, gamma=GAMMA) if hasattr(config, "gamma") else config
@@ -136,7 +143,7 @@ class _Suite:
         self._make, self._compute = make, compute
         self.report = Report(config.name)
         self.discrete_obs = False
-        """Whether vectors are refused, so that probes show the number -1, 0 or 1 as 0, 1 or 2."""
+        """True if the agent refuses vectors; probes then show their number -1, 0 or 1 as the Discrete 0, 1 or 2."""
 
     def run(self) -> Report:
         self._spaces()
@@ -165,7 +172,7 @@ class _Suite:
     def trained(
         self, envs: Any, right: Callable[[Any], bool], timesteps: int = TIMESTEPS, seed: int = 0
     ) -> tuple[Any, bool]:
-        """The agent after the budget, or once `right` twice in a row, and whether it was."""
+        """Trains an agent until it is `right` twice in a row or the budget is spent; returns it, and True if right."""
         agent = self.agent(envs, seed)
         collector, buffer = Collector(envs, list(range(NUM_ENVS))), agent.make_buffer(NUM_ENVS)
         looks, was_right = 0, False
@@ -181,10 +188,14 @@ class _Suite:
         return agent, False
 
     def ask(self, part: str, name: str, question: Callable[[], str | tuple[str, str]]) -> None:
-        """Adds a check: a question answers "" if all is right, else what is wrong, and perhaps which part."""
+        """Adds a check to the report.
+
+        `question` returns "" if all is right, else the mistake, or the mistake and the part at fault, which replaces
+        `part`.
+        """
         try:
             answer = question()
-        except Exception as error:  # whatever a user's agent raises is a finding
+        except Exception as error:  # whatever a user's agent raises is a result of the check
             answer = f"{type(error).__name__}: {error}"
         detail, part = answer if isinstance(answer, tuple) else (answer, part)
         self.report.checks.append(Check(part, name, not detail, " ".join(detail.split())))
@@ -203,7 +214,7 @@ class _Suite:
         envs = self.envs(probe)
         try:
             self.agent(envs)
-        except RlkitError:  # a refusal that says why is as good
+        except RlkitError:  # an agent need not take every space, if it says so
             return ""
         self.trained(envs, lambda agent: False, timesteps=2 * NUM_ENVS)  # raises for actions outside the space
         return ""
@@ -217,7 +228,7 @@ class _Suite:
             if not hasattr(agent, "value"):
                 return
             agent.value(self.obs(0))
-        except RlkitError:  # as it is configured it learns no values
+        except RlkitError:  # the agent, as it is configured, learns no values
             return
         ask("value", "a constant reward", ProbeConstantReward, {0: 1})
         ask("batching", "values by observation", ProbeObsValue, {-1: -1, 1: 1})
@@ -237,11 +248,11 @@ class _Suite:
         values = found(agent)
         listing = zip(right.items(), values, strict=True)
         detail = "; ".join(f"V({number:g}) = {value:.2f}, not {v:.2f}" for (number, v), value in listing)
-        # No episode brings more than 1, so more can only come from beyond an episode's end.
+        # No episode earns more than 1. So a larger value was bootstrapped across an episode's end.
         return (detail, "bootstrapping") if values.max() > 1.5 and len(right) == 1 else detail
 
     def _policies(self) -> None:
-        masked = EnvFactory("rlkit/ProbeMaskedAction-v0")  # where a forbidden action raises
+        masked = EnvFactory("rlkit/ProbeMaskedAction-v0")  # it raises if a forbidden action is taken
         learns_q = hasattr(self.agent(self.envs(ProbeActionMatters)), "q_values")
         self.ask(
             "action values" if learns_q else "policy gradient",
@@ -253,10 +264,10 @@ class _Suite:
         self.ask("masks", "an action that is forbidden", lambda: self._policy(masked, {-1: 2}))
 
     def _policy(self, probe: Callable[[], gym.Env[Any, Any]], right: dict[float, int]) -> str | tuple[str, str]:
-        """Whether the policy takes the right actions; if it avoids them and has no values, its sign is wrong."""
-        rows = np.tile(list(right), 200)  # neighbours differ, so that mixing them up shows
+        """Checks that the policy takes the right actions; if it avoids them, the advantages have the wrong sign."""
+        rows = np.tile(list(right), 200)  # neighbouring rows differ, so that mixing rows up shows
 
-        def shares(agent: Any) -> Array:
+        def frequencies(agent: Any) -> Array:
             taken = np.asarray(agent.predict(self.obs(*rows), deterministic=False)[0]).reshape(-1, len(right))
             hits: Array = np.mean(taken == np.array(list(right.values())), axis=0)
             return hits
@@ -266,13 +277,17 @@ class _Suite:
             return known or np.allclose(agent.q_values(self.obs(0)), [[-1, 1]], atol=0.2)
 
         envs = self.envs(probe)
-        agent, is_right = self.trained(envs, lambda agent: bool(shares(agent).min() > 0.85) and knows_values(agent))
+
+        def is_good(agent: Any) -> bool:
+            return bool(frequencies(agent).min() > 0.85) and knows_values(agent)
+
+        agent, is_right = self.trained(envs, is_good)
         if is_right:
             return ""
-        found = shares(agent)
+        found = frequencies(agent)
         listing = zip(right.items(), found, strict=True)
         detail = "" if knows_values(agent) else f"Q(0) = {agent.q_values(self.obs(0)).round(2).tolist()}, not -1, 1; "
-        detail += "; ".join(f"takes {action} at {number:g} in {share:.0%}" for (number, action), share in listing)
+        detail += "; ".join(f"takes {action} at {number:g} in {often:.0%}" for (number, action), often in listing)
         avoids = probe is ProbeActionMatters and found.min() < 0.15 and not hasattr(agent, "q_values")
         return (detail, "advantage") if avoids else detail
 
@@ -299,7 +314,7 @@ class _Suite:
 
         runs = []
         for run, seed in enumerate((0, 0, 1)):
-            random.seed(run), np.random.seed(run), torch.manual_seed(run)  # what others draw must not matter
+            random.seed(run), np.random.seed(run), torch.manual_seed(run)  # global generators must not matter
             runs.append(_parameters(self._short(seed)))
         if _different(runs[0], runs[1]):
             return "two runs with one seed differ: the agent draws from a generator that is not its own"

@@ -1,4 +1,4 @@
-"""Exploring by action values: how ε falls, and the ε-greedy policy as probabilities and as draws from them."""
+"""Exploration by action values: the schedule of ε, and the ε-greedy policy as probabilities and as draws."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rlkit.spaces import Array
 from rlkit.system.ranks import RowGenerator
 
 FEW = 8
-"""Action values up to which Python's own numbers take less time than NumPy's calls."""
+"""Number of action values up to which a loop over Python's floats is faster than calls of NumPy."""
 
 
 def epsilon_greedy(q_values: Array, epsilon: float, action_mask: Array | None = None) -> Array:
@@ -22,27 +22,30 @@ def epsilon_greedy(q_values: Array, epsilon: float, action_mask: Array | None = 
         best = q_values == q_values.max(1, keepdims=True)
     else:
         allowed = action_mask | ~action_mask.any(1, keepdims=True)
-        considered = np.where(allowed, q_values, -np.inf)
-        random, best = _shared(allowed), considered == considered.max(1, keepdims=True)
-    return epsilon * random + (1 - epsilon) * _shared(best)
+        allowed_values = np.where(allowed, q_values, -np.inf)
+        random, best = _uniform(allowed), allowed_values == allowed_values.max(1, keepdims=True)
+    return epsilon * random + (1 - epsilon) * _uniform(best)
 
 
-def _shared(chosen: Array) -> Array:
-    """A probability of one, shared evenly by each row's chosen actions."""
+def _uniform(chosen: Array) -> Array:
+    """Returns the uniform distribution over each row's chosen actions."""
     probabilities: Array = chosen / chosen.sum(1, keepdims=True)
     return probabilities
 
 
 def sample(probabilities: Array, rng: RowGenerator) -> Array:
-    """One action per row of (batch, actions) probabilities."""
+    """Draws one action per row of (batch, actions) probabilities."""
     cumulative = probabilities.cumsum(1)
-    drawn = rng.random((len(probabilities), 1)) * cumulative[:, -1:]  # rounding may leave the sum below one
+    drawn = rng.random((len(probabilities), 1)) * cumulative[:, -1:]  # the sum may be below one, by rounding
     actions: Array = (cumulative > drawn).argmax(1)
     return actions
 
 
 def sample_epsilon_greedy(q_values: Array, epsilon: float, action_mask: Array | None, rng: RowGenerator) -> Array:
-    """`sample(epsilon_greedy(…))`: the same draws; in a third of the time for one environment and few actions."""
+    """Draws ε-greedy actions, exactly as `sample(epsilon_greedy(…))` does.
+
+    It takes a third of the time for one environment with few actions.
+    """
     if action_mask is not None or q_values.size > FEW:
         return sample(epsilon_greedy(q_values, epsilon, action_mask), rng)
     drawn = rng.random((len(q_values),)).tolist()
@@ -50,7 +53,7 @@ def sample_epsilon_greedy(q_values: Array, epsilon: float, action_mask: Array | 
 
 
 def _drawn(values: list[float], epsilon: float, u: float) -> int:
-    """The action on which a uniform number falls: `epsilon_greedy` and `sample` for one row."""
+    """Returns the ε-greedy action that a uniform number `u` falls on: `epsilon_greedy` and `sample` for one row."""
     best = max(values)
     random, greedy = epsilon * (1 / len(values)), (1 - epsilon) * (1 / values.count(best))
     cumulative, total = [], 0.0

@@ -1,4 +1,4 @@
-"""Returns and their targets: pure functions on arrays; advantages are in `rlkit/advantages.py`."""
+"""Returns and targets of values: pure functions on arrays. Advantages are in `rlkit/advantages.py`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Bools = NDArray[np.bool_]
 
 
 def discounted_returns(rewards: Floats, gamma: float) -> Floats:
-    """The rewards to go, R_t = r_t + γ R_{t+1}, down the columns of (num_steps, num_episodes) whole episodes.
+    """Sums the discounted rewards to go, R_t = r_t + γ R_{t+1}, of whole episodes.
 
-    Zeros follow an episode's end.
+    Each column of the (num_steps, num_episodes) array is an episode, padded with zeros after its end.
     """
     returns = rewards.copy()
     for t in reversed(range(len(returns) - 1)):
@@ -23,7 +23,7 @@ def discounted_returns(rewards: Floats, gamma: float) -> Floats:
 
 
 def explained_variance(values: Floats, returns: Floats) -> float:
-    """1 - Var[returns - values] / Var[returns]: 1 is a perfect critic, 0 one that knows no more than the mean."""
+    """Returns 1 - Var[returns - values] / Var[returns]: 1 for a perfect critic, 0 for one that knows just the mean."""
     errors = returns - values
     errors -= errors.mean()
     deviations = returns - returns.mean()
@@ -32,10 +32,10 @@ def explained_variance(values: Floats, returns: Floats) -> float:
 
 
 def td_targets(rewards: Floats, next_values: Floats, terminated: Bools, gamma: float | Floats) -> Floats:
-    """What one step says a value is: r + γ · next value, and r alone where the episode terminated.
+    """Computes temporal-difference targets: r + γ · next value, or r alone if the episode terminated.
 
-    `next_values` are of the observation that each step led to, however an agent values it. For n-step returns, γ is
-    an array: discounts to the power of the steps taken.
+    `next_values` are an agent's values of the observation that each step led to. For n-step returns, γ is an array with
+    one discount per row, γ to the power of the row's number of steps.
     """
     targets: Floats = rewards + gamma * next_values * ~terminated
     return targets
@@ -44,30 +44,31 @@ def td_targets(rewards: Floats, next_values: Floats, terminated: Bools, gamma: f
 def project_distribution(
     rewards: Floats, next_probabilities: Floats, terminated: Bools, gamma: float | Floats, atoms: Floats
 ) -> Floats:
-    """`td_targets` of whole distributions: how probable each of `atoms` is after the step, (rows, num_atoms).
+    """Computes `td_targets` for distributions: each atom's probability after the step, (rows, num_atoms).
 
-    `next_probabilities`, (rows, num_atoms), are of the atoms as next values; `atoms`, (num_atoms,), are evenly spaced.
-    What r + γ · atom falls between two of them is shared out so that the mean stays, and what falls beyond the first
-    or the last goes to that one: algorithm 1 of Bellemare et al. (2017).
+    `atoms`, (num_atoms,), are evenly spaced returns, and `next_probabilities`, (rows, num_atoms), are their
+    probabilities as next values. Each atom moves to r + γ · atom. If that is between two atoms, its probability is
+    split between them so that the mean stays; if it is beyond the first or the last atom, that one gets all of it. This
+    is algorithm 1 of Bellemare et al. (2017).
     """
     rows, num_atoms = next_probabilities.shape
     discounts = np.where(terminated, 0.0, gamma)
     moved = rewards[:, None] + discounts[:, None] * atoms
-    places = np.clip((moved - atoms[0]) / (atoms[1] - atoms[0]), 0, num_atoms - 1)
-    lower = places.astype(np.intp)
-    share = places - lower  # of the atom above: nothing where the place is an atom's own
+    positions = np.clip((moved - atoms[0]) / (atoms[1] - atoms[0]), 0, num_atoms - 1)
+    lower = positions.astype(np.intp)
+    upper_weight = positions - lower  # zero if the position is exactly an atom's
     firsts = np.arange(0, rows * num_atoms, num_atoms)[:, None]
-    projected = np.zeros(rows * num_atoms + 1)  # one more, since the last atom too adds nothing to the one above
-    for index, part in ((firsts + lower, 1 - share), (firsts + lower + 1, share)):
-        projected += np.bincount(index.ravel(), (next_probabilities * part).ravel(), len(projected))
+    projected = np.zeros(rows * num_atoms + 1)  # one more, as the last atom adds its zero weight to an atom above it
+    for index, weight in ((firsts + lower, 1 - upper_weight), (firsts + lower + 1, upper_weight)):
+        projected += np.bincount(index.ravel(), (next_probabilities * weight).ravel(), len(projected))
     return projected[:-1].reshape(rows, num_atoms)
 
 
 def n_step_returns(rewards: Floats, ended: Bools, gammas: Floats) -> tuple[Floats, NDArray[np.intp]]:
-    """The discounted sums of rewards up to each row's first end, and how many steps they are of: (rows,) both.
+    """Sums the discounted rewards of each row up to its first end; returns the sums and their numbers of steps.
 
-    `rewards` and `ended` are (rows, n), n steps along one environment's path, `gammas` the powers of γ from 0 on.
-    Where none of the n steps ends anything, all of them count.
+    `rewards` and `ended` are (rows, n): n consecutive steps of one environment in each row. A row without an end counts
+    whole. `gammas` are the powers of γ, from γ⁰ on. Both results are (rows,).
     """
     ended = ended.copy()
     ended[:, -1] = True
