@@ -21,11 +21,11 @@ def train(
 ) -> Result:
     """Trains like `python -m rlkit agent=… env=…` and returns the agent, the summary and the run folder.
 
-    Agent and environment are those of the experiment where none are given, or else `ppo` and `CartPole-v1`; an agent of
-    your own is a class, or its path `package.module:MyAgent`. `settings`
-    are the fields of the configuration: `total_timesteps=10_000`, `network={"hidden_sizes": [32]}`,
-    `logger=["tensorboard"]`, `**{"agent.num_steps": 64}`. `tuned=False` leaves tuned values out, `run_dir` is
-    where the run folder goes. Raises RlkitError for any mistake in them.
+    Without an agent or an environment, the experiment's is taken, or else `ppo` or `CartPole-v1`; an agent of your own
+    is a class, or its path `package.module:MyAgent`. `settings` are the fields of the configuration:
+    `total_timesteps=10_000`, `network={"hidden_sizes": [32]}`, `logger=["tensorboard"]`, `**{"agent.num_steps": 64}`.
+    `tuned=False` leaves tuned values out, and `run_dir` is the path of the run folder. Raises RlkitError for any
+    mistake in the arguments.
     """
     from rlkit.cli import composition
     from rlkit.runs.hydra_app import override
@@ -38,6 +38,6 @@ def train(
     if run_dir is not None:
         overrides.append(override("hydra.run.dir", run_dir))
     job = composition.compose_job(overrides)
-    from rlkit.run import run_training  # imports torch: not for a mistake in the settings
+    from rlkit.run import run_training  # only here, since it imports torch: a mistake in the settings ends sooner
 
     return run_training(job.config, job.run_dir, hydra_files=job.hydra_files)

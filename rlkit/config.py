@@ -18,14 +18,18 @@ from rlkit.setting import Abilities, AgentConfig, NetworkConfig
 from rlkit.system.ranks import launched
 
 DEVICES = ("auto", "cpu", "cuda")
+"""Choices of `TrainConfig.device`."""
 COMPUTES = ("auto", "torch", "compile", "numpy", "native")
+"""Choices of `TrainConfig.compute`."""
 PREPROCESSINGS = ("auto", "none", "atari")
+"""Choices of `EnvConfig.preprocessing`."""
 DISTRIBUTIONS = ("none", "ray")
+"""Choices of `TrainConfig.distributed`."""
 
 
 @dataclass
 class EnvConfig:
-    """Which environment, and what stands between it and the agent."""
+    """The environment, and the preprocessing between it and the agent."""
 
     id: str = "CartPole-v1"
     """A registered Gymnasium id, `ALE/…` ids included, or `package.module:Id`, whose module is imported first."""
@@ -37,12 +41,12 @@ class EnvConfig:
 
 @dataclass
 class TrainConfig:
-    """One training run."""
+    """The configuration of one training run."""
 
     removed: ClassVar[Mapping[str, str]] = {
         "overlap": "overlap is gone: vectorization=async steps waiting environments side by side"
     }
-    """Fields of earlier versions, with what to say to someone who sets one."""
+    """Fields of earlier versions, with the advice that a user who sets one is given."""
 
     agent: Any = None
     """The agent's own config dataclass; its class says which agent it is."""
@@ -70,7 +74,7 @@ class TrainConfig:
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: CUDA for convolutional networks where there is a GPU, else the CPU."""
     compute: str = "auto"
-    """How networks are computed: `torch` (autograd, for every network), `numpy` (analytic gradients, for plain
+    """Engine that computes networks: `torch` (autograd, for every network), `numpy` (analytic gradients, for plain
     MLPs on the CPU, faster), `native` (the same in C, faster still, where it was built), or `auto`: the fastest of
     these. `compile` is torch with network and loss fused by torch.compile, which takes half a minute at first; on a
     GPU, acting is compiled as well."""
@@ -146,7 +150,7 @@ class TrainConfig:
             check_ray_address("ray_address", self.ray_address)
 
     def _check_ranks(self) -> None:
-        """Raises RlkitError where torchrun's processes cannot share the work."""
+        """Raises RlkitError if torchrun's processes cannot divide the work."""
         if (size := launched().size) == 1:
             return
         shared_fields = self.abilities.shared_fields
@@ -170,12 +174,12 @@ class TrainConfig:
 
 
 def _agents(can: Callable[[Abilities], bool]) -> list[str]:
-    """The names of the agents of ours whose abilities are so."""
+    """Lists the names of our agents whose abilities fulfil a condition."""
     return sorted({config.name for variant in VARIANTS.values() if can((config := variant.make()).abilities)})
 
 
 def check_ray_address(name: str, address: str) -> None:
-    """Raises RlkitError unless the address has the form of a cluster's."""
+    """Raises RlkitError unless the address has the form of a Ray cluster's: host:port, or auto."""
     host, _, port = address.rpartition(":")
     if address.startswith("ray://"):
         raise RlkitError(

@@ -13,13 +13,16 @@ from rlkit.errors import RlkitError, check_choice, check_range, unknown
 from rlkit.system.ranks import ALONE, Ranks
 
 ENCODERS = ("auto", "mlp", "cnn")
+"""Choices of `NetworkConfig.encoder`."""
 ACTIVATIONS = (
     *("celu", "elu", "gelu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "logsigmoid", "mish"),
     *("prelu", "relu", "relu6", "selu", "sigmoid", "silu", "softplus", "softshrink", "softsign", "tanh", "tanhshrink"),
 )
 """Torch's activations that map each number by itself and need no arguments; a test compares them with torch's own."""
 INITIALIZATIONS = ("orthogonal", "he_normal")
+"""Choices of `NetworkConfig.initialization`."""
 AMPS = ("auto", "off", "bfloat16")
+"""Choices of `NetworkConfig.amp`."""
 
 Config = TypeVar("Config")
 
@@ -137,7 +140,7 @@ class NetworkConfig:
 
 
 def activation_key(name: str) -> str:
-    """The name of an activation without what does not tell it from others: `LeakyReLU` is `leaky_relu`."""
+    """Normalises the spelling of an activation's name, so that `LeakyReLU` and `leaky_relu` compare equal."""
     return name.lower().replace("_", "")
 
 
@@ -151,16 +154,17 @@ class Setting:
     num_envs: int = 1
     """Environments that this process steps side by side."""
     seed: int = 0
+    """Seed of the initial weights, the actions and the minibatches."""
     device: str = "auto"
-    """As in `TrainConfig.device`."""
+    """Device of the network: `TrainConfig.device`."""
     compute: str = "auto"
-    """As in `TrainConfig.compute`."""
+    """Engine that computes the network: `TrainConfig.compute`."""
     ranks: Ranks = ALONE
     """The process group that trains together."""
 
 
 def updated(config: Config, values: Mapping[str, Any]) -> Config:
-    """A copy of a config dataclass with other values for some fields; a mapping updates the nested config it is for.
+    """Copies a config dataclass with other values for some fields; a mapping as a value updates a nested config.
 
     Raises TypeError for a field that does not exist.
     """

@@ -1,1 +1,1 @@
-"""The command line: from its words to a checked configuration."""
+"""The command line: turns its arguments into a checked configuration, or prints help."""

@@ -1,4 +1,4 @@
-"""How `python -m rlkit` composes its configuration: the files, groups and dataclass for `rlkit/runs/hydra_app.py`."""
+"""Composition of the config of `python -m rlkit`: the files, groups and dataclass for `rlkit/runs/hydra_app.py`."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ APP = App(
 
 
 def compose(overrides: Sequence[str]) -> TrainConfig:
-    """The configuration that `python -m rlkit <overrides>` trains with; raises RlkitError for any mistake in it."""
+    """Composes the config that `python -m rlkit <overrides>` trains with; raises RlkitError for any mistake in it."""
     config = compose_job(overrides).config
     assert isinstance(config, TrainConfig)
     return config
 
 
 def compose_job(overrides: Sequence[str]) -> Job:
-    """The run that `python -m rlkit <overrides>` starts; raises RlkitError for any mistake in the overrides."""
+    """Composes the run that `python -m rlkit <overrides>` starts; raises RlkitError for any mistake in it."""
     return hydra_app.compose_job(APP, overrides)

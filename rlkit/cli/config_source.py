@@ -1,7 +1,7 @@
-"""Where Hydra finds the configuration: YAML files in rlkit.conf, and what RlkitSource makes up.
+"""Sources of Hydra's configs: the YAML files in rlkit.conf, and `RlkitSource`, which generates the others.
 
-RlkitSource serves the configs of agents and loggers from their dataclasses, an `env` group of every Gymnasium id,
-and the tuned values that an agent's variants inherit. Importing this module tells Hydra about it.
+`RlkitSource` serves the configs of agents and loggers from their dataclasses, an `env` group with every Gymnasium id,
+and the tuned values that an agent's variants inherit. Importing this module registers it with Hydra.
 """
 
 from __future__ import annotations
@@ -22,43 +22,45 @@ from rlkit.registry import agent_names, find_agent, tuned_values
 from rlkit.runs.loggers import logger_names, logger_settings
 
 CONF = "rlkit.conf"
-"""The package of the YAML files."""
+"""The Python package that holds the YAML files."""
 GROUPS = ("", "hydra", "agent", "env", "logger", "tuned", "experiment")
-"""The folders of configs: their names as keys choose a config by name. Hydra's own have subfolders too."""
+"""Hydra's groups of configs: `agent=ppo` chooses the config `ppo` of the group `agent`. "" is the top folder, and the
+groups below `hydra` are Hydra's own."""
 
 
 class RlkitSource(ConfigSource):
-    """Serves the configs that are not YAML files: what `_lookup` finds.
+    """Serves the configs that are not YAML files, as `_lookup` makes them.
 
-    Hydra's ConfigStore would do for most of them, but it is one for all Hydra applications of a process.
+    Hydra's ConfigStore could hold most of them. But all Hydra applications in a process share it, and ours must not
+    show up in a user's.
     """
 
     @staticmethod
     def scheme() -> str:
-        """What stands for this source in a search path."""
+        """Returns the prefix of this source in Hydra's search path."""
         return "rlkit"
 
     def available(self) -> bool:
-        """Always."""
+        """Returns True: the configs are part of the package."""
         return True
 
     def is_group(self, config_path: str) -> bool:
-        """Whether the path is a group of this source."""
+        """Returns True if the path is a group of this source."""
         return config_path in ("agent", "env", "logger")
 
     def is_config(self, config_path: str) -> bool:
-        """Whether the path is a config of this source; raises RlkitError for an unknown environment."""
+        """Returns True if the path is a config of this source; raises RlkitError for an unknown environment."""
         return _lookup(config_path) is not None
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """The config at the path, which `is_config`."""
+        """Returns the config at a path for which `is_config` is true."""
         found = _lookup(config_path)
         assert found
         config, package = found
         return ConfigResult(self.provider, self.full_path(), config, {"package": package})
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> List[str]:  # noqa: UP006 (`list` is this)
-        """The choices in a group, for error messages and shell completion."""
+        """Lists the choices in a group, for error messages and shell completion."""
         import gymnasium
 
         groups: dict[str, Iterable[str]] = {"agent": agent_names(), "env": gymnasium.registry, "logger": logger_names()}
@@ -66,12 +68,12 @@ class RlkitSource(ConfigSource):
 
 
 def _lookup(config_path: str) -> tuple[Any, str | None] | None:
-    """The config at the path, and the package it goes to where that is not its group's name."""
+    """Makes the config at the path, and names its package (the key it is merged at) if that is not its group."""
     group, _, name = config_path.partition("/")
     if config_path == "schema":
         schema = OmegaConf.structured(TrainConfig)
         for arguments in (schema.env_kwargs, schema.network.module_args):
-            OmegaConf.set_struct(arguments, False)  # takes any key
+            OmegaConf.set_struct(arguments, False)  # so that any key can be set
         return schema, None
     if group == "agent" and name:
         variant = find_agent(name)
@@ -91,8 +93,11 @@ def _lookup(config_path: str) -> tuple[Any, str | None] | None:
 
 
 def _inherited_tuned_values(agent: str, env_id: str = "") -> Any:
-    """The values of the agent that `agent` is a variant of, under the fields that the variant sets."""
-    if agent == "none":  # tuned=none, which an experiment can choose: Hydra's null does not replace an interpolation
+    """Returns the tuned values of the agent that `agent` is a variant of; fields that the variant sets itself win.
+
+    Returns None if there are no tuned values for the environment.
+    """
+    if agent == "none":  # an experiment leaves tuned values out by tuned=none, as Hydra lets null replace no `${…}`
         return None
     variant = find_agent(agent)
     values = tuned_values(variant, env_id)
@@ -100,10 +105,10 @@ def _inherited_tuned_values(agent: str, env_id: str = "") -> Any:
 
 
 class RlkitSearchPath(SearchPathPlugin):
-    """Puts RlkitSource behind the YAML files of rlkit.conf, in search paths that have them."""
+    """Appends `RlkitSource` to search paths that have the YAML files of rlkit.conf; files so come first."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Called by Hydra with every search path that it makes."""
+        """Extends a search path; Hydra calls this with every one that it makes, those of other applications too."""
         if any(element.path == f"pkg://{CONF}" for element in search_path.get_path()):
             search_path.append("rlkit", f"{RlkitSource.scheme()}://")
 

@@ -1,4 +1,4 @@
-"""The text of `--help`, from the documentation that stands below each field of the configs."""
+"""The text of `--help`, generated from the documentation below each field of the configs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ moves the run folder. Options with a dash go before or after the key=value argum
 
 
 def help_text(agent: str, loggers: Sequence[str] = ()) -> str:
-    """The text that `agent=<agent> logger=<loggers> --help` prints; raises RlkitError for unknown names."""
+    """Returns the text that `agent=<agent> logger=<loggers> --help` prints; raises RlkitError for unknown names."""
     variant = find_agent(agent)
     chosen = f"agent=NAME, one of: {', '.join(agent_names())}, or your own: my_package.module:MyAgent"
     folder = resources.files("rlkit.conf") / "experiment"

@@ -1,7 +1,7 @@
-"""The command `rlkit`, also `python -m rlkit`: compose the configuration with Hydra, then train.
+"""The command `rlkit`, also `python -m rlkit`: composes the configuration with Hydra, then trains.
 
-Whatever is the user's to mend is one line on stderr and exit code 2; Ctrl-C is exit code 130. HYDRA_FULL_ERROR=1
-shows the traceback instead.
+A mistake that the user can mend is reported in one line on stderr, with exit code 2; HYDRA_FULL_ERROR=1 shows its
+traceback instead. Ctrl-C ends with exit code 130.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rlkit.runs.hydra_app import Job
 
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
+"""True if errors are to be raised with their traceback, and not reported in one line."""
 
 
 def main() -> None:
@@ -59,8 +60,9 @@ def _main(arguments: list[str]) -> None:
 
 
 def _train(job: Job) -> None:
-    gc.disable()  # it would go through torch's many objects again and again while they are made, for nothing
-    from rlkit.run import run_training  # imports torch: not for a mistake in the settings
+    # Importing torch makes many objects, none of which is garbage. The collector would go through them again and again.
+    gc.disable()
+    from rlkit.run import run_training  # only here, since it imports torch: a mistake in the settings ends sooner
 
     gc.freeze()
     gc.enable()
