@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlkit.dotted_paths import import_from_file, is_dotted_path
+from rlkit.dotted_paths import import_from_file, import_module_from_file, is_dotted_path
 from rlkit.errors import RlkitError, check_choice, unknown
 from rlkit.runs.files import make_folder, write_text
 from rlkit.runs.run_folder import find_checkpoint
@@ -86,12 +86,19 @@ def load(path: str | Path, *, device: str = "auto") -> Agent[Any]:
 def read_env(path: str | Path) -> dict[str, Any]:
     """The environment that the agent saved at `path` was trained on: {"id", "kwargs", "preprocessing"}.
 
-    Raises RlkitError when agent.json names none.
+    The module of an id such as `package.module:Id` is imported, unless it lies in the folder that is read: nothing in
+    there is executed. Raises RlkitError then, and when agent.json names no environment.
     """
     folder = find_checkpoint(path)
-    env: dict[str, Any] | None = _read_description(folder).get("env")
+    file = folder / AGENT_FILE
+    env: Any = _read_description(folder).get("env")
     if env is None:
-        raise RlkitError(f"{folder / AGENT_FILE} names no environment: give one with env=<id>")
+        raise RlkitError(f"{file} names no environment: give one with env=<id>")
+    types = {"id": str, "kwargs": dict, "preprocessing": str}
+    if not isinstance(env, dict) or not all(isinstance(env.get(key), kind) for key, kind in types.items()):
+        raise RlkitError(f"{file} is damaged: its env is not an id, kwargs and a preprocessing")
+    if module := env["id"].rpartition(":")[0]:
+        import_module_from_file("env", env["id"], module, file)
     return env
 
 

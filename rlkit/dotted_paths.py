@@ -79,22 +79,26 @@ def import_from_file(field: str, path: str, file: Path) -> None:
     Raises RlkitError where it cannot be imported, and where it lies in the folder that holds the file, or in the run
     folder around a checkpoint or a `.hydra`.
     """
+    check_form(f"{file}: {field}", path)
+    import_module_from_file(field, path, path.split(":")[0], file)
+
+
+def import_module_from_file(field: str, value: str, module: str, file: Path) -> None:
+    """Imports the module in the `value` that a saved file gives a field; raises RlkitError as `import_from_file`."""
     where = f"{file}: {field}"
-    check_form(where, path)
     folder = file.parent.resolve()
     forbidden = folder.parent.parent if folder.parent.name == "checkpoints" else folder
     forbidden = folder.parent if folder.name == ".hydra" else forbidden
-    module = path.split(":")[0]
     packages = module.split(".")
     for i in range(len(packages)):  # each package before what is in it, which cannot be found without importing it
         name = ".".join(packages[: i + 1])
         for place in _places(name):
             if place.is_relative_to(forbidden):
                 raise RlkitError(
-                    f"{where}={path} is in the folder that is loaded, and nothing in there is executed; if you trust "
+                    f"{where}={value} is in the folder that is loaded, and nothing in there is executed; if you trust "
                     f"it, move {place.name} to where Python finds it elsewhere"
                 )
-        _import(where, path, name)
+        _import(where, value, name)
 
 
 def config_class(field: str, path: str, part: type, base: type = object) -> type[Any] | None:

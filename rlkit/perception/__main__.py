@@ -57,7 +57,7 @@ def _resume(arguments: list[str]) -> None:
 
     from rlkit.perception.config_source import APP
     from rlkit.perception.run import run
-    from rlkit.runs.hydra_app import compose, make_job, readable_errors
+    from rlkit.runs.hydra_app import compose, make_job, plain_choices, readable_errors, refuse_interpolations
 
     folders = [argument.removeprefix("resume=") for argument in arguments if argument.startswith("resume=")]
     changes = [argument for argument in arguments if not argument.startswith("resume=")]
@@ -66,14 +66,15 @@ def _resume(arguments: list[str]) -> None:
     run_dir = Path(folders[0]).absolute()
     try:
         stored = OmegaConf.load(run_dir / ".hydra" / "config.yaml")
-        overrides = list(OmegaConf.load(run_dir / ".hydra" / "overrides.yaml"))
+        overrides = [str(override) for override in OmegaConf.load(run_dir / ".hydra" / "overrides.yaml")]
         own = OmegaConf.select(stored, "own_classes", default={}).values()
-        _import_loggers(run_dir / ".hydra", [*map(str, own), *map(str, overrides)])
+        _import_loggers(run_dir / ".hydra", [*map(str, own), *overrides])
     except (OSError, YAMLError, OmegaConfBaseException) as error:
         raise RlkitError(f"{run_dir} cannot be resumed: its .hydra/ is missing or damaged") from error
+    refuse_interpolations(stored, run_dir / ".hydra" / "config.yaml")
     # Composing once more gives the types of all fields. The values are those that the run began with, even if its
-    # recipe has changed since.
-    composed, hydra_config, _ = compose(APP, overrides)
+    # recipe has changed since; so of its overrides, only the choices of configs count.
+    composed, hydra_config, _ = compose(APP, plain_choices(APP, overrides))
     with readable_errors(APP):
         composed.merge_with(stored)
         composed.merge_with_dotlist(changes)

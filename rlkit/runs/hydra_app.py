@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Real
@@ -124,7 +125,7 @@ def make_job(app: App, composed: DictConfig, hydra_config: DictConfig, run_dir: 
     with readable_errors(app):
         config = OmegaConf.to_object(composed)
         files = {
-            "config.yaml": OmegaConf.to_yaml(composed),
+            "config.yaml": OmegaConf.to_yaml(composed, resolve=True),
             "hydra.yaml": OmegaConf.to_yaml(hydra_config),
             "overrides.yaml": OmegaConf.to_yaml(hydra_config.hydra.overrides.task),
         }
@@ -189,6 +190,44 @@ def check_choices(app: App, overrides: Sequence[str]) -> None:
         names = value if isinstance(value, list) else [value]
         if not isinstance(value, dict) and not all(isinstance(name, str) for name in names):
             raise RlkitError(f"{override.input_line}: expected a name, or for logger a list of names")
+
+
+def plain_choices(app: App, overrides: Sequence[str]) -> list[str]:
+    """Returns those overrides of a stored run that choose or drop configs of the app's groups by plain names.
+
+    A stored file must not bring more with it: Hydra's own settings, such as a search path, import packages.
+    """
+    plain = re.compile(r"[\w.:/-]+")
+    kept = []
+    for override in overrides:
+        with readable_errors(app):
+            (parsed,) = OverridesParser.create().parse_overrides([override])
+        value = None if parsed.is_delete() or parsed.is_sweep_override() else parsed.value()
+        names = value if isinstance(value, list) else [value]
+        chooses = parsed.is_delete() or all(isinstance(name, str) and plain.fullmatch(name) for name in names)
+        if parsed.key_or_group in app.groups and parsed.package is None and chooses:
+            kept.append(override)
+    return [override for override in kept if not override.lstrip("+~").startswith("hydra")]
+
+
+def refuse_interpolations(stored: Any, file: Path) -> None:
+    """Raises RlkitError if a value of a stored configuration would be resolved, `${…}`, by which files could read more.
+
+    Runs store the values that they have.
+    """
+    for key, value in _values(OmegaConf.to_container(stored, resolve=False)):
+        if "${" in str(value):
+            raise RlkitError(f"{file}: {key}={value} would be resolved, which stored values never are; write the value")
+
+
+def _values(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the keys and values of a nested configuration."""
+    pairs = tree.items() if isinstance(tree, Mapping) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, value in pairs:
+        if isinstance(value, Mapping | list):
+            yield from _values(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _readable(app: App, error: Exception) -> RlkitError:
