@@ -42,6 +42,7 @@ class TemporalDifferenceConfig(AgentConfig):
         "epsilon_schedule": "epsilon.schedule",
         "exploration_fraction": "epsilon.fraction",
     }
+    removed: ClassVar[Mapping[str, str]] = {"expected": "agent.expected=true is now agent.target=expected"}
 
     target: str = "sampled"
     """The value of the next state that is learned towards. `sampled`: that of the action taken next (SARSA);

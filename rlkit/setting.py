@@ -45,6 +45,8 @@ class AgentConfig(Protocol):
 
     renamed: ClassVar[Mapping[str, str]] = {}
     """Names of fields in earlier versions, and those that they have now: `{"tau": "target.tau"}`."""
+    removed: ClassVar[Mapping[str, str]] = {}
+    """Fields of earlier versions that are gone, and sentences for users who set them."""
 
     @property
     def name(self) -> str:
