@@ -12,20 +12,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 START = ("rlkit.agents.ppo", "rlkit.trainer", "rlkit.collector")
-LEFT_OUT = (
-    *(
-        "rlkit.checkpoint",
-        "rlkit.config",
-        "rlkit.setting",
-        "rlkit.episodes",
-        "rlkit.errors",
-        "rlkit.runs",
-        "rlkit.system",
-    ),
-    *("rlkit.engine.native", "rlkit.engine.threads", "rlkit.engine.q", "rlkit.networks.q_network"),
-    *("rlkit.networks.backbone", "rlkit.networks.noisy", "rlkit.networks.own", "rlkit.dotted_paths"),
-    *("rlkit.perception", "rlkit.workers"),
-)
+ANY_PROGRAM = ("checkpoint", "config", "setting", "episodes", "errors", "runs", "system", "dotted_paths")
+OTHER_WAYS = ("engine.native", "engine.threads", "engine.q", "engine.torch.q", "networks.q_network", "networks.noisy")
+OTHER_PARTS = ("networks.backbone", "networks.own", "perception", "workers")
+LEFT_OUT = tuple(f"rlkit.{name}" for name in ANY_PROGRAM + OTHER_WAYS + OTHER_PARTS)
 LONGEST = 40
 """Lines that a function on this path may have."""
 

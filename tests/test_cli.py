@@ -176,6 +176,10 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
             ["agent=rainbow", "agent.exploration_fraction=0.5"],
             "agent.exploration_fraction is now agent.epsilon.fraction",
         ),
+        (
+            ["agent=sarsa", "env=FrozenLake-v1", "agent.expected=true"],
+            "agent.expected=true is now agent.target=expected",
+        ),
         (["overlap=true"], "overlap is gone: vectorization=async steps waiting environments side by side"),
     ],
 )

@@ -156,7 +156,9 @@ def test_stored_values_are_not_resolved(companion: Path) -> None:
 
 def test_a_users_own_interpolation_is_stored_as_its_value(tmp_path: Path) -> None:
     quick = {"fit.epochs": 1, "data.image_size": 8, "model": "mlp"}
-    run = perception.train("lenet-digits", run_dir=tmp_path / "run", seed="${oc.env:RLKIT_NO_SUCH_VARIABLE,3}", **quick).run_dir
+    run = perception.train(
+        "lenet-digits", run_dir=tmp_path / "run", seed="${oc.env:RLKIT_NO_SUCH_VARIABLE,3}", **quick
+    ).run_dir
     stored: Any = OmegaConf.to_container(OmegaConf.load(run / ".hydra" / "config.yaml"), resolve=False)
     assert stored["seed"] == 3
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import gymnasium
 import pytest
+import reading
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -295,3 +296,9 @@ def test_readme_has_one_command_to_train_and_one_to_test() -> None:
 def test_example_runs(example: Path, tmp_path: Path) -> None:
     result = run_python(example, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
+
+
+def test_no_function_on_the_way_from_the_loop_to_ppos_loss_is_long() -> None:
+    paths = reading.files_to_know()
+    assert ROOT / "rlkit/agents/ppo.py" in paths
+    assert {path.name: found for path in paths if (found := reading.long_functions(path))} == {}
