@@ -621,7 +621,7 @@ def test_the_number_of_threads_makes_no_difference(monkeypatch: pytest.MonkeyPat
     for other in results[1:]:
         np.testing.assert_array_equal(other[0], results[0][0])
         np.testing.assert_array_equal(other[1], results[0][1])
-    monkeypatch.setattr(native, "MOST_SHARDS", 2)
+    monkeypatch.setattr(native, "MAX_SHARDS", 2)
     tower = native.NativeMLP(module)
     np.testing.assert_array_equal(tower.forward(x), results[0][0])
     tower.backward(d_outputs)

@@ -1,1 +1,1 @@
-"""How a policy is evaluated and improved: autograd as the reference, analytic gradients where they are faster."""
+"""Evaluation and improvement of networks: by autograd as the reference, by analytic gradients where they are faster."""

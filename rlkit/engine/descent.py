@@ -121,11 +121,11 @@ class Descent(Generic[Norm]):
 
 
 def flatten_parameters(module: nn.Module) -> tuple[Tensor, Tensor]:
-    """Makes every parameter and its gradient a view of two flat tensors, and returns those.
+    """Makes all parameters views of one flat tensor, and their gradients of another; returns the two.
 
-    The module keeps its names, shapes, values and the order of its memory: filters that have their channels last keep
-    them there. `load_state_dict` writes through the views. Moving the module to another device afterwards would break
-    them.
+    The module keeps its names, shapes and values, and also its memory layout: filters that have their channels last
+    keep them there. `load_state_dict` writes through the views. Moving the module to another device afterwards would
+    break them.
     """
     parameters = list(module.parameters())
     flat = torch.cat([_in_memory(p.detach()).reshape(-1) for p in parameters])
@@ -141,7 +141,7 @@ def flatten_parameters(module: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def _in_memory(parameter: Tensor) -> Tensor:
-    """The parameter with its axes in the order of its memory: filters with their channels last, or any other as is."""
+    """Permutes a parameter's axes into the order of its memory: filters may have their channels last there."""
     return parameter if parameter.is_contiguous() else parameter.permute(0, 2, 3, 1)
 
 
@@ -150,6 +150,6 @@ def _channels_second(filters: Tensor) -> Tensor:
 
 
 def rates(module: nn.Module, part: nn.Module, rate: float) -> Tensor:
-    """What multiplies the learning rate of each of `flatten_parameters`: `rate` in `part` of the module, else 1."""
+    """Makes factors of the learning rate for each flat parameter: `rate` in `part` of the module, 1 elsewhere."""
     parameters, chosen = list(module.parameters()), {id(p) for p in part.parameters()}
     return torch.cat([torch.full((p.numel(),), rate if id(p) in chosen else 1.0) for p in parameters])

@@ -1,4 +1,4 @@
-"""Losses that several agents share, and what others are made of: pure functions of tensors."""
+"""Losses that several agents use, and terms that other losses are made of: pure functions of tensors."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Values = TypeVar("Values", bound="Array | Tensor")
 
 
 def surrogate(head: Head, params: Tensor, batch: PolicyBatch, advantages: Tensor) -> tuple[Tensor, Tensor]:
-    """The importance-sampled objective of each row, π(a|s) / π_old(a|s) · A, and the logarithm of that ratio: (rows,).
+    """Computes the importance-sampled objective π(a|s) / π_old(a|s) · A and the logarithm of its ratio: (rows,) both.
 
-    Where the policies are equal, the gradient of its mean is the policy gradient.
+    While the two policies are equal, the gradient of the objective's mean is the policy gradient.
     """
     log_ratio = head.log_prob(params, batch.action) - batch.log_prob
     return log_ratio.exp() * advantages, log_ratio
 
 
 def whitened(advantages: Values, ranks: Ranks) -> Values:
-    """Advantages, as an array or a tensor, of mean 0 and standard deviation 1 over all ranks; a single one as it is."""
+    """Standardises advantages to mean 0 and standard deviation 1 over all ranks; leaves a single one as it is."""
     if len(advantages) * ranks.size < 2:
         return advantages
     mean, std = ranks.mean_and_std(advantages)
@@ -36,9 +36,10 @@ def whitened(advantages: Values, ranks: Ranks) -> Values:
 
 
 def dqn_loss(q_values: Tensor, batch: TDBatch, loss: str) -> tuple[Tensor, Tensor]:
-    """The loss on a minibatch, and the TD errors; `q_values`, (rows, actions), are the network's now.
+    """Computes the loss of a minibatch, `huber` or `mse`, and its TD errors, (rows,).
 
-    The analytic engine computes this function's derivatives in `rlkit.engine.native.q`.
+    `q_values`, (rows, actions), are the network's current ones. The derivatives of this function are written out in
+    `rlkit.engine.native.q.dqn_gradient`.
     """
     td_errors = batch.targets - q_values.gather(1, batch.action[:, None])[:, 0]
     sizes = td_errors.abs()
@@ -49,11 +50,11 @@ def dqn_loss(q_values: Tensor, batch: TDBatch, loss: str) -> tuple[Tensor, Tenso
 
 
 def categorical_loss(log_probs: Tensor, batch: TDBatch, loss: str) -> tuple[Tensor, Tensor]:
-    """The cross-entropy between target distributions and the network's (Bellemare et al. 2017), and their divergence.
+    """Computes the cross-entropy of the network's distributions to the targets (Bellemare et al. 2017), and their KL.
 
-    `log_probs`, (rows, actions, atoms), are the network's now, `batch.targets`, (rows, atoms), probabilities. The
-    divergence, (rows,), is KL(target || network): the cross-entropy less what no network can undercut. `loss`, the
-    kind of a `dqn_loss`, does not matter.
+    `log_probs`, (rows, actions, atoms), are the network's current ones, and `batch.targets`, (rows, atoms), are
+    probabilities. The divergence KL(target || network), (rows,), is the cross-entropy less the targets' entropy, which
+    no network can undercut. `loss` is ignored; it is there for the signature of `dqn_loss`.
     """
     taken = log_probs.take_along_dim(batch.action[:, None, None], 1)[:, 0]
     losses = -(batch.targets * taken).sum(1)

@@ -1,4 +1,4 @@
-"""One set of parameters for many processes, without a lock: Hogwild (Recht et al. 2011), as A3C uses it."""
+"""Parameters in shared memory, which many processes update without a lock: Hogwild (Recht et al. 2011), for A3C."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rlkit.system.processes import SharedArray
 
 
 class SharedParameters:
-    """Parameters, the optimiser's moments and running statistics in memory that the workers of a run share.
+    """Parameters, optimiser moments and running statistics in memory that the workers of a run share.
 
-    Each worker moves the parameters and the moments as if they were its own, so that now and then an update of one
-    element is lost. What must not be lost, counts and statistics, has a row for each worker, which only it writes;
-    the sum over the rows is what counts.
+    Each worker updates parameters and moments as if they were its own. Without a lock, an update of an element is lost
+    now and then, which Hogwild tolerates. Counts and statistics must not lose anything, so each worker has a row of its
+    own there that only it writes, and readers combine the rows.
     """
 
     def __init__(self, parameters: Array, moments: Iterable[str], statistics: Sequence[int], num_workers: int) -> None:
@@ -39,17 +39,17 @@ class SharedParameters:
 
     @property
     def updates(self) -> Array:
-        """How often each worker has moved the parameters: (num_workers,) int64."""
+        """Number of updates that each worker has made: (num_workers,) int64."""
         return self._updates.array
 
     @property
     def statistics(self) -> list[Array]:
-        """For each of the model's running statistics, every worker's own as a row: (num_workers, row) float64."""
+        """Each of the model's running statistics, with a row for every worker: (num_workers, row) float64."""
         return [rows.array for rows in self._statistics]
 
 
 class SharedMemory:
-    """The sink of a worker: its optimiser moves the parameters and moments that all workers share, without a lock."""
+    """A worker's sink: an optimiser that updates the parameters and moments in shared memory, without a lock."""
 
     def __init__(self, optimizer: Optimizer[Any], shared: SharedParameters, worker: int) -> None:
         optimizer.attach(shared.parameters, shared.moments)

@@ -16,7 +16,7 @@ from rlkit.spaces import Array, Obs, leaf_spaces
 
 
 def table_rows(space: spaces.Space[Any]) -> int | None:
-    """How many observations there are; None unless all of the space is Discrete, MultiDiscrete or MultiBinary."""
+    """Counts the observations of a space; returns None unless all of it is Discrete, MultiDiscrete or MultiBinary."""
     parts = leaf_spaces(space)
     if not all(isinstance(part, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary) for part in parts):
         return None
@@ -24,13 +24,14 @@ def table_rows(space: spaces.Space[Any]) -> int | None:
 
 
 class QTable:
-    """Q(s, a) in float64, for observations that `table_rows` can count.
+    """A table of Q(s, a) in float64, for observations that `table_rows` can count.
 
-    A row also remembers which actions its observation allowed when it was last seen, because the values of forbidden
-    ones are never learned and must not be taken for the best.
+    A row also keeps the action mask of its observation when it was last seen. The values of forbidden actions are never
+    learned, so they must not be taken for the best ones.
     """
 
-    device, compute = "cpu", "numpy"
+    device = "cpu"
+    compute = "numpy"
     default_learning_rate = 0.1
 
     def __init__(self, space: spaces.Space[Any], num_actions: int, initial_value: float) -> None:
@@ -51,14 +52,15 @@ class QTable:
         return allowed
 
     def observe(self, step: Transition) -> None:
-        """Remembers which actions the observations allow."""
+        """Keeps the action masks of a step's observations."""
         if step.action_mask is not None:
             self._allowed[self._rows(step.obs)[step.valid]] = step.action_mask[step.valid]
 
     def learn(self, obs: Obs, action: Array, targets: Array, learning_rate: float) -> Array:
-        """Moves Q(s, a) towards its target, one row after the other.
+        """Moves Q(s, a) towards its target, one row after the other; returns the TD errors, (rows,).
 
-        So a pair that several environments were in moves once for each, and never past its targets.
+        If several environments were in one state and took one action, its value moves once for each of them. Because
+        this happens in turn, it never moves past its targets.
         """
         errors = np.zeros(len(action))
         for i, at in enumerate(zip(self._rows(obs), action, strict=True)):
@@ -73,7 +75,7 @@ class QTable:
         pass
 
     def _rows(self, obs: Obs) -> Array:
-        """Which row each observation has: (batch,). Raises RlkitError for one outside of its space."""
+        """Returns the row of each observation, (batch,); raises RlkitError for one that is outside of its space."""
         parts = [(leaf - start).reshape(len(leaf), -1).T for leaf, start in zip(obs, self._starts, strict=True)]
         try:
             rows: Array = np.ravel_multi_index(tuple(np.concatenate(parts)), self._sizes)
@@ -82,14 +84,14 @@ class QTable:
         return rows
 
     def _stored(self, name: str, tensor: torch.Tensor) -> Array:
-        """A tensor that is saved with the model, as an array on the same memory."""
+        """Registers a tensor to be saved with the model, and returns an array on the same memory."""
         self.model.register_buffer(name, tensor)
         array: Array = tensor.numpy()
         return array
 
 
 def _sizes(space: spaces.Space[Any]) -> list[int]:
-    """How many values each number of a discrete observation can take."""
+    """Lists the number of values of each component of a discrete observation."""
     if isinstance(space, spaces.Discrete):
         return [int(space.n)]
     if isinstance(space, spaces.MultiDiscrete):

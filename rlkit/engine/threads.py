@@ -1,4 +1,4 @@
-"""Threads: how many torch computes with, and several that share what the C engine has to do."""
+"""Threads: a limit on those that torch uses for small batches, and a pool of them for the C engine."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from functools import cache
 import torch
 
 FEW_ROWS = 16
+"""Batch size up to which torch computes with one thread."""
 
 
 @contextmanager
 def threads_for(rows: int) -> Iterator[None]:
-    """One thread until the end of the block if there are no more than `FEW_ROWS`.
+    """Lets torch compute with a single thread until the block ends, if a batch has at most `FEW_ROWS` rows.
 
-    Eight frames take a CNN 3 ms; where other processes keep the cores busy, waiting for a second thread in each layer
-    has made hundreds of that.
+    A CNN takes 3 ms for eight frames. But if other processes keep the cores busy, waiting for a second thread in each
+    layer has made that hundreds of milliseconds.
     """
     before = torch.get_num_threads()
     if before == 1 or rows > FEW_ROWS:
@@ -31,10 +32,10 @@ def threads_for(rows: int) -> Iterator[None]:
 
 
 def in_threads(tasks: Sequence[Callable[[], None]], threads: int) -> None:
-    """Calls all tasks, on this thread and up to `threads` - 1 others; raises what one of them raised.
+    """Calls all tasks, on this thread and up to `threads` - 1 others; raises the exception that a task raised.
 
-    Whichever thread is free takes the next task: where other processes keep the cores busy, this one does all of them
-    rather than wait for a thread that has not begun.
+    The next task goes to whichever thread is free. If other processes keep the cores busy, this thread therefore does
+    all of them itself, rather than wait for threads that have not begun.
     """
     waiting = iter(tasks)
 

@@ -1,8 +1,8 @@
 """The fast engine for plain MLPs on the CPU: analytic gradients on the torch module's own memory.
 
-Tiny networks pay for dispatch, not for arithmetic: a torch step of a 64-64 network takes three times as long as
-these few dozen NumPy calls, and those twice as long as the same in C, see native.py. The agent's torch loss stays the
-reference; a test compares the gradients.
+Small networks spend their time on dispatch, not on arithmetic. A torch step of a 64-64 network takes three times as
+long as these few dozen NumPy calls, which take twice as long as C (`rlkit/engine/native/c_primitives.py`). The agent's
+torch loss stays the reference; a test compares the gradients.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from rlkit.networks.heads import Gaussian
 from rlkit.spaces import Array, masked
 
 CHUNK = 1024
-"""Rows evaluated at once outside of updates: their activations stay in the cache."""
+"""Rows that are evaluated at once outside of updates, so that their activations stay in the processor's cache."""
 
 
 class AnalyticEngine:
-    """Gradient steps on a loss whose derivatives are written out, by primitives in NumPy or others; see `Engine`."""
+    """Takes gradient steps on a loss whose derivatives are written out, by primitives in NumPy or C; see `Engine`."""
 
     def __init__(
         self, network: ActorCritic, loss: AnalyticLoss, primitives: Primitives, descent: Descent[float]
@@ -59,7 +59,7 @@ class AnalyticEngine:
 
     def step(self, rows: Array, coefficients: Any, learning_rate: float) -> Metrics:
         assert self._batch is not None, "load comes before step"
-        batch = self._batch.map(lambda part: part.take(rows, 0))  # in less time than part[rows]
+        batch = self._batch.map(lambda part: part.take(rows, 0))  # faster than part[rows]
         params = masked(self.policy(batch.features), batch.action_mask)
         values = self._critic.forward(batch.features[0])[:, 0]
         d_params, d_values, metrics = self._loss(self._primitives, self._head, params, values, batch, coefficients)
@@ -85,7 +85,7 @@ class AnalyticEngine:
 
 
 def unsupported(network: ActorCritic) -> str | None:
-    """Why this engine cannot compute a network, or None where it can."""
+    """Returns the reason why this engine cannot compute a network, or None if it can."""
     if reason := network.cnns.only_torch or only_torch_activation(network.actor, network.critic):
         return reason
     if isinstance(network.head, Gaussian) and network.head.state_dependent_std:
@@ -96,7 +96,7 @@ def unsupported(network: ActorCritic) -> str | None:
 
 
 def only_torch_activation(*towers: nn.Sequential) -> str | None:
-    """The reason why no engine but torch can compute the activation of MLPs; None where others can."""
+    """Returns the reason why only torch can compute the activation of MLPs, or None if other engines can too."""
     for layer in itertools.chain(*towers):
         if not isinstance(layer, nn.Linear | nn.Tanh | nn.ReLU):
             return f"the activation is {type(layer).__name__}, and not tanh or relu"

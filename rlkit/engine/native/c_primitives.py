@@ -1,6 +1,6 @@
 """The primitives in C (`rlkit/engine/native/c/`), with the signatures and, up to rounding, the results of NumPy's.
 
-An optional extension: `missing` says why it is not there, where it is not.
+The C extension is optional: if it is not there, `missing` gives the reason.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rlkit.engine.threads import in_threads
 from rlkit.spaces import Array
 
 missing: str | None = None
-"""Why the C engine cannot be used here, or None where it can."""
+"""The reason why the C engine cannot be used here, or None if it can."""
 try:
     import rlkit.engine.native.kernels as c_engine
 except ModuleNotFoundError:
@@ -31,16 +31,20 @@ except ImportError as error:
     missing = f"the C engine cannot run here: {error}"
 
 
-SHARD_WORK, LEAST_ROWS, MOST_SHARDS = 2e7, 256, 16
-"""What is worth a thread: so many floating-point operations of a forward pass, and so many rows; and how many shards
-there are at most, since each has gradients of its own."""
+MIN_SHARD_FLOPS = 2e7
+"""Floating-point operations of a forward pass that make a shard worth a thread."""
+MIN_SHARD_ROWS = 256
+"""Smallest number of rows of a shard, however large the network is."""
+MAX_SHARDS = 16
+"""Largest number of shards; each one has gradients of its own, which take memory."""
 
 
 class NativeMLP:
-    """See `MLP` in numpy_engine.py; the activations stay in memory of the C engine.
+    """An MLP in C, with the interface of `rlkit.engine.native.numpy_primitives.MLP`; C keeps the activations.
 
-    Large batches are computed in shards, on as many threads as torch had when this was made. How many threads there are
-    makes no difference to the results: shards depend on the batch's size only, and are added up in their order.
+    Large batches are split into shards, which run on as many threads as torch had when the MLP was made. The number of
+    threads does not change the results: the shards depend on the batch size only, and their gradients are added up in
+    their order.
     """
 
     def __init__(self, module: nn.Sequential) -> None:
@@ -51,12 +55,12 @@ class NativeMLP:
         self._gradients = [[(weight.numpy(), bias.numpy()) for weight, bias in gradients if weight is not None]]  # type: ignore[union-attr]
         self._mlps = [self._mlp(self._gradients[0])]
         self._num_outputs = linears[-1].out_features
-        work = 2 * sum(layer.weight.numel() for layer in linears)
-        self._shard_rows = max(LEAST_ROWS, int(SHARD_WORK / work))
+        flops_per_row = 2 * sum(layer.weight.numel() for layer in linears)
+        self._shard_rows = max(MIN_SHARD_ROWS, int(MIN_SHARD_FLOPS / flops_per_row))
         self._threads = torch.get_num_threads()
 
     def forward(self, x: Array) -> Array:
-        """The outputs: (batch, outputs)."""
+        """Computes the outputs: (batch, outputs)."""
         self._x = x = np.ascontiguousarray(x, np.float32)
         outputs = np.empty((len(x), self._num_outputs), np.float32)
         if len(x) <= self._shard_rows:
@@ -66,7 +70,7 @@ class NativeMLP:
         return outputs
 
     def backward(self, d_output: Array) -> None:
-        """Writes the gradients of the last `forward` into the module's `grad`."""
+        """Writes the gradients that belong to the last `forward` into the module's `grad`."""
         x, d_output = self._x, np.ascontiguousarray(d_output, np.float32)
         if len(x) <= self._shard_rows:
             self._mlps[0].backward(x, d_output)
@@ -78,9 +82,9 @@ class NativeMLP:
                     total += part
 
     def _in_shards(self, compute: Callable[[c_engine.MLP, slice], None]) -> int:
-        """Calls `compute` for each shard of the batch with an MLP of its own; returns how many there are."""
+        """Calls `compute` for each shard of the batch, each with an MLP of its own; returns the number of shards."""
         rows = len(self._x)
-        count = min(math.ceil(rows / self._shard_rows), MOST_SHARDS)
+        count = min(math.ceil(rows / self._shard_rows), MAX_SHARDS)
         while len(self._mlps) < count:
             self._gradients.append([(np.empty_like(w), np.empty_like(b)) for w, b in self._parameters])
             self._mlps.append(self._mlp(self._gradients[-1]))
@@ -96,7 +100,7 @@ class NativeMLP:
 
 
 def clip_global_norm(gradient: Array, max_norm: float | None) -> float:
-    """Scales the flat gradient down to `max_norm` where its norm is larger; returns the norm before."""
+    """Scales the flat gradient down if its norm exceeds `max_norm`; returns the norm before that."""
     return c_engine.clip_global_norm(gradient, math.inf if max_norm is None else max_norm)
 
 
@@ -126,11 +130,11 @@ class NativeRMSprop(RMSprop):
 def policy_loss(
     head: AnalyticHead, params: Array, values: Array, batch: PolicyBatch, advantages: Array, terms: PolicyTerms
 ) -> tuple[Array, Array, Metrics]:
-    """See `numpy_primitives.policy_loss`."""
+    """Computes in C the loss and derivatives of `numpy_primitives.policy_loss`."""
     d_params, d_values = np.empty(params.shape, np.float32), np.empty(len(values), np.float32)
     action = batch.action.reshape(len(values), -1)
-    farthest = math.inf if terms.clip_value_coef is None else terms.clip_value_coef
-    coefficients = (terms.clip_coef, terms.kl_coef, farthest, terms.ent_coef, terms.vf_coef, terms.divisor)
+    clip_value_coef = math.inf if terms.clip_value_coef is None else terms.clip_value_coef
+    coefficients = (terms.clip_coef, terms.kl_coef, clip_value_coef, terms.ent_coef, terms.vf_coef, terms.divisor)
     metrics = c_engine.policy_loss(
         head.kind,
         head.part_sizes,
@@ -154,7 +158,7 @@ def policy_loss(
 def td_loss(
     q_values: Array, action: Array, targets: Array, weights: Array | None, kind: str
 ) -> tuple[Array, float, Array]:
-    """See `numpy_primitives.td_loss`."""
+    """Computes in C the loss and derivatives of `numpy_primitives.td_loss`."""
     d_q_values, td_errors = np.empty(q_values.shape, np.float32), np.empty(len(q_values), np.float32)
     value = c_engine.td_loss(
         np.ascontiguousarray(q_values),
@@ -169,7 +173,7 @@ def td_loss(
 
 
 def _floats(array: Any) -> Any:
-    """The array itself where it is one of dense float32s already; None stays None."""
+    """Converts an array to dense float32, without a copy if it is that already; None stays None."""
     return None if array is None else np.ascontiguousarray(array, np.float32)
 
 

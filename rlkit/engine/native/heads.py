@@ -1,7 +1,7 @@
-"""The heads of `networks/heads.py` with their derivatives, in NumPy: what autograd would give, tested against it.
+"""The heads of `rlkit/networks/heads.py` in NumPy with their derivatives written out; tests compare them with autograd.
 
-`evaluate` returns log-probability, entropy and KL(old || new), and keeps what `gradient` needs, which is called
-with the derivatives of the loss by those three and returns the one by the head's parameters.
+`evaluate` computes log-probability, entropy and KL(old || new), and keeps intermediate results. `gradient` then takes
+the derivatives of the loss by those three, and returns the derivatives by the head's parameters: the chain rule.
 """
 
 from __future__ import annotations
@@ -15,31 +15,38 @@ from rlkit.spaces import Array
 
 
 class Evaluated(NamedTuple):
-    """(batch,) arrays; `kl` is None where no old parameters were given."""
+    """Properties of a batch of action distributions."""
 
     log_prob: Array
+    """Log-probability of each row's action: (batch,)."""
     entropy: Array
+    """Entropy of each row's distribution: (batch,)."""
     kl: Array | None
+    """KL(old || new) of each row, (batch,); None if no old parameters were given."""
 
 
 class AnalyticHead(Protocol):
     """A head whose derivatives are written out."""
 
     kind: str
-    """"categorical", "bernoulli" or "gaussian"."""
+    """Name of the family: "categorical", "bernoulli" or "gaussian"."""
     part_sizes: Array
-    """How many parameters there are for each dimension of the action."""
+    """Number of parameters of each dimension of the action."""
 
-    def evaluate(self, params: Array, action: Array, old: Array | None = None) -> Evaluated: ...
+    def evaluate(self, params: Array, action: Array, old: Array | None = None) -> Evaluated:
+        """Evaluates the distributions of `params`, (batch, num_params), and keeps intermediate results."""
 
     def gradient(self, d_log_prob: Array, d_entropy: float, d_kl: float) -> Array:
-        """d loss / d params, from the derivative by each row's log-probability, entropy and KL."""
+        """Computes d loss / d params of the last `evaluate`, (batch, num_params).
+
+        The arguments are the derivatives of the loss by each row's log-probability, by an entropy, and by a KL.
+        """
 
 
 class AnalyticCategorical:
     """A softmax over the logits of each action dimension.
 
-    Works on (choices, rows) arrays: with few choices, NumPy is several times faster along that axis.
+    The arrays are transposed to (choices, rows): with few choices, NumPy is several times faster along that axis.
     """
 
     kind = "categorical"
@@ -80,7 +87,7 @@ class AnalyticCategorical:
 
 
 class AnalyticBernoulli:
-    """A coin for each bit."""
+    """An independent Bernoulli distribution for each bit, with logits as parameters."""
 
     kind = "bernoulli"
 
@@ -109,7 +116,7 @@ class AnalyticBernoulli:
 
 
 class AnalyticGaussian:
-    """Independent normals, whose parameters are means and logarithms of standard deviations."""
+    """Independent normal distributions, with means and logarithms of standard deviations as parameters."""
 
     kind = "gaussian"
 
@@ -127,7 +134,8 @@ class AnalyticGaussian:
         if old is None:
             return Evaluated(log_prob, entropy, None)
         old_mean, old_log_std = old[:, :n], old[:, n:]
-        # In units of the new standard deviation: the shift of the mean, and the old one's variance plus its square.
+        # The shift is that of the mean, and the spread is the old variance plus the shift's square; both in units of
+        # the new standard deviation.
         self._shift = (mean - old_mean) * self._inverse_std
         self._spread = np.exp(2 * (old_log_std - log_std)) + self._shift**2
         return Evaluated(log_prob, entropy, (log_std - old_log_std + 0.5 * self._spread - 0.5).sum(1))
@@ -143,7 +151,7 @@ class AnalyticGaussian:
 
 
 def analytic_head(head: Head) -> AnalyticHead:
-    """The analytic counterpart of a head."""
+    """Makes the analytic counterpart of a head."""
     if isinstance(head, Categorical):
         return AnalyticCategorical(head)
     if isinstance(head, Gaussian):
@@ -153,7 +161,7 @@ def analytic_head(head: Head) -> AnalyticHead:
 
 
 def _log_softmax(params: Array, parts: list[slice]) -> list[Array]:
-    """For each part of the parameters' columns, its log-softmax: (choices, rows)."""
+    """Computes the log-softmax of each part of the parameters' columns: (choices, rows)."""
     transposed = np.ascontiguousarray(params.T)
     logs = []
     for part in parts:

@@ -1,23 +1,23 @@
-"""The C engine's Python interface (c/module.c). Arrays are C-contiguous; wrong types and shapes are ValueErrors."""
+"""Python interface of the C engine (c/module.c); arrays are C-contiguous, and wrong types or shapes are ValueErrors."""
 
 from rlkit.spaces import Array
 
 class MLP:
-    """Linear layers with an activation after each but the last, on memory that is the caller's.
+    """Linear layers with an activation after all but the last, on memory that the caller owns.
 
     A layer is its weights, (outputs, inputs), its biases, (outputs,), and their gradients, of the same shapes: float32.
-    The activation is "tanh", "relu" or "identity". One thread at a time may compute; another gets a RuntimeError.
+    The activation is "tanh", "relu" or "identity". One thread at a time may compute; a second one gets a RuntimeError.
     """
 
     def __init__(self, layers: list[tuple[Array, ...]], activation: str) -> None: ...
     def forward(self, x: Array, outputs: Array) -> None:
-        """Writes the outputs, (rows, outputs), of x, (rows, inputs); keeps the activations for `backward`."""
+        """Computes `outputs`, (rows, outputs), of x, (rows, inputs), and keeps the activations for `backward`."""
 
     def backward(self, x: Array, d_outputs: Array) -> None:
-        """Writes the gradients, from d loss / d outputs of the last `forward`, whose x this must be."""
+        """Writes the gradients, given d loss / d outputs of the last `forward` and its x."""
 
 def clip_global_norm(gradient: Array, max_norm: float) -> float:
-    """Scales the gradient down to `max_norm` where its norm is larger; returns the norm before."""
+    """Scales the gradient down if its norm exceeds `max_norm`; returns the norm before that."""
 
 def adam(
     parameters: Array,
@@ -30,12 +30,12 @@ def adam(
     beta2: float,
     eps: float,
 ) -> None:
-    """One step on (size,) float32 arrays; `steps` counts it."""
+    """Takes one step of Adam on (size,) float32 arrays; `steps` is its number, from 1 on."""
 
 def rmsprop(
     parameters: Array, gradient: Array, square_avg: Array, learning_rate: float, alpha: float, eps: float
 ) -> None:
-    """One step on (size,) float32 arrays."""
+    """Takes one step of RMSProp on (size,) float32 arrays."""
 
 def policy_loss(
     head: str,
@@ -53,14 +53,13 @@ def policy_loss(
     d_params: Array,
     d_values: Array,
 ) -> tuple[float, float, float, float, float]:
-    """Writes d loss / d params and d loss / d values; returns policy loss, value loss, entropy, approximate KL and clip
-    fraction.
+    """Writes d loss / d params and d loss / d values, and returns the loss's metrics.
 
-    `head`: "categorical", whose actions are int64, "bernoulli" or "gaussian", float32; all (rows, parts).
-    `objective`: "log_prob", "clip" or "kl". `coefficients`: clip_coef, kl_coef, clip_value_coef (infinity: values may
-    move as far as they like), ent_coef, vf_coef, and what the sums of policy and entropy terms are divided by.
-    `log_prob`, `old_params` and `old_values` are looked at only where that takes them. A categorical action out of
-    range is a ValueError.
+    The metrics are policy loss, value loss, entropy, approximate KL and clip fraction. `head` is "categorical", with
+    int64 actions, or "bernoulli" or "gaussian", with float32 ones; actions are (rows, parts). `objective` is
+    "log_prob", "clip" or "kl". `coefficients` are clip_coef, kl_coef, clip_value_coef (infinity: no bound), ent_coef,
+    vf_coef, and the divisor of the sums of policy and entropy terms. `log_prob`, `old_params` and `old_values` may be
+    None if the objective and the coefficients do not need them. A categorical action out of range is a ValueError.
     """
 
 def td_loss(
@@ -72,4 +71,4 @@ def td_loss(
     d_q_values: Array,
     td_errors: Array,
 ) -> float:
-    """Writes d loss / d action values and the TD errors; returns the loss, "mse" or "huber"."""
+    """Writes d loss / d action values and the TD errors, and returns the loss, which is "mse" or "huber"."""

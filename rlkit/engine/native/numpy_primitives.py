@@ -1,7 +1,7 @@
 """The primitives in NumPy, which need no compiler.
 
-Tiny networks pay for dispatch, not for arithmetic: a torch step of a 64-64 network takes three times as long as
-these few dozen NumPy calls, and those twice as long as the same in C, see c_primitives.py.
+Small networks spend their time on dispatch, not on arithmetic. A torch step of a 64-64 network takes three times as
+long as these few dozen NumPy calls, which take twice as long as C (`rlkit/engine/native/c_primitives.py`).
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from rlkit.engine.native.optimizers import OPTIMIZERS
 from rlkit.engine.native.primitives import Metrics, PolicyTerms, Primitives
 from rlkit.spaces import Array
 
-LEAST_WORK = 2**17
-"""The multiplications of a layer's backward product from which it pays to leave out units that are off."""
-MOST_LIVE = 0.8
-"""The share of live units up to which it pays to leave out the others."""
-KEPT_SIZES = 8
-"""Batch sizes for which working memory is kept: acting's, a minibatch's and the last one's, and some to spare."""
+MIN_PRUNED_PRODUCT = 2**17
+"""Multiplications of a layer's backward product from which it pays to leave out the units whose ReLU is off."""
+MAX_LIVE_FRACTION = 0.8
+"""Largest fraction of live units with which it pays to leave out the others."""
+MAX_KEPT_BATCH_SIZES = 8
+"""Number of batch sizes for which activations are kept: of acting, of minibatches, of the last one, and some spares."""
 
 
 class MLP:
-    """A torch Sequential of Linear layers and one kind of activation, computed on its own memory."""
+    """Computes a torch Sequential of Linear layers with one kind of activation, on the module's own memory."""
 
     def __init__(self, module: nn.Sequential) -> None:
         linears = [layer for layer in module if isinstance(layer, nn.Linear)]
@@ -34,14 +34,14 @@ class MLP:
         self._bias_gradients = [gradient_of(layer.bias) for layer in linears]
         self._relu = any(isinstance(layer, nn.ReLU) for layer in module)
         self._outputs: dict[int, list[Array]] = {}
-        """Working memory by batch size, since allocating it anew costs as much as a layer."""
+        """Arrays for the layers' outputs by batch size, kept because allocating them anew costs as much as a layer."""
         self._zeros = np.zeros(0, np.float32)
 
     def forward(self, x: Array) -> Array:
-        """The outputs, (batch, outputs): overwritten by the next call with as many rows."""
+        """Computes the outputs, (batch, outputs); the next call with as many rows overwrites them."""
         self._x, rows = x, len(x)
         if rows not in self._outputs:
-            if len(self._outputs) == KEPT_SIZES:  # batches of whole episodes have ever new sizes
+            if len(self._outputs) == MAX_KEPT_BATCH_SIZES:  # batches of whole episodes have ever new sizes
                 self._outputs.clear()
             # Zeros, because some BLAS reads the memory that it writes to, and warns of numbers left there.
             self._outputs[rows] = outputs = [np.zeros((rows, len(w)), np.float32) for w in self._weights]
@@ -54,7 +54,7 @@ class MLP:
             out += bias
             if i < last:
                 if self._relu:
-                    # In a third of the time of np.maximum(out, 0).
+                    # An array of zeros makes this three times as fast as np.maximum(out, 0).
                     np.maximum(out, self._zeros[: out.size].reshape(out.shape), out=out)
                 else:
                     np.tanh(out, out=out)
@@ -62,21 +62,21 @@ class MLP:
         return x
 
     def backward(self, d_output: Array) -> None:
-        """Writes the gradients of the last `forward` into the module's `grad`; uses up its activations."""
-        ones = np.ones(len(d_output), np.float32)  # a product with it sums the rows in less time than np.sum
+        """Writes the gradients that belong to the last `forward` into the module's `grad`; overwrites activations."""
+        ones = np.ones(len(d_output), np.float32)  # a product with it sums over rows, faster than np.sum
         for i in reversed(range(len(self._weights))):
             inputs = self._activations[i - 1] if i else self._x
             weights, weight_gradients = self._weights[i], self._weight_gradients[i]
             np.matmul(ones, d_output, out=self._bias_gradients[i])
             if (live := self._live_units(i, ones)) is None:
                 np.matmul(d_output.T, inputs, out=weight_gradients)
-            else:  # without the others, the products take so much less time, and have the same results
+            else:  # units that are off contribute zeros: leaving them out changes nothing, and is much faster
                 d_output, weights = d_output.take(live, 1), weights.take(live, 0)
                 weight_gradients.fill(0)
                 weight_gradients[live] = d_output.T @ inputs
             if i:
                 d_inputs = d_output @ weights
-                # Of a ReLU's or a tanh's output h, the derivative is [h > 0] or 1 - h².
+                # The derivative of a ReLU, by its output h, is [h > 0], and that of tanh is 1 - h².
                 if self._relu:
                     d_inputs *= inputs > 0
                 else:
@@ -86,20 +86,20 @@ class MLP:
                 d_output = d_inputs
 
     def _live_units(self, layer: int, ones: Array) -> Array | None:
-        """Those whose ReLU is on in any row, where these are few enough; None: all count as live."""
+        """Returns the indices of the units whose ReLU is on in any row, or None if it does not pay to pick them out."""
         weights = self._weights[layer]
-        if not self._relu or layer == len(self._weights) - 1 or weights.size * len(ones) < LEAST_WORK:
+        if not self._relu or layer == len(self._weights) - 1 or weights.size * len(ones) < MIN_PRUNED_PRODUCT:
             return None
-        live: Array = np.flatnonzero(ones @ self._activations[layer])  # what is not a number is not zero either
-        return live if len(live) <= MOST_LIVE * len(weights) else None
+        live: Array = np.flatnonzero(ones @ self._activations[layer])  # NaN counts as live, too
+        return live if len(live) <= MAX_LIVE_FRACTION * len(weights) else None
 
 
 def policy_loss(
     head: AnalyticHead, params: Array, values: Array, batch: PolicyBatch, advantages: Array, terms: PolicyTerms
 ) -> tuple[Array, Array, Metrics]:
-    """A policy-gradient loss: its derivatives by the head's parameters and by the values, and its metrics.
+    """Computes a policy-gradient loss: its derivatives by the head's parameters and by the values, and its metrics.
 
-    `approx_kl` and `clip_fraction` are zero where `batch` has no old log-probabilities.
+    For the objective `log_prob`, which has no old policy, the metrics `approx_kl` and `clip_fraction` are zero.
     """
     objective, d_params, metrics = _objective(head, params, batch, advantages, terms)
     value_loss, d_values = _value_loss(values, batch, terms)
@@ -110,9 +110,10 @@ def policy_loss(
 def _objective(
     head: AnalyticHead, params: Array, batch: PolicyBatch, advantages: Array, terms: PolicyTerms
 ) -> tuple[float, Array, Metrics]:
-    """The policy's part of the loss, its derivatives by the head's parameters, and its metrics.
+    """Computes the policy's part of the loss, its derivatives by the head's parameters, and its metrics.
 
-    Means are sums divided by a number: of a few hundred numbers, `np.mean` takes five times as long as `np.sum`.
+    Means are written as sums divided by a count: for a few hundred numbers, `np.mean` takes five times as long as
+    `np.sum`.
     """
     rows, divisor = len(params), terms.divisor
     if terms.objective == "log_prob":
@@ -128,7 +129,7 @@ def _objective(
     d_log_prob = surrogate / -divisor
     if terms.objective == "clip":
         clipped = np.clip(ratio, 1 - terms.clip_coef, 1 + terms.clip_coef) * advantages
-        d_log_prob[clipped < surrogate] = 0.0  # the clipped term is the smaller: it does not depend on the policy
+        d_log_prob[clipped < surrogate] = 0.0  # there the clipped term counts, which does not depend on the policy
         surrogate = np.minimum(surrogate, clipped)
     loss = surrogate.sum() / -divisor
     d_kl = 0.0
@@ -144,7 +145,7 @@ def _objective(
 
 
 def _value_loss(values: Array, batch: PolicyBatch, terms: PolicyTerms) -> tuple[float, Array]:
-    """The mean squared error of the values, before its weight, and the derivatives of the weighted one by them."""
+    """Computes the values' mean squared error, and the derivatives by the values of `vf_coef` times that."""
     rows = len(values)
     errors = values - batch.returns
     d_values = errors * (2 * terms.vf_coef / rows)
@@ -154,7 +155,7 @@ def _value_loss(values: Array, batch: PolicyBatch, terms: PolicyTerms) -> tuple[
         within = np.clip(moved, -terms.clip_value_coef, terms.clip_value_coef)
         clipped_errors = batch.values + within - batch.returns
         clipped_squares = clipped_errors * clipped_errors
-        d_values[(clipped_squares > squares) & (moved != within)] = 0.0  # not where only rounding makes it larger
+        d_values[(clipped_squares > squares) & (moved != within)] = 0.0  # rounding alone can make a square larger
         squares = np.maximum(squares, clipped_squares)
     return float(squares.sum()) / rows, d_values
 
@@ -162,14 +163,14 @@ def _value_loss(values: Array, batch: PolicyBatch, terms: PolicyTerms) -> tuple[
 def td_loss(
     q_values: Array, action: Array, targets: Array, weights: Array | None, kind: str
 ) -> tuple[Array, float, Array]:
-    """A loss on the values of taken actions: its derivatives by all action values, the loss, and the TD errors.
+    """Computes a temporal-difference loss: its derivatives by all action values, its value, and the TD errors, (rows,).
 
-    `q_values` are (rows, actions), `action`, `targets` and `weights`, if there are any, (rows,); `kind` is `huber` or
-    `mse`.
+    `q_values` and the derivatives are (rows, actions); `action`, `targets` and `weights`, if there are any, are
+    (rows,). `kind` is `huber` or `mse`.
     """
     rows = np.arange(len(q_values))
     td_errors: Array = targets - q_values[rows, action]
-    # A row's loss is its slope times a height.
+    # Both kinds of loss are a product: the slope (the derivative by the TD error) times a height.
     if kind == "huber":
         slopes = np.maximum(np.minimum(td_errors, 1), -1)
         heights = td_errors - 0.5 * slopes
@@ -187,7 +188,7 @@ NUMPY = Primitives(mlp=MLP, optimizers=OPTIMIZERS, policy_loss=policy_loss, td_l
 
 
 def gradient_of(parameter: Tensor) -> Array:
-    """The gradient of a parameter, as an array on the same memory."""
+    """Returns the gradient of a parameter as an array on the same memory."""
     assert parameter.grad is not None, "flatten_parameters makes the gradients"
     gradient: Array = parameter.grad.numpy()
     return gradient

@@ -12,7 +12,7 @@ from rlkit.spaces import Array
 
 
 def clip_global_norm(gradient: Array, max_norm: float | None) -> float:
-    """Scales the flat gradient down to `max_norm` where its norm is larger; returns the norm before."""
+    """Scales the flat gradient down if its norm exceeds `max_norm`; returns the norm before that."""
     norm = math.sqrt(gradient @ gradient)
     if max_norm is not None and norm > max_norm:
         gradient *= max_norm / (norm + 1e-6)
@@ -20,12 +20,13 @@ def clip_global_norm(gradient: Array, max_norm: float | None) -> float:
 
 
 class ArrayOptimizer:
-    """The parts that optimisers on arrays share; see `rlkit.engine.descent.Optimizer`. `move` is a subclass's.
+    """Base class of optimisers on flat arrays, a `rlkit.engine.descent.Optimizer`; a subclass writes `move`.
 
-    `rates` multiply the learning rate of each parameter: `rlkit.engine.descent.rates`.
+    `rates`, if given, has a factor of the learning rate for each parameter; see `rlkit.engine.descent.rates`.
     """
 
     moment_names: tuple[str, ...] = ()
+    """Torch's names of the optimiser's moments."""
 
     def __init__(self, parameters: Array, gradients: Array, *, eps: float, rates: Array | None = None) -> None:
         self.parameters, self.gradients, self.eps = parameters, gradients, eps
@@ -49,7 +50,7 @@ class ArrayOptimizer:
         self.parameters[:] = before + self._rates * (self.parameters - before)
 
     def move(self, learning_rate: float) -> None:
-        """Moves the parameters by one step, of which `steps` is the number; may use up the gradients."""
+        """Takes one step; `steps` counts it already. The gradients may be overwritten."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
@@ -62,7 +63,7 @@ class ArrayOptimizer:
 
 
 class Adam(ArrayOptimizer):
-    """Adam (Kingma & Ba 2015) as torch.optim.Adam computes it, in the cheaper order at the end of their section 2."""
+    """Adam (Kingma & Ba 2015) as torch.optim.Adam has it, in the cheaper order of the end of the paper's section 2."""
 
     moment_names = ("exp_avg", "exp_avg_sq")
     betas = (0.9, 0.999)
@@ -74,7 +75,7 @@ class Adam(ArrayOptimizer):
     def move(self, learning_rate: float) -> None:
         beta1, beta2 = self.betas
         exp_avg, exp_avg_sq = self.moments["exp_avg"], self.moments["exp_avg_sq"]
-        # Python floats: a NumPy one would make each product below one of float64s, at three times the cost.
+        # These are Python floats: a NumPy float64 would turn each product below into float64, at three times the cost.
         root_correction = math.sqrt(1 - beta2**self.steps)
         step_size = learning_rate * root_correction / (1 - beta1**self.steps)
         gradient, buffer = self.gradients, self._buffer

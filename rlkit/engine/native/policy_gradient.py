@@ -1,4 +1,4 @@
-"""Policy-gradient losses with their derivatives; the agents' files hold the torch losses that they equal."""
+"""Policy-gradient losses with their derivatives written out; the torch losses that they equal are in agents' files."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from rlkit.agents.reinforce import REINFORCECoefficients
 
 Gradients = tuple[Array, Array, Metrics]
-"""The derivatives by the head's parameters and by the values, and the loss's metrics."""
+"""Derivatives by the head's parameters, (rows, num_params), and by the values, (rows,), and the loss's metrics."""
 
 
 def ppo_gradient(
     primitives: Primitives, head: AnalyticHead, params: Array, values: Array, batch: PolicyBatch, c: PPOCoefficients
 ) -> Gradients:
-    """The derivatives of `rlkit.agents.ppo.ppo_loss`."""
+    """Computes the derivatives of `rlkit.agents.ppo.ppo_loss`."""
     advantages = whitened(batch.advantages, c.ranks) if c.normalize_advantages else batch.advantages
     objective = "clip" if c.objective == "clip" else "kl"
     terms = PolicyTerms(objective, c.ent_coef, c.vf_coef, len(values), c.clip_coef, c.kl_coef, c.clip_value_coef)
@@ -34,7 +34,7 @@ def ppo_gradient(
 def a2c_gradient(
     primitives: Primitives, head: AnalyticHead, params: Array, values: Array, batch: PolicyBatch, c: A2CCoefficients
 ) -> Gradients:
-    """The derivatives of `rlkit.agents.a2c.a2c_loss`."""
+    """Computes the derivatives of `rlkit.agents.a2c.a2c_loss`."""
     return _log_prob_gradient(primitives, head, params, values, batch, c, len(values))
 
 
@@ -46,14 +46,14 @@ def reinforce_gradient(
     batch: PolicyBatch,
     c: REINFORCECoefficients,
 ) -> Gradients:
-    """The derivatives of `rlkit.agents.reinforce.reinforce_loss`."""
+    """Computes the derivatives of `rlkit.agents.reinforce.reinforce_loss`."""
     return _log_prob_gradient(primitives, head, params, values, batch, c, c.num_episodes)
 
 
 def critic_gradient(
     primitives: Primitives, head: AnalyticHead, params: Array, values: Array, batch: PolicyBatch, c: None
 ) -> Gradients:
-    """The derivatives of `rlkit.agents.trpo.critic_loss`: none by the head's parameters."""
+    """Computes the derivatives of `rlkit.agents.trpo.critic_loss`; those by the head's parameters are zero."""
     del primitives, head, c
     errors = values - batch.returns
     return np.zeros_like(params), errors * (2 / len(values)), {"value_loss": float(errors @ errors) / len(values)}

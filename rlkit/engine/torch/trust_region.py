@@ -1,4 +1,4 @@
-"""A step as long as a trust region allows: conjugate gradients, and products with the Fisher matrix."""
+"""Mathematics of trust-region steps: conjugate gradients, and products with the Fisher matrix."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from torch import Tensor
 
 
 def conjugate_gradient(product: Callable[[Tensor], Tensor], b: Tensor, iterations: int) -> Tensor:
-    """The solution x of A x = b for a symmetric positive definite A, given as its `product` with a vector.
+    """Solves A x = b for a symmetric positive definite A, which is given as a function: its `product` with a vector.
 
-    Exact after as many iterations as A has rows, rounding apart; stops earlier once the residual has vanished.
+    Apart from rounding, the solution is exact after as many iterations as A has rows. It stops early once the residual
+    has vanished.
     """
     x = torch.zeros_like(b)
     residual, direction = b.clone(), b.clone()
@@ -29,9 +30,9 @@ def conjugate_gradient(product: Callable[[Tensor], Tensor], b: Tensor, iteration
 
 
 def flat_gradient(output: Tensor, parameters: Sequence[Tensor], *, differentiable: bool = False) -> Tensor:
-    """The derivatives of a number by all parameters, one after the other; keeps the graph for further calls.
+    """Computes the derivatives of a scalar by all parameters, as one flat vector; keeps the graph for further calls.
 
-    They are zero by parameters that the number does not depend on, as a network of the user's own may have.
+    They are zero for parameters that the scalar does not depend on, as a network of the user's own may have.
     """
     gradients = torch.autograd.grad(
         output, list(parameters), retain_graph=True, create_graph=differentiable, materialize_grads=True
@@ -40,9 +41,9 @@ def flat_gradient(output: Tensor, parameters: Sequence[Tensor], *, differentiabl
 
 
 def hessian_product(output: Tensor, parameters: Sequence[Tensor], damping: float) -> Callable[[Tensor], Tensor]:
-    """The product of a number's matrix of second derivatives, plus `damping` times the identity, with a vector.
+    """Returns a function that multiplies a vector by H + `damping` · I, where H are a scalar's second derivatives.
 
-    Of a KL divergence from the policy to itself that matrix is the Fisher matrix.
+    For the KL divergence from the policy to itself, H is the Fisher matrix.
     """
     gradient = flat_gradient(output, parameters, differentiable=True)
     return lambda vector: flat_gradient(gradient @ vector, parameters) + damping * vector
@@ -64,7 +65,7 @@ def natural_step(
 
 
 def assign(parameters: Sequence[Tensor], flat: Tensor) -> None:
-    """Writes a flat vector into the parameters' own memory, which engines hold views of."""
+    """Copies a flat vector into the parameters, in place, since engines hold views of their memory."""
     with torch.no_grad():
         for parameter, part in zip(parameters, torch.split(flat, [p.numel() for p in parameters]), strict=True):
             parameter.copy_(part.view_as(parameter))

@@ -1,10 +1,11 @@
-/* The native engine's arithmetic: what rlkit/engine/native/actor_critic.py, optim.py, policy_gradient.py and q.py do in
- * NumPy, for the same arrays and with the same results up to rounding.
+/* The arithmetic of the native engine. The kernels compute what rlkit/engine/native/numpy_primitives.py and
+ * optimizers.py compute in NumPy, on the same arrays and, up to rounding, with the same results.
  *
- * Plain C on memory of the caller: nothing here allocates, locks, keeps state or knows Python; module.c checks all sizes
- * before it calls. Matrices are dense, one row after the other, of float32. Not-a-number comes out where it went in.
+ * The kernels are plain C on memory that the caller owns. They do not allocate, lock, keep state or know of Python;
+ * module.c checks all sizes before it calls them. Matrices are dense float32, one row after the other. NaNs in the
+ * inputs stay visible in the outputs.
  *
- * Functions marked AVX2 use instructions that not every x86-64 processor has: module.c asks before it calls any.
+ * Functions marked AVX2 use instructions that not every x86-64 processor has. module.c makes sure that this one does.
  */
 #ifndef RLKIT_KERNELS_H
 #define RLKIT_KERNELS_H
@@ -17,13 +18,13 @@
 
 /* ---- matmul.c ---- */
 
-/* What happens to each element of a product before it is stored. */
+/* The function that is applied to each element of a product before it is stored. */
 typedef enum {
-    STORE,           /* nothing */
-    TANH,            /* its hyperbolic tangent */
-    RELU,            /* nothing below zero */
-    TANH_DERIVATIVE, /* times 1 - h^2, where h is the element of `outputs` at the same place */
-    RELU_DERIVATIVE, /* times [h > 0] */
+    STORE,           /* none: the element is stored as it is */
+    TANH,            /* the hyperbolic tangent */
+    RELU,            /* max(0, x) */
+    TANH_DERIVATIVE, /* x * (1 - h^2), where h is the element of `outputs` with the same row and column */
+    RELU_DERIVATIVE, /* x * [h > 0] */
 } Finish;
 
 /* c = finish(a b + bias); with `add`, c + a b. Element (i, k) of `a` is at a[i * a_row + k * a_step], (k, j) of `b` at
@@ -38,13 +39,13 @@ typedef struct {
     const float *bias; /* one number per column, or NULL */
     bool add;
     Finish finish;
-    const float *outputs; /* for the derivatives: of the shape of `c` */
+    const float *outputs; /* the activations h that derivatives need, of the shape of `c` */
 } Product;
 
-/* How many floats `matmul` needs to rearrange a transposed `a` of so many rows. */
+/* Number of floats that `matmul` needs as `packing`, to rearrange a transposed `a` with so many rows. */
 int64_t packing_floats(int64_t rows);
 
-/* `packing` may be NULL where a_step is 1. */
+/* Computes a product; `packing` may be NULL if a_step is 1, when `a` is not transposed. */
 AVX2 void matmul(const Product *product, float *packing);
 
 /* ---- mlp.c ---- */
@@ -62,26 +63,26 @@ typedef struct {
     Finish activation; /* of all layers but the last: STORE (none), TANH or RELU */
 } Mlp;
 
-/* How many floats of working memory a batch of so many rows needs. */
+/* Number of floats of working memory for a batch of so many rows. */
 int64_t mlp_workspace_floats(const Mlp *mlp, int64_t rows);
 
-/* `outputs`, (rows, last layer's outputs), of `x`, (rows, first layer's inputs); leaves in `workspace` what
- * `mlp_backward` needs. */
+/* Computes `outputs`, (rows, last layer's outputs), from `x`, (rows, first layer's inputs). Keeps the hidden layers'
+ * activations in `workspace`, for `mlp_backward`. */
 AVX2 void mlp_forward(const Mlp *mlp, int64_t rows, const float *x, float *outputs, float *workspace);
 
-/* Writes d loss / d weights and biases into the layers, from d loss / d outputs of the last `mlp_forward`. */
+/* Writes d loss / d weights and biases into the layers, given d loss / d outputs of the last `mlp_forward`. */
 AVX2 void mlp_backward(const Mlp *mlp, int64_t rows, const float *x, const float *d_outputs, float *workspace);
 
 /* ---- optimizers.c ---- */
 
-/* Scales the gradient down to `max_norm` where its norm is larger; returns the norm before. */
+/* Scales the gradient down if its norm exceeds `max_norm`; returns the norm before that. */
 AVX2 double clip_global_norm(int64_t size, float *gradient, double max_norm);
 
-/* Adam (Kingma & Ba 2015) as torch.optim.Adam computes it; `steps` counts this one. */
+/* Takes one step of Adam (Kingma & Ba 2015) as torch.optim.Adam computes it; `steps` is its number, from 1 on. */
 AVX2 void adam(int64_t size, float *restrict parameters, const float *restrict gradient, float *restrict exp_avg,
                float *restrict exp_avg_sq, int64_t steps, double learning_rate, double beta1, double beta2, double eps);
 
-/* RMSProp (Tieleman & Hinton 2012) as torch.optim.RMSprop computes it: eps is added to the root, not below it. */
+/* Takes one step of RMSProp (Tieleman & Hinton 2012) as torch.optim.RMSprop does: eps is added outside of the root. */
 AVX2 void rmsprop(int64_t size, float *restrict parameters, const float *restrict gradient, float *restrict square_avg,
                   double learning_rate, double alpha, double eps);
 
@@ -89,55 +90,57 @@ AVX2 void rmsprop(int64_t size, float *restrict parameters, const float *restric
 
 typedef enum {
     CATEGORICAL, /* a softmax over each part of the logits; actions: int64, one per part */
-    BERNOULLI,   /* a coin for each logit; actions: float, 0 or 1 */
+    BERNOULLI,   /* an independent bit for each logit; actions: float, 0 or 1 */
     GAUSSIAN,    /* means, then logarithms of standard deviations; actions: float */
 } HeadKind;
 
 typedef struct {
     HeadKind kind;
     int64_t num_params;
-    int64_t num_parts; /* of an action: softmaxes, coins or normals */
-    const int64_t *part_sizes; /* of the softmaxes */
+    int64_t num_parts;         /* dimensions of an action: softmaxes, bits or normals */
+    const int64_t *part_sizes; /* number of logits of each softmax */
 } Head;
 
 typedef enum {
     LOG_PROB,     /* log-probability times advantage: REINFORCE, A2C */
-    CLIPPED,      /* the smaller of ratio times advantage and of the same with the ratio within 1 +- clip_coef: PPO */
+    CLIPPED,      /* PPO: the smaller of ratio * advantage and clipped ratio * advantage; clipped to 1 +- clip_coef */
     KL_PENALTY,   /* ratio times advantage, less kl_coef times KL(old || new) */
 } Objective;
 
 typedef struct {
     Objective objective;
     double clip_coef, kl_coef;
-    double clip_value_coef; /* how far values may move from the old ones; infinity: as far as they like */
+    double clip_value_coef; /* bound on a value's move from the old value; infinity: no bound */
     double ent_coef, vf_coef;
-    double count; /* what the sums of policy and entropy terms are divided by; values: always by the rows */
+    double count; /* divisor of the sums of policy and entropy terms; that of the values' sum is the number of rows */
 } PolicyLoss;
 
-/* One row per transition, as in rlkit/buffers/batch.py; what an objective does not need may be NULL. */
+/* A batch with one row per transition, as in rlkit/buffers/batch.py. Arrays that the objective does not need may be
+ * NULL. */
 typedef struct {
     int64_t rows;
-    const float *params, *values;   /* what the network says now */
+    const float *params, *values; /* the network's current outputs */
     const void *action;
     const float *advantages, *returns;
-    const float *log_prob, *old_params; /* what it said when the actions were taken */
-    const float *old_values;
+    const float *log_prob, *old_params, *old_values; /* those of the policy and critic that took the actions */
 } PolicyRows;
 
 typedef struct {
     double policy_loss, value_loss, entropy, approx_kl, clip_fraction;
 } PolicyMetrics;
 
-/* How many floats of working memory `policy_loss` needs. */
+/* Number of floats of working memory that `policy_loss` needs. */
 int64_t policy_loss_floats(const Head *head);
 
-/* d loss / d params, (rows, num_params), and d loss / d values, (rows,), of the losses in agents/ppo.py, a2c.py and
- * reinforce.py. Returns the first row whose action the head does not have, or -1. */
+/* Computes d loss / d params, (rows, num_params), and d loss / d values, (rows,), of the policy-gradient losses. The
+ * torch losses that these equal are ppo_loss in agents/ppo.py, a2c_loss in agents/a2c.py and reinforce_loss in
+ * agents/reinforce.py. Returns the first row whose action is out of the head's range, or -1. */
 AVX2 int64_t policy_loss(const Head *head, const PolicyLoss *loss, const PolicyRows *rows, float *workspace,
                          float *d_params, float *d_values, PolicyMetrics *metrics);
 
-/* d loss / d action values, (rows, actions), and the TD errors, (rows,), of the loss in agents/dqn.py; `weights` may be
- * NULL. Returns the first row whose action there is not, or -1. */
+/* Computes d loss / d action values, (rows, actions), the TD errors, (rows,), and the loss. The torch loss that this
+ * equals is dqn_loss in rlkit/engine/losses.py. `weights` may be NULL. Returns the first row whose action is out of
+ * range, or -1. */
 AVX2 int64_t td_loss(int64_t rows, int64_t actions, const float *q_values, const int64_t *action, const float *targets,
                      const float *weights, bool huber, float *d_q_values, float *td_errors, double *loss);
 

@@ -1,4 +1,5 @@
-/* Losses with their derivatives written out, row by row. The agents' files hold the torch losses that they equal. */
+/* Losses with their derivatives written out, row by row. The torch losses that they equal are in the agents' files, and
+ * dqn_loss is in rlkit/engine/losses.py. */
 
 #include <math.h>
 #include <stddef.h>
@@ -8,17 +9,17 @@
 
 static const float HALF_LOG_TWO_PI = 0.918938533f;
 
-/* What is known of one row's action distribution. */
+/* Properties of one row's action distribution. */
 typedef struct {
     float log_prob, entropy, kl; /* `kl`: KL(old || new), 0 without old parameters */
 } Evaluated;
 
 int64_t policy_loss_floats(const Head *head)
 {
-    return 4 * head->num_params; /* of one row, kept from evaluation to gradient: see each head */
+    return 4 * head->num_params; /* for one row's intermediate results: see the comment at each head's `evaluate_` */
 }
 
-/* The probabilities that `size` logits stand for, and their logarithms. */
+/* Computes the probabilities of `size` logits, and their logarithms. */
 AVX2 static void softmax(const float *logits, int64_t size, float *probs, float *logs)
 {
     float most = logits[0], sum = 0;
@@ -36,8 +37,9 @@ AVX2 static void softmax(const float *logits, int64_t size, float *probs, float 
     }
 }
 
-/* Keeps for each choice its probability, its log-probability less the mean of those (minus the entropy), and, with old
- * parameters, its old probability and log-probability. Returns whether the head has that action. */
+/* Evaluates a categorical head. Keeps for each choice its probability, and its log-probability less their mean, which
+ * is minus the entropy; with old parameters also the old probability and log-probability. Returns false if an action is
+ * out of range. */
 AVX2 static bool evaluate_categorical(const Head *head, const float *params, const int64_t *action, const float *old,
                                       float *kept, Evaluated *out)
 {
@@ -88,7 +90,7 @@ INLINE float softplus(float x)
     return (x > 0 ? x : 0) + log1pf(expf(-fabsf(x)));
 }
 
-/* Keeps for each coin its probability, and the old one. */
+/* Evaluates a Bernoulli head. Keeps for each bit its probability, and with old parameters the old probability. */
 AVX2 static void evaluate_bernoulli(const Head *head, const float *params, const float *action, const float *old,
                                     float *kept, Evaluated *out)
 {
@@ -118,8 +120,9 @@ AVX2 static void differentiate_bernoulli(const Head *head, const float *params, 
     }
 }
 
-/* Keeps for each normal the action's z-score, one over its standard deviation, and, with old parameters, the shift of
- * the mean and the spread: the old variance plus the shift's square; both in units of the new standard deviation. */
+/* Evaluates a Gaussian head. Keeps for each normal the action's z-score and the inverse standard deviation; with old
+ * parameters also the shift of the mean, and the spread, which is the old variance plus the shift's square. Shift and
+ * spread are in units of the new standard deviation. */
 AVX2 static void evaluate_gaussian(const Head *head, const float *params, const float *action, const float *old,
                                    float *kept, Evaluated *out)
 {
@@ -192,8 +195,8 @@ AVX2 int64_t policy_loss(const Head *head, const PolicyLoss *loss, const PolicyR
             if (loss->objective == CLIPPED) {
                 const float within = ratio < least_ratio ? least_ratio : ratio > most_ratio ? most_ratio : ratio;
                 if (within * advantage < objective) {
-                    objective = within * advantage; /* the clipped term is the smaller: */
-                    d_log_prob = 0;                 /* it does not depend on the policy */
+                    objective = within * advantage; /* the clipped term is the smaller one, */
+                    d_log_prob = 0;                 /* and it does not depend on the policy */
                 }
             }
             approx_kl_sum += ratio - 1 - log_ratio;

@@ -1,4 +1,4 @@
-/* Products of small matrices, with what a layer does to its outputs done to each tile while it is still in registers. */
+/* Products of small matrices. A layer's bias and activation are applied to each tile while it is still in registers. */
 
 #include <immintrin.h>
 #include <stddef.h>
@@ -8,19 +8,20 @@
 
 enum {
     LANES = 8,           /* floats in a register */
-    TILE_ROWS = 6,       /* a tile of 6 x 16 sums takes 12 of the 16 registers, */
-    TILE_COLUMNS = 16,   /* two of `b` and one of `a` a further three */
-    BLOCK_DEPTH = 256,   /* a panel of `b` so deep, 16 kB, stays in the first-level cache */
-    FEW_COLUMNS = 4,     /* of a product are computed one by one */
+    TILE_ROWS = 6,       /* a tile of 6 x 16 sums takes 12 of the 16 registers; */
+    TILE_COLUMNS = 16,   /* two vectors of `b` and one of `a` take three more */
+    BLOCK_DEPTH = 256,   /* depth of a panel of `b`: its 16 kB stay in the first-level cache */
+    FEW_COLUMNS = 4,     /* up to so many columns of a product are computed one by one */
 };
 
-/* x p(x^2) / q(x^2), fitted to tanh on -8..8 for the least relative error: 3.2e-7 with rounding, and never beyond +-1.
- * Outside, where tanh is within 2.3e-7 of +-1, its value at +-8. An eighth of the time of the C library's tanhf. */
+/* Approximates tanh by x p(x^2) / q(x^2). The polynomials are fitted on -8..8 for the least relative error, which is
+ * 3.2e-7 with rounding, and results never exceed +-1. Beyond +-8, where tanh is within 2.3e-7 of +-1, the value at +-8
+ * is used. This takes an eighth of the time of the C library's tanhf. */
 INLINE __m256 tanh_of(__m256 x)
 {
     const float p[] = {1.0f, 0.134445027f, 0.0035716030f, 2.18947425e-05f, 1.52305333e-08f};
     const float q[] = {1.0f, 0.467778295f, 0.0261644609f, 3.41130013e-04f, 8.52249286e-07f};
-    /* The limit comes first, because of two operands of which one is not a number, min and max return the second. */
+    /* The limit is the first operand, because min and max return the second one if either is NaN: so NaN survives. */
     x = _mm256_max_ps(_mm256_set1_ps(-8.0f), _mm256_min_ps(_mm256_set1_ps(8.0f), x));
     __m256 square = _mm256_mul_ps(x, x);
     __m256 above = _mm256_set1_ps(p[4]), below = _mm256_set1_ps(q[4]);
@@ -32,7 +33,7 @@ INLINE __m256 tanh_of(__m256 x)
     return _mm256_div_ps(_mm256_mul_ps(x, above), below);
 }
 
-/* Eight elements of a finished product; `outputs` is where their counterparts are. */
+/* Applies `finish` to eight elements of a product; `outputs` points at their counterparts. */
 INLINE __m256 finished(__m256 x, Finish finish, const float *outputs)
 {
     const __m256 zero = _mm256_setzero_ps(), one = _mm256_set1_ps(1.0f);
@@ -47,15 +48,15 @@ INLINE __m256 finished(__m256 x, Finish finish, const float *outputs)
     }
     case RELU_DERIVATIVE: {
         __m256 positive = _mm256_cmp_ps(_mm256_loadu_ps(outputs), zero, _CMP_GT_OQ);
-        return _mm256_mul_ps(x, _mm256_and_ps(positive, one)); /* times zero, so that not-a-number stays visible */
+        return _mm256_mul_ps(x, _mm256_and_ps(positive, one)); /* a product with zero, so that NaN stays visible */
     }
     default:
         return x;
     }
 }
 
-/* A part of the product that stays in registers: `rows` x (8 * `vectors`) elements, the last of which may be beyond the
- * matrix; only `columns` are stored. */
+/* A tile of the product, which stays in registers: `rows` x (8 * `vectors`) elements. The last columns may be beyond
+ * the matrix; only `columns` of them are stored. */
 typedef struct {
     int64_t depth;
     const float *a;
@@ -64,13 +65,13 @@ typedef struct {
     float *c;
     int64_t c_row;
     const float *bias; /* TILE_COLUMNS numbers to start from, or NULL */
-    bool add;          /* to what is in `c` */
+    bool add;          /* true: add to the numbers in `c` */
     Finish finish;
     const float *outputs;
 } Tile;
 
-/* The micro-kernel. `rows` and `vectors` are constants where it is called, so that both loops over them unroll and
- * `sums` are registers. */
+/* Computes one tile: the micro-kernel. Its callers give constants as `rows` and `vectors`, so that both loops over them
+ * unroll and `sums` become registers. */
 INLINE void compute_tile(const Tile *tile, const int rows, const int vectors, int columns)
 {
     __m256 sums[TILE_ROWS][2];
@@ -105,7 +106,7 @@ INLINE void compute_tile(const Tile *tile, const int rows, const int vectors, in
             if (left >= LANES) {
                 __m256 x = tile->add ? _mm256_add_ps(sums[i][v], _mm256_loadu_ps(c)) : sums[i][v];
                 _mm256_storeu_ps(c, finished(x, tile->finish, outputs));
-            } else { /* the matrix ends within this register: by way of whole ones */
+            } else { /* the matrix ends within this register: go by way of whole registers in memory */
                 float whole[LANES] = {0}, whole_outputs[LANES] = {0};
                 if (tile->add)
                     memcpy(whole, c, left * sizeof(float));
@@ -119,7 +120,7 @@ INLINE void compute_tile(const Tile *tile, const int rows, const int vectors, in
     }
 }
 
-/* The micro-kernel for any number of rows up to TILE_ROWS. */
+/* Calls the micro-kernel for a number of rows up to TILE_ROWS. */
 AVX2 static void compute_rows(const Tile *tile, int64_t rows, int columns)
 {
 #define WITH_ROWS(count)                                                                                              \
@@ -140,7 +141,7 @@ AVX2 static void compute_rows(const Tile *tile, int64_t rows, int columns)
 #undef WITH_ROWS
 }
 
-/* Turns eight rows of eight numbers into columns: first pairs of them, then fours, then all. */
+/* Transposes eight rows of eight numbers: first within pairs of rows, then fours, then all eight. */
 INLINE void transpose(const float *from, int64_t from_row, float *to, int64_t to_row)
 {
     __m256 rows[8], pairs[8], fours[8];
@@ -162,13 +163,13 @@ INLINE void transpose(const float *from, int64_t from_row, float *to, int64_t to
     }
 }
 
-/* Copies a panel of `b` so that the micro-kernel reads it from front to back; zeros beyond the matrix. */
+/* Copies a panel of `b` so that the micro-kernel reads it from front to back; fills up with zeros beyond the matrix. */
 AVX2 static void pack_b(const float *b, int64_t step, int64_t column, int64_t depth, int columns, float *panel)
 {
     if (columns < TILE_COLUMNS)
         memset(panel, 0, depth * TILE_COLUMNS * sizeof(float));
     if (column == 1) {
-        if (columns == TILE_COLUMNS) /* a constant, for which the copy is two instructions */
+        if (columns == TILE_COLUMNS) /* with this constant size, the copy is two instructions */
             for (int64_t k = 0; k < depth; k++)
                 memcpy(panel + k * TILE_COLUMNS, b + k * step, TILE_COLUMNS * sizeof(float));
         else
@@ -178,7 +179,7 @@ AVX2 static void pack_b(const float *b, int64_t step, int64_t column, int64_t de
         for (int start = 0; start < columns; start += 8) {
             const int end = start + 8 < columns ? start + 8 : columns;
             int64_t k = 0;
-            if (step == 1 && end == start + 8) /* as many as possible by eights */
+            if (step == 1 && end == start + 8) /* whole blocks of eight are transposed in registers */
                 for (; k + 8 <= depth; k += 8)
                     transpose(b + k + start * column, column, panel + k * TILE_COLUMNS + start, TILE_COLUMNS);
             for (; k < depth; k++)
@@ -188,7 +189,7 @@ AVX2 static void pack_b(const float *b, int64_t step, int64_t column, int64_t de
     }
 }
 
-/* Copies a transposed `a` tile by tile: TILE_ROWS numbers for each step of the depth. */
+/* Copies a transposed `a` tile by tile, with TILE_ROWS numbers for each step of the depth. */
 AVX2 static void pack_a(const float *a, int64_t row, int64_t step, int64_t depth, int64_t rows, float *packing)
 {
     for (int64_t i = 0; i < rows; i += TILE_ROWS) {
@@ -203,14 +204,14 @@ AVX2 static void pack_a(const float *a, int64_t row, int64_t step, int64_t depth
     }
 }
 
-/* The sums of the elements of four registers. */
+/* Sums up the elements of each of four registers. */
 INLINE __m128 sums_of(const __m256 x[4])
 {
     __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps(x[0], x[1]), _mm256_hadd_ps(x[2], x[3]));
     return _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1));
 }
 
-/* The dot products of a vector with `count` others, `stride` apart: four at a time, eight steps of the depth in each. */
+/* Computes dot products of a vector with `count` others, `stride` apart: four at a time, by eight elements each. */
 AVX2 static void dot_products(const float *vector, const float *others, int64_t stride, int64_t count, int64_t depth,
                               float *results, int64_t result_stride)
 {
@@ -218,7 +219,7 @@ AVX2 static void dot_products(const float *vector, const float *others, int64_t 
     for (int64_t i = 0; i < count; i += 4) {
         const int found = count - i < 4 ? (int)(count - i) : 4;
         const float *other[4];
-        for (int q = 0; q < 4; q++) /* the last one in place of those beyond it */
+        for (int q = 0; q < 4; q++) /* the last vector stands in for those beyond it */
             other[q] = others + (i + (q < found ? q : found - 1)) * stride;
         __m256 parts[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
         for (int64_t k = 0; k < whole; k += LANES) {
@@ -237,8 +238,8 @@ AVX2 static void dot_products(const float *vector, const float *others, int64_t 
     }
 }
 
-/* A product of dense rows and dense columns, where one or the other are so few that tiles would be mostly empty, and
- * rearranging `b` would take longer than the rest. */
+/* Computes a product of dense rows and dense columns by dot products. This is for so few rows or columns that tiles
+ * would be mostly empty, and rearranging `b` would take longer than the rest. */
 AVX2 static void multiply_few(const Product *p)
 {
     if (p->rows == 1)
@@ -262,7 +263,7 @@ AVX2 static void multiply_few(const Product *p)
     }
 }
 
-/* A product of few columns whose `a` is transposed: by way of its own transpose, whose tiles are full. */
+/* Computes a product with few columns and a transposed `a` by way of the product's transpose, whose tiles are full. */
 AVX2 static void multiply_transposed(const Product *p, float *packing)
 {
     float *transposed = packing + packing_floats(p->columns); /* `packing` has room for more rows than these columns */
@@ -306,7 +307,7 @@ AVX2 void matmul(const Product *p, float *packing)
     }
     float panel[BLOCK_DEPTH * TILE_COLUMNS] __attribute__((aligned(64)));
     int64_t k = 0;
-    do { /* once even for a depth of zero, whose product is zero */
+    do { /* at least once: with a depth of zero, the product has to be set to zero */
         const int64_t depth = p->depth - k < BLOCK_DEPTH ? p->depth - k : BLOCK_DEPTH;
         const bool first = k == 0, last = k + depth == p->depth;
         const float *a = p->a + k * p->a_step;

@@ -1,4 +1,4 @@
-/* Forward and backward through linear layers with an activation after each but the last. */
+/* Forward and backward passes of linear layers with an activation after all but the last. */
 
 #include <stddef.h>
 #include <string.h>
@@ -6,13 +6,13 @@
 #include "kernels.h"
 
 enum {
-    BLOCK_ROWS = 128, /* go through all layers together, so that what a layer makes of them is still in the cache */
-    LEAST_INPUTS = 32 /* of a layer from which its live units are picked out */
+    BLOCK_ROWS = 128, /* rows that go through all layers together, so that their activations stay in the cache */
+    MIN_INPUTS = 32   /* inputs of a layer from which it pays to pick out its live units */
 };
 
-/* The working memory of a batch: the outputs of all hidden layers one after the other, then, for a block of rows, room
- * for d loss / d outputs of two layers, for the live part of one layer (see `LivePart`), and for what `matmul` needs to
- * rearrange a transposed matrix. */
+/* The working memory of a batch. It has the outputs of all hidden layers, one after the other. Then it has room for one
+ * block of rows: for d loss / d outputs of two layers, for the live part of one layer (see `LivePart`), and for the
+ * `packing` of `matmul`. */
 
 static int64_t widest_hidden(const Mlp *mlp)
 {
@@ -55,7 +55,7 @@ int64_t mlp_workspace_floats(const Mlp *mlp, int64_t rows)
            packing_floats(widest > last ? widest : last);
 }
 
-/* Of `rows` rows from `first` on; `workspace` has room for `all`. */
+/* Computes the outputs of `rows` rows from `first` on; `workspace` is laid out for a batch of `all` rows. */
 AVX2 static void forward_block(const Mlp *mlp, int64_t all, int64_t first, int64_t rows, const float *x, float *outputs,
                                float *workspace)
 {
@@ -99,17 +99,16 @@ AVX2 static void sum_rows(const float *matrix, int64_t rows, int64_t columns, bo
             sums[j] += matrix[i * columns + j];
 }
 
-/* What is left of a layer without the units whose d loss / d output is zero in all rows, as it is for those whose ReLU
- * is off in all of them, which are often many. The others' products take so much less time, and have the same
- * results. */
+/* The live part of a layer: the units whose d loss / d output is nonzero in some row. Units whose ReLU is off in every
+ * row are not live, and there are often many. Leaving them out does not change the results, and saves much time. */
 typedef struct {
     int64_t units;
-    int32_t *numbers; /* of these units in the layer */
+    int32_t *numbers; /* indices of the live units in the layer */
     float *d_y;       /* (rows, units) */
-    float *weights;   /* (units, inputs); before, room for their derivatives */
+    float *weights;   /* (units, inputs); used for their derivatives before that */
 } LivePart;
 
-/* Whether so few are live that the rest is worth leaving out. */
+/* Returns true if the live units are so few that leaving out the others pays. */
 static bool are_few(int64_t units, const Layer *layer)
 {
     return 8 * units <= 7 * layer->outputs;
@@ -122,7 +121,7 @@ AVX2 static LivePart live_part(const Layer *layer, int64_t rows, const float *d_
     memset(is_live, 0, columns * sizeof(int32_t));
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < columns; j++)
-            is_live[j] |= d_y[i * columns + j] != 0; /* not-a-number is, too */
+            is_live[j] |= d_y[i * columns + j] != 0; /* NaN counts as live, too */
     int64_t units = 0;
     for (int64_t j = 0; j < columns; j++) {
         numbers[units] = (int32_t)j;
@@ -143,7 +142,7 @@ static void gather_weights(const LivePart *part, const Layer *layer)
                layer->inputs * sizeof(float));
 }
 
-/* The derivatives of live units' weights to where they belong; those of all others are zero. */
+/* Copies the derivatives of the live units' weights to their rows in the layer; those of all others become zero. */
 AVX2 static void scatter_d_weights(const LivePart *part, const Layer *layer, bool add)
 {
     for (int64_t j = 0, n = 0; j < layer->outputs; j++) {
@@ -158,7 +157,7 @@ AVX2 static void scatter_d_weights(const LivePart *part, const Layer *layer, boo
     }
 }
 
-/* Adds what `rows` rows from `first` on contribute to the derivatives; the first block starts them. */
+/* Adds the contribution of `rows` rows from `first` on to the derivatives; the first block overwrites them. */
 AVX2 static void backward_block(const Mlp *mlp, int64_t all, int64_t first, int64_t rows, const float *x,
                                 const float *d_outputs, float *workspace)
 {
@@ -174,7 +173,7 @@ AVX2 static void backward_block(const Mlp *mlp, int64_t all, int64_t first, int6
         sum_rows(d_y, rows, layer->outputs, first > 0, layer->d_biases);
         int64_t units = layer->outputs;
         LivePart live = {.units = units};
-        if (mlp->activation == RELU && l + 1 < mlp->num_layers && layer->inputs >= LEAST_INPUTS)
+        if (mlp->activation == RELU && l + 1 < mlp->num_layers && layer->inputs >= MIN_INPUTS)
             live = live_part(layer, rows, d_y, live_floats);
         const bool in_part = are_few(live.units, layer);
         if (in_part) {
@@ -203,7 +202,7 @@ AVX2 static void backward_block(const Mlp *mlp, int64_t all, int64_t first, int6
         if (in_part)
             gather_weights(&live, layer);
         const Finish derivatives[] = {[STORE] = STORE, [TANH] = TANH_DERIVATIVE, [RELU] = RELU_DERIVATIVE};
-        const Product d_inputs = { /* d_y weights, through the activation that made these inputs */
+        const Product d_inputs = { /* d_y weights, times the derivative of the activation that made these inputs */
             .rows = rows,
             .columns = layer->inputs,
             .depth = units,
@@ -225,7 +224,7 @@ AVX2 static void backward_block(const Mlp *mlp, int64_t all, int64_t first, int6
 AVX2 void mlp_backward(const Mlp *mlp, int64_t rows, const float *x, const float *d_outputs, float *workspace)
 {
     int64_t first = 0;
-    do { /* once even for no rows, whose derivatives are zero */
+    do { /* at least once: without rows, the derivatives have to be set to zero */
         backward_block(mlp, rows, first, block_rows(rows - first), x, d_outputs, workspace);
         first += BLOCK_ROWS;
     } while (first < rows);

@@ -1,5 +1,6 @@
-/* rlkit.engine.native.kernels: the kernels for Python. Checks the type, shape and order of every array before a kernel sees it,
- * so that a mistake is a ValueError, and lets other threads run meanwhile. Documented in rlkit/engine/native/kernels.pyi. */
+/* rlkit.engine.native.kernels: the Python module of the kernels. It checks the type, shape and memory order of every
+ * array before a kernel sees it, so that a mistake is a ValueError, and releases the GIL while a kernel runs. The
+ * interface is documented in rlkit/engine/native/kernels.pyi. */
 
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000 /* one build for Python 3.11 and later */
@@ -15,8 +16,9 @@
 
 typedef enum { READ, WRITE } Access;
 
-/* Takes a view of a dense array; `format` is its type's letter, "f" for float32. A negative number in `shape` is filled
- * in, others are checked. Returns whether it succeeded; if not, there is a Python exception and nothing to release. */
+/* Takes a view of a dense array. `format` is the letter of its type, such as "f" for float32. Negative numbers in
+ * `shape` are filled in, others are checked. Returns true on success; on failure a Python exception is set, and there
+ * is nothing to release. */
 static bool take(PyObject *array, Py_buffer *view, const char *name, char format, int dimensions, int64_t *shape,
                  Access access)
 {
@@ -48,7 +50,7 @@ failed:
     return false;
 }
 
-/* The views that a call has taken, to give all back whether it succeeds or fails. */
+/* The views that a call has taken, which are all released at its end, whether it succeeds or fails. */
 typedef struct {
     Py_buffer taken[12];
     int count;
@@ -99,8 +101,8 @@ typedef struct {
     int num_views;
     float *workspace;
     int64_t workspace_floats;
-    int64_t rows;   /* of the last forward; -1: none */
-    bool computing; /* in some thread */
+    int64_t rows;   /* rows of the last forward pass; -1 before the first one */
+    bool computing; /* true while a thread computes */
 } MlpObject;
 
 static int mlp_init(MlpObject *self, PyObject *args, PyObject *kwargs)
@@ -179,7 +181,7 @@ static void mlp_dealloc(MlpObject *self)
     Py_DECREF(type);
 }
 
-/* Whether this thread may compute now: working memory is one per MLP. */
+/* Checks that this thread may compute now, since an MLP has only one working memory; if not, sets an exception. */
 static bool begin(MlpObject *self)
 {
     if (self->computing) {
@@ -283,7 +285,7 @@ static PyType_Spec mlp_spec = {
 
 /* ---- optimisers ---- */
 
-/* Converts arguments to doubles; returns whether all are numbers. */
+/* Converts arguments to doubles; returns false, with a Python exception set, if one of them is not a number. */
 static bool take_numbers(PyObject *const *args, Py_ssize_t count, double *numbers)
 {
     for (Py_ssize_t i = 0; i < count; i++) {

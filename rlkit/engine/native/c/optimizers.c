@@ -1,4 +1,4 @@
-/* Steps on flat arrays of all parameters at once. The loops are plain for the compiler to vectorise. */
+/* Optimiser steps on flat arrays of all parameters at once. The loops are plain, for the compiler to vectorise. */
 
 #include <math.h>
 
@@ -6,7 +6,7 @@
 
 AVX2 double clip_global_norm(int64_t size, float *gradient, double max_norm)
 {
-    enum { LANES = 32 }; /* as many sums side by side keep the processor busy, and rounding small */
+    enum { LANES = 32 }; /* partial sums side by side: they keep the processor busy, and rounding errors small */
     double total = 0;
     for (int64_t start = 0; start < size; start += 64 * LANES) {
         const int64_t end = start + 64 * LANES < size ? start + 64 * LANES : size;
