@@ -12,7 +12,6 @@ import dataclasses
 import difflib
 import functools
 import importlib
-import importlib.metadata
 import importlib.util
 import inspect
 import os
@@ -23,9 +22,12 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlkit.errors import RlkitError, unknown
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 FORM = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 EXPECTED = "package.module:Class"
@@ -74,7 +76,7 @@ def find_class(field: str, path: str, kind: type) -> type:
 
 
 def import_from_file(field: str, path: str, file: Path) -> None:
-    """Imports the module that a saved file names.
+    """Imports the module of the class that a saved file names.
 
     Raises RlkitError where it cannot be imported, and where it lies in the folder that holds the file, or in the run
     folder around a checkpoint or a `.hydra`.
@@ -124,13 +126,15 @@ def config_class(field: str, path: str, part: type, base: type = object) -> type
 
 def installed(group: str) -> Mapping[str, str]:
     """The dotted paths that installed packages have entry points for, by name."""
-    return _installed(group, tuple(sys.path))
+    return {point.name: point.value for point in _entry_points(tuple(sys.path)) if point.group == group}
 
 
-@functools.lru_cache(maxsize=8)
-def _installed(group: str, path: tuple[str, ...]) -> Mapping[str, str]:
-    """Like `installed`; `path` tells apart what is looked through, which takes milliseconds."""
-    return {point.name: point.value for point in importlib.metadata.entry_points(group=group)}
+@functools.lru_cache(maxsize=1)
+def _entry_points(path: tuple[str, ...]) -> list[EntryPoint]:
+    """The entry points for rlkit of all packages on the path, remembered, as finding them takes milliseconds."""
+    from importlib.metadata import distributions
+
+    return [point for package in distributions() for point in package.entry_points if point.group.startswith("rlkit.")]
 
 
 def python_path(paths: Iterable[str]) -> str:

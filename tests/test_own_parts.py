@@ -195,6 +195,17 @@ def test_code_in_the_run_folder_is_not_executed(tmp_path: Path) -> None:
     assert list(result.run_dir.rglob("exploded")) == []
 
 
+def test_an_environment_in_the_run_folder_is_not_imported(tmp_path: Path) -> None:
+    result = rlkit.train("a2c", "CartPole-v1", run_dir=tmp_path / "run", **QUICK)
+    result.agent.env = {"id": "bomb:Walk-v0", "kwargs": {}, "preprocessing": "none"}
+    result.agent.save(result.run_dir / "checkpoints/best")
+    (result.run_dir / "bomb.py").write_text(BOMB)
+    refused = command("-m", "rlkit.evaluate", ".", cwd=result.run_dir, path=(TESTS,))
+    assert refused.returncode == 2
+    assert "env=bomb:Walk-v0 is in the folder that is loaded, and nothing in there is executed" in refused.stderr
+    assert list(result.run_dir.rglob("exploded")) == []
+
+
 # Entry points
 
 
