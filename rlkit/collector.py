@@ -87,7 +87,7 @@ class Collector:
     def _after_done(self, obs: Any, info: dict[str, Any], done: Array) -> tuple[Any, dict[str, Any], dict[int, Obs]]:
         """Returns the observations and info to act from, and the last observations of the episodes that ended.
 
-        The latter are indexed by environment. There are none where they are what is acted from.
+        The last observations are indexed by environment. There are none if they are the observations to act from.
         """
         if self._mode == AutoresetMode.NEXT_STEP:  # `obs` still has the last observations: the next step resets
             return obs, info, {}

@@ -62,7 +62,7 @@ def initialized(layer: Layer, initialization: str, gain: float, generator: torch
 
 
 def hidden_sizes(config: NetworkConfig, num_encoders: int) -> list[int]:
-    """The units of each hidden layer behind so many encoders of images."""
+    """Returns the units of each hidden layer of a network behind `num_encoders` encoders of images."""
     if config.hidden_sizes is not None:
         return list(config.hidden_sizes)
     behind_cnns = num_encoders > 0 and config.backbone is None and config.module is None

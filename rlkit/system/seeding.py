@@ -14,13 +14,13 @@ class Seeds(NamedTuple):
     """One seed for each part of a run that draws random numbers."""
 
     envs: int
-    """For the training environments."""
+    """Seed of the training environments."""
     agent: int
-    """For the agent's weights, actions and minibatches."""
+    """Seed of the agent's weights, actions and minibatches."""
     evaluation: int
-    """For the episodes of the evaluations during training."""
+    """Seed of the episodes in the evaluations during training."""
     final_evaluation: int
-    """For the episodes of the evaluation at the end."""
+    """Seed of the episodes in the evaluation at the end."""
 
 
 def run_seeds(seed: int, *process: int) -> Seeds:

@@ -312,7 +312,7 @@ class RayWorkers:
         for member in members:
             member.call = None
             ray.kill(member.actor)
-            self._ask("expect", member.index, -1)  # frees its claimed steps, and no start has number -1
+            self._ask("expect", member.index, -1)  # frees its claimed steps; no start has the number -1
             member.working = False
         if self._over:
             return
