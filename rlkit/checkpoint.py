@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlkit.dotted_paths import import_from_file, import_module_from_file, is_dotted_path
 from rlkit.errors import RlkitError, check_choice, unknown
 from rlkit.runs.files import make_folder, write_text
 from rlkit.runs.run_folder import find_checkpoint
 from rlkit.runs.tensor_files import MODEL_FILE, check_fit, damaged, read_tensors, write_tensors
+from rlkit.system.dotted_paths import import_from_file, import_module_from_file, is_dotted_path
 
 if TYPE_CHECKING:
     from rlkit.agents.base import Agent

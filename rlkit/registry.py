@@ -9,9 +9,9 @@ from typing import Any
 
 from rlkit.agents import VARIANTS, Variant
 from rlkit.agents.base import Agent
-from rlkit.dotted_paths import config_class, dotted_path, find_class, installed, is_dotted_path
 from rlkit.errors import RlkitError, unknown
 from rlkit.setting import AgentConfig, Setting
+from rlkit.system.dotted_paths import config_class, dotted_path, find_class, installed, is_dotted_path
 
 GROUP = "rlkit.agents"
 """The group of entry points by which installed packages give their agents short names."""

@@ -26,7 +26,6 @@ from rlkit.agents.a3c import A3C
 from rlkit.agents.base import Agent
 from rlkit.collector import Collector
 from rlkit.config import TrainConfig
-from rlkit.dotted_paths import python_path
 from rlkit.engine.make import why_chosen
 from rlkit.envs import EnvFactory, make_env, make_vector_env
 from rlkit.episodes import Evaluation, evaluate_policy
@@ -37,6 +36,7 @@ from rlkit.runs.progress import Progress
 from rlkit.runs.run_folder import RunFolder
 from rlkit.setting import Setting
 from rlkit.system.allocator import keep_freed_memory
+from rlkit.system.dotted_paths import python_path
 from rlkit.system.ranks import LostRank, Ranks, launched
 from rlkit.system.seeding import Seeds, env_seeds, run_seeds
 from rlkit.trainer import CollectAndUpdate, Output, Source, Trainer

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from gymnasium import spaces
 
-from rlkit.dotted_paths import check_form, dotted_path
 from rlkit.errors import RlkitError, check_choice, check_range, unknown
+from rlkit.system.dotted_paths import check_form, dotted_path
 from rlkit.system.ranks import ALONE, Ranks
 
 ENCODERS = ("auto", "mlp", "cnn")

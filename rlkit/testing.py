@@ -21,7 +21,6 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from rlkit import checkpoint
 from rlkit.agents.base import Agent
 from rlkit.collector import Collector
-from rlkit.dotted_paths import dotted_path
 from rlkit.envs import EnvFactory
 from rlkit.envs.probes import (
     Probe,
@@ -36,6 +35,7 @@ from rlkit.errors import RlkitError
 from rlkit.registry import find_agent, make_agent
 from rlkit.setting import NetworkConfig, Setting
 from rlkit.spaces import Array
+from rlkit.system.dotted_paths import dotted_path
 
 GAMMA = 0.9
 """Discount of all trainings; far enough from 1 to show in values."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 START = ("rlkit.agents.ppo", "rlkit.trainer", "rlkit.collector")
-ANY_PROGRAM = ("checkpoint", "config", "setting", "episodes", "errors", "runs", "system", "dotted_paths")
+ANY_PROGRAM = ("checkpoint", "config", "setting", "episodes", "errors", "runs", "system")
 OTHER_WAYS = ("engine.native", "engine.threads", "engine.q", "engine.torch.q", "networks.q_network", "networks.noisy")
 OTHER_PARTS = ("networks.backbone", "networks.own", "perception", "workers")
 LEFT_OUT = tuple(f"rlkit.{name}" for name in ANY_PROGRAM + OTHER_WAYS + OTHER_PARTS)

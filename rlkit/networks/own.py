@@ -25,12 +25,12 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from rlkit.dotted_paths import find_class
 from rlkit.errors import RlkitError
 from rlkit.networks.features import is_image
 from rlkit.networks.normalization import CLIP, RunningStatistics
 from rlkit.setting import NetworkConfig
 from rlkit.spaces import Array, Obs, leaf_spaces, leaves, stacked
+from rlkit.system.dotted_paths import find_class
 from rlkit.system.ranks import Ranks
 from rlkit.system.seeding import seeded_globally
 

@@ -88,7 +88,7 @@ def _resume(arguments: list[str]) -> None:
 
 def _import_loggers(folder: Path, settings: Iterable[str]) -> None:
     """Imports the user's own loggers that stored settings name; RlkitError for code that lies in the run folder."""
-    from rlkit.dotted_paths import import_from_file, paths_in
+    from rlkit.system.dotted_paths import import_from_file, paths_in
 
     for setting in settings:
         if "=" not in setting or setting.startswith("logger="):

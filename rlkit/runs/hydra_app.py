@@ -26,9 +26,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from rlkit.dotted_paths import dotted_path
 from rlkit.errors import RlkitError, unknown
 from rlkit.runs.loggers import check_loggers, logger_names, unused_logger
+from rlkit.system.dotted_paths import dotted_path
 
 
 class App(NamedTuple):

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from rlkit.dotted_paths import config_class, find_class, installed, is_dotted_path
 from rlkit.errors import RlkitError, check_choice, unknown
 from rlkit.runs.files import atomic
+from rlkit.system.dotted_paths import config_class, find_class, installed, is_dotted_path
 
 STEP_KEY = "time/total_timesteps"
 """First column of an agent's metrics.csv."""
