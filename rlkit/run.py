@@ -29,6 +29,7 @@ from rlkit.config import TrainConfig
 from rlkit.engine.make import why_chosen
 from rlkit.envs import EnvFactory, make_env, make_vector_env
 from rlkit.episodes import Evaluation, evaluate_policy
+from rlkit.errors import RlkitError
 from rlkit.profiling import Profile, table
 from rlkit.registry import make_agent
 from rlkit.runs.loggers import make_loggers
@@ -186,7 +187,11 @@ def _asynchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, ranks:
     env = make_env(factory)
     agent = _agent(config, config.num_envs, env.observation_space, env.action_space, seeds, ranks)
     env.close()
-    assert isinstance(agent, A3C)
+    if not isinstance(agent, A3C):
+        raise RlkitError(
+            f"{type(agent).__name__} has workers by its config's `abilities`, which agents derived from A3C can have; "
+            "expected a class that inherits from rlkit.agents.a3c.A3C, or no has_workers"
+        )
     company: type[Workers | RayWorkers] = RayWorkers if config.distributed == "ray" else Workers
     workers = company(config, agent, factory)
     stack.callback(workers.stop)

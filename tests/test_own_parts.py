@@ -206,6 +206,12 @@ def test_an_environment_in_the_run_folder_is_not_imported(tmp_path: Path) -> Non
     assert list(result.run_dir.rglob("exploded")) == []
 
 
+def test_workers_are_promised_by_agents_of_a3c_only(tmp_path: Path) -> None:
+    with pytest.raises(RlkitError, match="ClaimsWorkers has workers by its config's `abilities`, which agents derived"):
+        rlkit.train("user_parts:ClaimsWorkers", "CartPole-v1", run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 # Entry points
 
 

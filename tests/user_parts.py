@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from rlkit.agents.a2c import A2C
+from rlkit.agents.a2c import A2C, A2CConfig
 from rlkit.agents.a3c import A3C, A3CConfig
 from rlkit.agents.base import Agent
 from rlkit.agents.ppo import PPO
-from rlkit.setting import AgentConfig
+from rlkit.setting import Abilities, AgentConfig
 
 
 class QuickA2C(A2C):
@@ -114,3 +114,17 @@ class NeverCloses:
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Forgets the metrics."""
+
+
+@dataclass
+class ClaimsWorkersConfig(A2CConfig):
+    """A config that promises workers, which no agent but A3C has."""
+
+    name: ClassVar[str] = "claims_workers"
+    abilities: ClassVar[Abilities] = Abilities(has_workers=True)
+
+
+class ClaimsWorkers(A2C):
+    """An agent that only says that it has workers."""
+
+    config: ClaimsWorkersConfig
