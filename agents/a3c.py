@@ -93,7 +93,7 @@ class A3C(A2C):
         return shared
 
     def share(self, shared: SharedParameters, worker: int = 0) -> None:
-        """From now on updates move the shared parameters, as the worker of that number; starts from a copy of them."""
+        """Makes updates move the shared parameters, as the worker of that index, after a copy of them."""
         from rlkit.engine.shared import SharedMemory
 
         descent = self.engine.descent
@@ -101,7 +101,7 @@ class A3C(A2C):
         self._join(shared.statistics, worker)
 
     def connect(self, remote: RemoteParameters) -> None:
-        """From now on updates send their gradients to a server; starts from a copy of its parameters."""
+        """Makes updates send their gradients to a server, after a copy of its parameters."""
         self.engine.descent.sink = remote
         self._join(remote.statistics, remote.worker)
 

@@ -67,7 +67,7 @@ class Agent(Acting, Protocol[BufferT]):
         """All of the agent's state: nested dicts of arrays and numbers."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes back what `state_dict` gave."""
+        """Restores a state that `state_dict` returned."""
 
     def predict(
         self,

@@ -54,7 +54,7 @@ def name_of(agent: Agent[Any]) -> str:
 
 
 def make_agent(config: AgentConfig, setting: Setting, path: str = "") -> Agent[Any]:
-    """The agent that a config is for, or with a `path` the user's own class there.
+    """Makes the agent that a config belongs to, or, with a dotted `path`, an agent of the user's own class.
 
     Raises RlkitError for a config that belongs to no agent in the table, and for a path that leads nowhere.
     """

@@ -150,7 +150,7 @@ def _lead(config: TrainConfig, parts: Parts, output: Output, seeds: Seeds) -> Re
 
 
 def _follow(config: TrainConfig, parts: Parts, run_dir: Path) -> Result:
-    """Trains as another rank than the first: alike, but leaves it to the first to log, evaluate and save."""
+    """Trains on a rank other than the first, which alone logs, evaluates and saves."""
 
     def evaluate(episodes: int, seed: int = 0) -> Evaluation:
         raise AssertionError("never due")
@@ -163,7 +163,7 @@ def _follow(config: TrainConfig, parts: Parts, run_dir: Path) -> Result:
 
 
 def _synchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, ranks: Ranks, stack: ExitStack) -> Parts:
-    """One process, or one of torchrun's: it steps a vector environment, and learns."""
+    """Makes the parts of a process that steps a vector environment and learns, alone or under torchrun."""
     num_envs = ranks.per_rank(config.num_envs)
     envs, choice = make_vector_env(factory, num_envs, config.vectorization)
     stack.callback(envs.close)
@@ -183,7 +183,7 @@ def _synchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, ranks: 
 
 
 def _asynchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, ranks: Ranks, stack: ExitStack) -> Parts:
-    """Several workers, each of which does that, with one set of parameters: processes here, or actors of Ray's."""
+    """Starts A3C's workers, each with its own environments: processes on this machine, or actors on a Ray cluster."""
     env = make_env(factory)
     agent = _agent(config, config.num_envs, env.observation_space, env.action_space, seeds, ranks)
     env.close()
@@ -222,7 +222,7 @@ def _agent(
 
 @contextmanager
 def _threads(agent: Agent[Any]) -> Iterator[None]:
-    """One thread for small networks, where handing work to more costs more than the work; BLAS's own and torch's."""
+    """Limits torch and BLAS to one thread for networks without convolutions, for which more cost more than they save."""
     if any(isinstance(module, torch.nn.Conv2d) for module in agent.model.modules()):
         keep_freed_memory()
         yield

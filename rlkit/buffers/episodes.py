@@ -104,7 +104,7 @@ class EpisodeBuffer:
         return {"steps": steps, "starts": list(self._starts), "finished": deepcopy(finished)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes back what `state_dict` gave."""
+        """Restores a state that `state_dict` returned."""
         self._steps = [Transition.from_state_dict(step) for step in state["steps"]]
         self._starts = list(state["starts"])
         self._finished = [

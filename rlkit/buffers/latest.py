@@ -32,5 +32,5 @@ class LatestSteps:
         return {"steps": [step.state_dict() for step in self._steps]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes back what `state_dict` gave."""
+        """Restores a state that `state_dict` returned."""
         self._steps = [Transition.from_state_dict(step) for step in state["steps"]]

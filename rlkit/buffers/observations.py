@@ -60,7 +60,7 @@ class Overflow:
         return {"slots": self.slots.copy(), "free": list(self._free), "values": values}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes back what `state_dict` gave."""
+        """Restores a state that `state_dict` returned."""
         self.slots, self._free = state["slots"].copy(), list(state["free"])
         self._values = copied(state["values"], self._allocate)
 
@@ -140,6 +140,6 @@ class ObservationStorage:
         return {"ring": saved(self._ring, self._allocate), "final": self._final.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes back what `state_dict` gave."""
+        """Restores a state that `state_dict` returned."""
         self._ring[:] = state["ring"]
         self._final.load_state_dict(state["final"])

@@ -157,7 +157,7 @@ class ReplayBuffer:
         return {**arrays, **counters, "_obs": [storage.state_dict() for storage in self._obs]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes back what `state_dict` of a buffer of the same kind gave."""
+        """Restores a state that `state_dict` of a buffer of the same kind returned."""
         for name in ARRAYS:
             setattr(self, name, state[name].copy())
         for name in COUNTERS:

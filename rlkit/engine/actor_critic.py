@@ -53,4 +53,4 @@ class Engine(Protocol):
         """The optimiser's state, alike for every engine: its moments by torch's names, and `steps`."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes back what `state_dict` gave."""
+        """Restores a state that `state_dict` returned."""

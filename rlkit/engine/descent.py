@@ -45,7 +45,7 @@ class Optimizer(Protocol[Norm_co]):
         """The running averages that it keeps of gradients, by torch's names, each (size,) float32."""
 
     def attach(self, parameters: Array, moments: Mapping[str, Array]) -> None:
-        """From now on moves these parameters and moments, which other processes may move as well."""
+        """Switches to these parameters and moments, which other processes may move as well."""
 
     def clip(self, max_norm: float | None) -> Norm_co:
         """Scales the gradients down to `max_norm` where their norm is larger; returns the norm before."""
@@ -57,7 +57,7 @@ class Optimizer(Protocol[Norm_co]):
         """Copies of the moments by name, and `steps`."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes back what `state_dict` gave."""
+        """Restores a state that `state_dict` returned."""
 
 
 class Sink(Protocol):
@@ -116,7 +116,7 @@ class Descent(Generic[Norm]):
         return self.optimizer.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes back what `state_dict` gave."""
+        """Restores a state that `state_dict` returned."""
         self.optimizer.load_state_dict(state)
 
 

@@ -171,7 +171,7 @@ def chosen(setting: Setting, reason: str | None, *, has_native_loss: bool = True
 
 
 def why_chosen(model: nn.Module) -> str | None:
-    """Why `compute=auto` became what it did for the network in an agent's model; None without such a network."""
+    """The reason for the engine that `compute=auto` chose for the network in a model; None if it holds no network."""
     for network in model.modules():
         if isinstance(network, ActorCritic | QNetwork):
             reason = unsupported(network) if isinstance(network, ActorCritic) else q_unsupported(network)

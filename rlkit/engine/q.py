@@ -84,7 +84,7 @@ class QEngine(Protocol):
         """The optimiser's state and the target network's parameters, the same for every engine."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes back what `state_dict` gave."""
+        """Restores a state that `state_dict` returned."""
 
     def minibatches(
         self,
