@@ -93,7 +93,7 @@ class A3C(A2C):
         return shared
 
     def share(self, shared: SharedParameters, worker: int = 0) -> None:
-        """Makes updates move the shared parameters, as the worker of that index, after a copy of them."""
+        """Copies the shared parameters, which updates move from then on, as the worker with that index."""
         from rlkit.engine.shared import SharedMemory
 
         descent = self.engine.descent
@@ -101,7 +101,7 @@ class A3C(A2C):
         self._join(shared.statistics, worker)
 
     def connect(self, remote: RemoteParameters) -> None:
-        """Makes updates send their gradients to a server, after a copy of its parameters."""
+        """Copies the parameters of a server, to which updates send their gradients from then on."""
         self.engine.descent.sink = remote
         self._join(remote.statistics, remote.worker)
 

@@ -222,7 +222,7 @@ def _agent(
 
 @contextmanager
 def _threads(agent: Agent[Any]) -> Iterator[None]:
-    """Limits torch and BLAS to one thread for networks without convolutions, for which more cost more than they save."""
+    """Limits torch and BLAS to one thread for networks without convolutions: more would cost more than they save."""
     if any(isinstance(module, torch.nn.Conv2d) for module in agent.model.modules()):
         keep_freed_memory()
         yield
