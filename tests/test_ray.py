@@ -371,7 +371,8 @@ def test_a_run_whose_server_is_killed_saves_what_it_knows(tmp_path: Path) -> Non
         thread.start()
         fields = {**SMALL, "total_timesteps": 100_000_000, "log_interval": 100, "checkpoint_interval": 0}
         fields |= {"distributed": "ray", "ray_address": made.address, "agent.num_workers": 2, "eval_interval": 0}
-        with pytest.raises(RlkitError, match="^the parameter server died, as when it is killed"):
+        # On a busy machine the run's patience may end before Ray has noticed the death.
+        with pytest.raises(RlkitError, match="^the parameter server (died|does not answer), as when it is killed"):
             rlkit.train("a3c", "CartPole-v1", run_dir=tmp_path / "run", **fields)
         thread.join()
         assert_all_cpus_become_free(made.address)
