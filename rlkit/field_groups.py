@@ -14,6 +14,7 @@ from rlkit.maths.schedules import ANNEALINGS, annealed
 from rlkit.spaces import Array
 
 REPLAY_DEVICES = ("auto", "cpu", "cuda")
+"""The memories that `ReplayConfig.device` can name."""
 
 
 @dataclass
@@ -77,7 +78,7 @@ class EpsilonConfig:
 
 @dataclass
 class EpisodicEpsilonConfig(EpsilonConfig):
-    """The probability of a random action, ε, over a run."""
+    """The probability of a random action, ε, over a run or over a number of episodes."""
 
     fraction: float = 0.1
     """The share of the run in which ε falls."""

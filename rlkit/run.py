@@ -87,15 +87,15 @@ def run_training(config: TrainConfig, run_dir: Path, *, hydra_files: Mapping[str
         stack.enter_context(_threads(parts.agent))
         if ranks.rank:
             return _follow(config, parts, run_dir)
-        output = _output(config, parts, run_dir, hydra_files, stack)
+        output = _output(config, parts, run_dir, hydra_files, seeds, stack)
         return _lead(config, parts, output, seeds)
 
 
 def _output(
-    config: TrainConfig, parts: Parts, run_dir: Path, hydra_files: Mapping[str, str], stack: ExitStack
+    config: TrainConfig, parts: Parts, run_dir: Path, hydra_files: Mapping[str, str], seeds: Seeds, stack: ExitStack
 ) -> Output:
     """Makes the run folder, the loggers and the evaluation, and tells the user what was chosen."""
-    agent, seeds = parts.agent, run_seeds(config.seed)
+    agent = parts.agent
     assert agent.env is not None
     factory = EnvFactory(**agent.env, training=False)
     eval_envs = [factory() for _ in range(min(EVAL_ENVS, config.most_eval_episodes))]
@@ -192,8 +192,8 @@ def _asynchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, ranks:
             f"{type(agent).__name__} has workers by its config's `abilities`, which agents derived from A3C can have; "
             "expected a class that inherits from rlkit.agents.a3c.A3C, or no has_workers"
         )
-    company: type[Workers | RayWorkers] = RayWorkers if config.distributed == "ray" else Workers
-    workers = company(config, agent, factory)
+    pool: type[Workers | RayWorkers] = RayWorkers if config.distributed == "ray" else Workers
+    workers = pool(config, agent, factory)
     stack.callback(workers.stop)
     workers.start()
     return Parts(agent, workers, functools.partial(AsynchronousTrainer, config, agent, workers), [str(workers)])

@@ -42,7 +42,6 @@ class AgentConfig(Protocol):
     abilities: ClassVar[Abilities] = Abilities()
     for_probes: ClassVar[Mapping[str, Any]] = {}
     """Values of fields that suit tasks as small as the probe environments, for `rlkit.testing.check_agent`."""
-
     renamed: ClassVar[Mapping[str, str]] = {}
     """Names of fields in earlier versions, and those that they have now: `{"tau": "target.tau"}`."""
     removed: ClassVar[Mapping[str, str]] = {}

@@ -34,7 +34,7 @@ EXPECTED = "package.module:Class"
 
 
 def is_dotted_path(name: str) -> bool:
-    """Tell a dotted path from a short name such as `ppo`."""
+    """True for a dotted path, `my_package.my_agent:MyAgent`; False for a short name, `ppo`."""
     return ":" in name
 
 
