@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rlkit.errors import RlkitError
 from rlkit.perception.data.formats import check_equally_long, read_cifar, read_idx
+from rlkit.perception.data.readers import existing
 from rlkit.perception.data.root import locate
 from rlkit.perception.data.samples import Data, check_labels, image_data, split
 
@@ -97,8 +98,8 @@ def _idx(
     folder = locate(data_root, name, parts)
     sheets: list[tuple[Tensor, Tensor]] = []
     for images, labels in (parts[:2], parts[2:]):
-        values = read_idx(_existing(folder / images), 3).unsqueeze(1)
-        kinds = read_idx(_existing(folder / labels), 1).long()
+        values = read_idx(existing(folder / images), 3).unsqueeze(1)
+        kinds = read_idx(existing(folder / labels), 1).long()
         if len(values) != len(kinds):
             raise RlkitError(f"{folder}: {images} has {len(values)} images, but {labels} has {len(kinds)} labels")
         check_labels(kinds, len(classes), f"{folder / labels}: ")
@@ -107,8 +108,3 @@ def _idx(
     return image_data(
         *(*train, *test, classes), validation=validation, split_seed=split_seed, limit=limit, test_limit=test_limit
     )
-
-
-def _existing(path: Path) -> Path:
-    """Returns the path if it exists, and otherwise the path of the gzipped file."""
-    return path if path.exists() else path.with_name(f"{path.name}.gz")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rlkit.errors import RlkitError, check_choice, check_range
+from rlkit.perception.data.readers import read_text
 from rlkit.perception.data.root import locate
 from rlkit.perception.data.samples import Data, TensorSamples, split
 from rlkit.perception.data.text import read_reviews
@@ -80,13 +81,11 @@ def read_texts(source: str, data_root: Path | None = None) -> list[str]:
         return [review.replace("<br />", " ") for review in dict.fromkeys(reviews)]
     file = Path(source).expanduser()
     try:
-        whole = file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RlkitError(
-            f"data.source={source} is neither python, imdb nor a text file in UTF-8 that can be read: {error}"
-        ) from error
+        whole = read_text(file).strip()
+    except RlkitError as error:
+        raise RlkitError(f"data.source={source} is neither python, imdb nor a text file in UTF-8: {error}") from error
     paragraphs = [one.strip("\n") for one in re.split(r"\n\s*\n", whole) if one.strip()]
-    return paragraphs if len(paragraphs) >= FEWEST_PARAGRAPHS else [line for line in whole.splitlines() if line.strip()]
+    return paragraphs if len(paragraphs) >= FEWEST_PARAGRAPHS else [line for line in whole.split("\n") if line.strip()]
 
 
 def cut(text: str, unit: str) -> list[str]:

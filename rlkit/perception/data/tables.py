@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from rlkit.errors import RlkitError
-from rlkit.perception.data.formats import read_bytes
+from rlkit.perception.data.readers import read_lines, read_table
 from rlkit.perception.data.root import locate
 from rlkit.perception.data.samples import Data, TensorSamples, split
 
 COLUMNS = ("cylinders", "displacement", "horsepower", "weight", "acceleration", "year")
 ORIGINS = ("USA", "Europe", "Japan")
+ORIGIN_NUMBERS = {origin.lower(): float(number) for number, origin in enumerate(ORIGINS, 1)}
+"""Numbers of the ORIGINS, for files that have their names instead."""
 RANGES = {"mpg": (5, 60), "cylinders": (2, 16), "weight": (1000, 10000), "origin": (1, 3)}
 
 
@@ -47,37 +48,29 @@ def auto_mpg(*, data_root: Path | None = None, validation: float = 0.1, test: fl
 def read_cars(path: Path) -> list[dict[str, float]]:
     """Reads the numbers of each car by name: `mpg`, the COLUMNS, and `origin` from 1 to 3.
 
-    Raises RlkitError, which names the row, for a row with other columns or with numbers that no car has.
+    In a CSV file, `origin` can be a name of ORIGINS. Raises RlkitError, which names the row, for a row with other
+    columns or with numbers that no car has.
     """
-    text = read_bytes(path).decode("utf-8", errors="replace")
-    lines = [line for line in text.splitlines() if line.strip()]
-    if path.suffix == ".data":  # the numbers stand between spaces, before a tab and the car's name
-        names: Sequence[str] = ("mpg", *COLUMNS, "origin")
-        table = [line.split("\t")[0].split() for line in lines]
+    if path.suffix == ".data":
+        table = _authors_table(path)
     else:
-        table = list(csv.reader(lines))
-        names = (*COLUMNS, "origin", "name", "mpg")
-        if table and not _is_number(table[0][0]):
-            names = [
-                name.strip().lower().replace("model year", "year").replace("model_year", "year") for name in table[0]
-            ]
-            table = table[1:]
+        names = ["mpg", *COLUMNS, "origin"]
+        aliases = {"model year": "year", "model_year": "year"}
+        table = read_table(path, names, headerless=(*COLUMNS, "origin", "name", "mpg"), aliases=aliases)
     cars = []
-    for number, cells in enumerate(table, 1):
-        if len(cells) != len(names):
-            raise RlkitError(f"{path}: car {number} has {len(cells)} columns instead of {len(names)}; truncated?")
-        values = dict(zip(names, cells, strict=True))
-        if values.get("horsepower") in ("?", "", "nan"):
+    for number, values in enumerate(table, 1):
+        if values["horsepower"].strip().lower() in ("?", "", "nan", "na"):
             continue
         try:
-            car = {name: float(values[name]) for name in ("mpg", *COLUMNS, "origin")}
-        except (ValueError, KeyError) as error:
+            car = {name: to_number(values[name]) for name in ("mpg", *COLUMNS)}
+            car["origin"] = ORIGIN_NUMBERS.get(values["origin"].strip().lower()) or to_number(values["origin"])
+        except ValueError as error:
             raise RlkitError(f"{path}: car {number}: expected numbers in {', '.join(COLUMNS)}: {error}") from error
         for name, value in car.items():
             if not math.isfinite(value):
                 raise RlkitError(f"{path}: car {number} has {name} {value}: expected a number")
         for name, (low, high) in RANGES.items():
-            if not low <= car[name] <= high:
+            if not low <= car[name] <= high or (name == "origin" and not car[name].is_integer()):
                 raise RlkitError(f"{path}: car {number} has {name} {car[name]:g}: expected {low} to {high}")
         cars.append(car)
     if not cars:
@@ -89,9 +82,17 @@ def _one_hot(origin: float) -> list[float]:
     return [float(origin == i + 1) for i in range(len(ORIGINS))]
 
 
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+def to_number(cell: str) -> float:
+    """Returns the number in a cell, whose decimals may have a comma; raises ValueError for anything else."""
+    return float(cell.replace(",", ".") if "." not in cell else cell)
+
+
+def _authors_table(path: Path) -> Iterator[dict[str, str]]:
+    """Yields the cars of the authors' file, whose numbers stand between spaces, before a tab and the car's name."""
+    names = ("mpg", *COLUMNS, "origin")
+    lines = (line for line in read_lines(path) if line.strip())
+    for number, line in enumerate(lines, 1):
+        cells = line.split("\t")[0].split()
+        if len(cells) != len(names):
+            raise RlkitError(f"{path}: car {number} has {len(cells)} columns instead of {len(names)}; truncated?")
+        yield dict(zip(names, cells, strict=True))

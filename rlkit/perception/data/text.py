@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import zipfile
 import zlib
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from rlkit.errors import RlkitError, check_choice, check_range
+from rlkit.perception.data.readers import read_lines, read_table
 from rlkit.perception.data.root import locate
 from rlkit.perception.data.samples import Data, TensorSamples, split
 
@@ -22,8 +22,8 @@ SPECIAL = ("<pad>", "<start>", "<unknown>")
 PAD, START, UNKNOWN = range(3)
 SENTIMENTS = ("negative", "positive")
 WORD = re.compile(r"[a-z0-9]+(?:'[a-z]+)?")
-LARGEST_FIELD = 10**7
-"""Longest review, in characters, that the CSV reader accepts."""
+LABELS = {"0": 0, "1": 1, "negative": 0, "positive": 1}
+"""Labels of reviews, as numbers or as the names of SENTIMENTS."""
 
 
 def imdb(
@@ -68,25 +68,18 @@ def imdb(
 
 
 def read_reviews(path: Path) -> tuple[list[str], Tensor]:
-    """Reads the texts and the labels, 0 or 1, of a CSV file with a header `text,label`.
+    """Reads the texts and the labels of a CSV file with a header `text,label`; labels are 0 or 1, or SENTIMENTS.
 
     Raises RlkitError for a file without these columns, for a row that lacks one, as the last row of a truncated file
     does, and for other labels.
     """
     texts, labels = [], []
-    csv.field_size_limit(LARGEST_FIELD)
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = csv.DictReader(file, strict=True)
-            if not {"text", "label"} <= set(rows.fieldnames or ()):
-                raise RlkitError(f"{path} has the columns {rows.fieldnames}: expected text and label")
-            for number, row in enumerate(rows, 1):
-                if row["text"] is None or row["label"] not in ("0", "1"):
-                    raise RlkitError(f"{path}: review {number} has the label {row['label']!r}, which must be 0 or 1")
-                texts.append(row["text"])
-                labels.append(int(row["label"]))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise RlkitError(f"{path} is truncated or damaged: {error}; fetch it again") from error
+    for number, row in enumerate(read_table(path, ["text", "label"]), 1):
+        label = LABELS.get(row["label"].strip().lower())
+        if label is None:
+            raise RlkitError(f"{path}: review {number} has the label {row['label']!r}, which must be 0 or 1")
+        texts.append(row["text"])
+        labels.append(label)
     if not texts:
         raise RlkitError(f"{path} has no reviews")
     return texts, torch.tensor(labels)
@@ -153,15 +146,16 @@ def _read_vectors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
 
 def _read_vector_lines(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     count = 0
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for count, line in enumerate(file, 1):
-            word, *numbers = line.rstrip("\n").split(" ")
-            try:
-                vector = np.array(numbers, np.float32)
-            except ValueError as error:
-                raise RlkitError(f"{path}, line {count}: {error}; fetch it again") from error
-            if len(vector) != 100:
-                raise RlkitError(f"{path} is truncated: line {count} has {len(vector)} numbers instead of 100")
-            yield word, vector
+    for count, line in enumerate(read_lines(path), 1):
+        if not line.strip():
+            continue
+        word, *numbers = line.rstrip().split(" ")  # other spaces can be parts of words
+        try:
+            vector = np.array(numbers, np.float32)
+        except ValueError as error:
+            raise RlkitError(f"{path}, line {count}: {error}; fetch it again") from error
+        if len(vector) != 100:
+            raise RlkitError(f"{path} is truncated: line {count} has {len(vector)} numbers instead of 100")
+        yield word, vector
     if not count:
         raise RlkitError(f"{path} is empty; fetch it again")
