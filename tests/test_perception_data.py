@@ -172,7 +172,7 @@ def test_words_become_numbers() -> None:
     [
         ("words,label\na,1\n", r"has the columns \['words', 'label'\]: expected text and label"),
         ("text,label\na,1\nb,2\n", "review 2 has the label '2', which must be 0 or 1"),
-        ("text,label\na,1\nb", "review 2 has the label None"),
+        ("text,label\na,1\nb", "row 2 has 1 columns instead of 2; truncated"),
         ('text,label\na,1\n"b', "is truncated or damaged: unexpected end of data"),
         ("text,label\n", "has no reviews"),
     ],
@@ -220,7 +220,7 @@ def test_cars(root: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("8,307.0,130.0", "car 2 has 3 columns instead of 9; truncated"),
+        ("8,307.0,130.0", "row 2 has 3 columns instead of 9; truncated"),
         ("8,307.0,130.0,3504.0,12.0,70,4,x,18", "car 2 has origin 4: expected 1 to 3"),
         ("8,307.0,much,3504.0,12.0,70,1,x,18", "car 2: expected numbers in cylinders"),
         ("8,nan,130.0,3504.0,12.0,70,1,x,18", "car 2 has displacement nan: expected a number"),
@@ -310,16 +310,21 @@ def test_a_folder_of_images_gets_an_index(tmp_path: Path) -> None:
         assert batch.inputs.shape == (8, 3, 16, 16)
         assert torch.equal(batch.inputs[:, 1, 0, 0], (200 * batch.targets).to(torch.uint8))
     lines = (folder / "images.csv").read_text().splitlines()
-    assert lines[:2] == ["path,label", "cats/0.png,0"]
+    assert lines[:2] == ["path,class", "cats/0.png,cats"]
     assert len(lines) == 13
 
 
 @pytest.mark.parametrize(
     ("index", "message"),
     [
-        ("path,label\ncats/0.png,2\n", "images.csv: labels go from 2 to 2: with 2 classes they must be from 0 to 1"),
-        ("path,label\ncats/9.png,0\n", r"row 1 names cats/9.png, which is missing"),
-        ("path,label\ncats/0.png,x\n", "row 1 has the label 'x': expected a number"),
+        ("path,label\ncats/0.png,0\ncats/1.png,1\n", "images.csv: label 0 does not stand for one folder"),
+        ("path,label\ncats/0.png,0\ndogs/1.png,0\n", "images.csv: label 0 does not stand for one folder"),
+        ("path,label\n0.png,0\n", "label 0 does not stand for one folder, so that its class is not known: call the"),
+        ("path,label\ncats/9.png,0\n", r"names 1 images that are missing, such as cats/9.png: put them back, or rem"),
+        ("path,class\ncats/0.png,cats\ncats/0.png,dogs\n", "row 2 gives cats/0.png the class 'dogs': expected one cl"),
+        ("path,class\ncats/0.png,\n", "row 1 gives cats/0.png the class '': expected one class"),
+        ("path,class\ncats/0.png,cats\ndogs/0.png,dog\n", "unknown class in .*images.csv 'dog'; did you mean 'dogs'"),
+        ("path,kind\ncats/0.png,x\n", r"has the columns \['path', 'kind'\]: expected path and class"),
         ("file,label\n", r"has the columns \['file', 'label'\]"),
     ],
 )
@@ -338,7 +343,10 @@ def test_a_damaged_image_and_an_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(RlkitError, match="there is no folder .*nothing"):
         image_folder(data_root=tmp_path, folder="nothing")
     (tmp_path / "empty/one").mkdir(parents=True)
-    with pytest.raises(RlkitError, match="has 1 folders: expected one for each of two classes or more"):
+    with pytest.raises(RlkitError, match="empty/one has no images: expected files that end in .png, .jpg"):
+        image_folder(data_root=tmp_path, folder="empty")
+    (tmp_path / "empty/one/0.png").touch()
+    with pytest.raises(RlkitError, match="has images of 1 class: expected a folder for each of two or more"):
         image_folder(data_root=tmp_path, folder="empty")
 
 

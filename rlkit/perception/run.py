@@ -97,6 +97,8 @@ def run(config: PerceptionConfig, run_dir: Path, *, hydra_files: Mapping[str, st
         progress = stack.enter_context(Progress(training.total_samples, unit="samples", done=done, latest=LATEST))
         training.progress = progress
         progress.say(f"{config.recipe}: {config.model.name} on {config.data.name}, seed {config.seed}: {run_dir}")
+        for note in data.notes:
+            progress.say(f"data: {note}")
         sizes = (len(part) if part else 0 for part in (data.train, data.validation, data.test))
         count = sum(parameter.numel() for parameter in task.parameters() if parameter.requires_grad)
         progress.say(

@@ -84,6 +84,8 @@ class Data:
     """Mean of the training inputs, per channel or column; empty where standardising makes no sense."""
     std: tuple[float, ...] = ()
     """Standard deviation of the training inputs, per channel or column."""
+    notes: tuple[str, ...] = ()
+    """Sentences for the user, such as on images that are new."""
 
     def to(self, device: str) -> Data:
         """Returns a copy of all three parts on the device."""
