@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -147,6 +148,11 @@ def seen(path: Path, size: int = 4) -> np.ndarray:
     return read_image(path, size).permute(1, 2, 0).numpy()
 
 
+def lossless(name: str) -> dict[str, Any]:
+    """What makes a format of files keep every pixel."""
+    return {"lossless": True} if name.endswith("webp") else {}
+
+
 RAMP = np.linspace(0, 65535, 16).reshape(4, 4)
 
 
@@ -178,7 +184,7 @@ def test_pictures_are_upright(tmp_path: Path, orientation: int, suffix: str) -> 
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(np.ascontiguousarray(turned[orientation])).save(
-        tmp_path / f"x.{suffix}", exif=exif, **({"lossless": True} if suffix == "webp" else {})
+        tmp_path / f"x.{suffix}", exif=exif, **lossless(suffix)
     )
     np.testing.assert_array_equal(seen(tmp_path / f"x.{suffix}"), upright)
 
@@ -193,11 +199,12 @@ def test_notes_that_are_damaged_harm_no_picture(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "RGB"])
 def test_what_is_transparent_is_white(tmp_path: Path, mode: str) -> None:
     """The colours below are black: of what is transparent they are not seen."""
+    more: dict[str, Any] = {}
     if mode in ("RGBA", "LA"):
-        picture, more = Image.new(mode, (4, 4), (0,) * len(mode)), {}
+        picture = Image.new(mode, (4, 4), (0,) * len(mode))
         picture.paste((0,) * (len(mode) - 1) + (255,), (0, 0, 2, 4))
     else:
-        picture, more = Image.new(mode, (4, 4), 0), {"transparency": (0, 0, 0) if mode == "RGB" else 0}
+        picture, more["transparency"] = Image.new(mode, (4, 4), 0), (0, 0, 0) if mode == "RGB" else 0
         if mode == "P":
             picture.putpalette([0, 0, 0, 1, 1, 1])
         picture.paste((1,) * len(mode) if mode == "RGB" else 1, (0, 0, 2, 4))
@@ -215,8 +222,8 @@ def test_palettes_cmyk_bits_and_animations(tmp_path: Path) -> None:
     palette.save(tmp_path / "palette.png")
     frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue", "lime")]
     for name in ("moves.gif", "moves.webp", "moves.png"):
-        lossless = {"lossless": True} if name.endswith("webp") else {}
-        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], duration=100, **lossless)
+        more = {"append_images": frames[1:], "duration": 100, **lossless(name)}
+        frames[0].save(tmp_path / name, save_all=True, **more)
     for name, color in (
         ("cmyk.tif", (0, 255, 255)),
         ("bits.png", (255, 255, 255)),

@@ -151,7 +151,8 @@ def scan(root: Path) -> tuple[dict[str, str], tuple[str, ...]]:
 
     Raises RlkitError for a folder without images.
     """
-    found, others = {}, Counter[str]()
+    found: dict[str, str] = {}
+    others = Counter[str]()
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and not is_hidden(path.name)):
         before = len(found)
         for path in sorted(folder.rglob("*")):
