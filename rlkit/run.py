@@ -6,7 +6,6 @@ import functools
 import math
 import platform
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -34,10 +33,11 @@ from rlkit.profiling import Profile, table
 from rlkit.registry import make_agent
 from rlkit.runs.loggers import make_loggers
 from rlkit.runs.progress import Progress
-from rlkit.runs.run_folder import RunFolder
+from rlkit.runs.run_folder import LostFolder, RunFolder
 from rlkit.setting import Setting
 from rlkit.system.allocator import keep_freed_memory
 from rlkit.system.dotted_paths import python_path
+from rlkit.system.processes import ending_signals, handled
 from rlkit.system.ranks import LostRank, Ranks, launched
 from rlkit.system.seeding import Seeds, env_seeds, run_seeds
 from rlkit.trainer import CollectAndUpdate, Output, Source, Trainer
@@ -102,6 +102,7 @@ def _output(
     for eval_env in eval_envs:
         stack.callback(eval_env.close)
     folder = RunFolder.create(run_dir, hydra_files)
+    stack.callback(folder.release)
     loggers = make_loggers(config.logger, run_dir, asdict(config), own=config.own_classes)
     for logger in loggers:
         stack.callback(logger.close)
@@ -125,15 +126,20 @@ def _lead(config: TrainConfig, parts: Parts, output: Output, seeds: Seeds) -> Re
     profile = Profile(trainer, parts.source) if isinstance(parts.source, CollectAndUpdate) and config.profile else None
     status = "failed"
     evaluation = None
-    with _on_sigterm(signal.SIG_IGN):  # while it ends: torchrun sends it to all as soon as one process has ended
+    signals = ending_signals()
+    with handled(signals, signal.SIG_IGN):  # while it ends: torchrun sends SIGTERM to all as soon as one has ended
         try:
-            with _on_sigterm(signal.default_int_handler):
+            with handled(signals, signal.default_int_handler):
                 with profile.running() if profile else nullcontext():
                     trainer.train()
                     trainer.save("last")
                 if config.final_eval_episodes:
                     evaluation = output.evaluate(config.final_eval_episodes, seeds.final_evaluation)
+                output.folder.check_kept()
                 status = "finished"
+        except LostFolder:
+            trainer.save("last")  # a removed folder must not cost the agent
+            raise
         except (KeyboardInterrupt, LostRank):
             status = "interrupted"
             trainer.save("last")
@@ -157,7 +163,7 @@ def _follow(config: TrainConfig, parts: Parts, run_dir: Path) -> Result:
 
     progress = Progress(config.total_timesteps, silent=True)
     trainer = parts.make_trainer(Output(RunFolder(run_dir), [], progress, evaluate))
-    with _on_sigterm(signal.default_int_handler):
+    with handled(ending_signals(), signal.default_int_handler):
         trainer.train()
     return Result(parts.agent, _summary(trainer, "finished", None), run_dir)
 
@@ -236,19 +242,6 @@ def _threads(agent: Agent[Any]) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@contextmanager
-def _on_sigterm(handler: Any) -> Iterator[None]:
-    """Handles SIGTERM, as cluster schedulers send it, by `handler` until the end of the block."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _summary(trainer: Trainer, status: str, evaluation: Evaluation | None) -> dict[str, Any]:
     config, wall_time = trainer.config, time.perf_counter() - trainer.started
     return {
@@ -286,9 +279,9 @@ def _closing_words(summary: Mapping[str, Any], trainer: Trainer) -> str:
         lines.append(f"evaluation: {mean:.2f} ± {std:.2f} over {count} episodes")
     path, config = trainer.folder.path, trainer.config
     saved = [which for which in ("last", "best") if trainer.folder.checkpoint(which).exists()]
-    lines += [f"{which + ' checkpoint:':<17}{trainer.folder.checkpoint(which)}" for which in saved]
-    lines.append(f"{'metrics:':<17}{path / 'metrics.csv'}")
-    lines.append(f"{'summary:':<17}{path / 'summary.json'}")
+    places = {f"{which} checkpoint:": trainer.folder.checkpoint(which) for which in saved}
+    places |= {"metrics:": path / "metrics.csv", "summary:": path / "summary.json"}
+    lines += [f"{name:<17}{place}" for name, place in places.items() if place.exists()]
     if saved:
         own = [path for path in (config.env.id, config.network.module, *config.own_classes.values()) if path]
         lines.append(f"evaluate, record: {python_path(own)}python -m rlkit.evaluate {path} video=true")

@@ -193,5 +193,6 @@ class Trainer:
         return {}
 
     def _write(self, metrics: Mapping[str, float]) -> None:
+        self.folder.check_kept()
         for logger in self.loggers:
             logger.log(metrics, self.timesteps)

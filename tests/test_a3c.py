@@ -407,10 +407,13 @@ def training(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def test_ctrl_c_ends_all_processes_with_a_checkpoint(training: subprocess.Popen[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_terminals_signal_ends_all_processes_with_a_checkpoint(
+    number: signal.Signals, training: subprocess.Popen[str], tmp_path: Path
+) -> None:
     process = training
     assert len(alive(process.pid)) >= 4
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    os.killpg(process.pid, number)  # as a terminal does: to the workers too
     output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, output
     assert_all_end(process.pid)

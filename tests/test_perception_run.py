@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,8 +23,10 @@ from rlkit.errors import RlkitError
 from rlkit.perception.__main__ import main
 from rlkit.perception.checkpoint import load_model
 from rlkit.perception.config_source import APP, recipes
+from rlkit.perception.loop import Training
 from rlkit.perception.optimization import learning_rate_factor
 from rlkit.runs.hydra_app import compose_job
+from rlkit.runs.run_folder import LostFolder, RunFolder
 from rlkit.runs.tensor_files import read_tensors
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,7 +65,15 @@ def test_a_run_leaves_its_folder(result: Any) -> None:
         f"checkpoints/{which}/{name}" for which in ("best", "last") for name in ("model.json", "model.safetensors")
     ]
     hydra = [f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")]
-    expected = {"summary.json", "metrics.csv", "curves.png", "checkpoints/last/training.safetensors", *model, *hydra}
+    expected = {
+        "summary.json",
+        "metrics.csv",
+        "curves.png",
+        ".lock",
+        "checkpoints/last/training.safetensors",
+        *model,
+        *hydra,
+    }
     assert files == expected
     rows = rows_of(result.run_dir)
     assert [float(row["time/epoch"]) for row in rows] == [1, 2]
@@ -138,8 +149,13 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_ctrl_c_saves_and_resume_goes_on_as_if_nothing_had_been(
-    result: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_saves_and_resume_goes_on_as_if_nothing_had_been(
+    number: signal.Signals,
+    result: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     run_dir = tmp_path / "run"
     slow = [f"{key}={value}" for key, value in {**QUICK, "fit.epochs": 2000}.items()]
@@ -148,7 +164,7 @@ def test_ctrl_c_saves_and_resume_goes_on_as_if_nothing_had_been(
     process = subprocess.Popen([sys.executable, *arguments], env=environment, stderr=subprocess.PIPE, text=True)
     metrics = run_dir / "metrics.csv"
     wait_until(lambda: process.poll() is not None or rows_in(metrics) > 1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert "Traceback" not in err
@@ -330,3 +346,35 @@ def test_the_benchmark_trains_what_is_missing_and_makes_a_table(tmp_path: Path) 
     summary = json.loads((tmp_path / "runs/himmelblau-seed0/summary.json").read_text())
     assert f"loss {summary['test_loss']:.4g}" in row
     assert row in (tmp_path / "results/perception.md").read_text()
+
+
+def test_a_run_that_goes_on_is_not_resumed_a_second_time(
+    result: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in result.run_dir.rglob("*") if path.is_file()}
+    running = RunFolder.resume(result.run_dir)
+    try:
+        before[result.run_dir / ".lock"] = (result.run_dir / ".lock").stat().st_mtime_ns
+        assert command(monkeypatch, f"resume={result.run_dir}", "fit.epochs=3") == 2
+    finally:
+        running.release()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"the run folder {result.run_dir} is in use by" in line
+    assert {path: path.stat().st_mtime_ns for path in result.run_dir.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_whose_folder_is_removed_says_so_and_still_saves_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validate = Training.validate
+
+    def remove(self: Training) -> None:
+        validate(self)
+        if self.epoch == 2:
+            shutil.rmtree(tmp_path / "run")
+
+    monkeypatch.setattr(Training, "validate", remove)
+    with pytest.raises(LostFolder, match="was removed during the run"):
+        perception.train("lenet-digits", run_dir=tmp_path / "run", **{**QUICK, "fit.epochs": 3})
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
+    assert load_model(tmp_path / "run" / "checkpoints" / "last")[2].model == "mlp"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,8 @@ import rlkit
 from rlkit.agents.ppo import PPO
 from rlkit.errors import RlkitError
 from rlkit.run import Result
+from rlkit.runs.run_folder import LostFolder
+from rlkit.trainer import Trainer
 
 SMALL: dict[str, Any] = {
     "total_timesteps": 2048,
@@ -159,8 +164,10 @@ def test_an_environment_that_breaks_in_training_ends_the_run_in_one_line(tmp_pat
     assert summary["status"] == "failed"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("number", "vectorization"),
+    [(signal.SIGINT, "sync"), (signal.SIGINT, "async"), (signal.SIGTERM, "async"), (signal.SIGHUP, "async")],
+)
 def test_an_interrupted_run_leaves_a_usable_checkpoint(
     number: signal.Signals, vectorization: str, tmp_path: Path
 ) -> None:
@@ -169,10 +176,14 @@ def test_an_interrupted_run_leaves_a_usable_checkpoint(
     command += ["agent.minibatch_size=64", "log_interval=1"]
     command += [f"vectorization={vectorization}", f"hydra.run.dir={run_dir}"]
     metrics = run_dir / "metrics.csv"
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, **pipes, start_new_session=True) as process:
         try:
             wait_until(lambda: process.poll() is not None or rows_in(metrics) > 0)
-            process.send_signal(number)
+            if number == signal.SIGHUP:
+                os.killpg(process.pid, number)  # as a terminal that is lost does: to the workers too
+            else:
+                process.send_signal(number)
             output, _ = process.communicate(timeout=PATIENCE)
         finally:
             process.kill()
@@ -181,6 +192,67 @@ def test_an_interrupted_run_leaves_a_usable_checkpoint(
     assert str(run_dir / "checkpoints" / "last") in output
     assert json.loads((run_dir / "summary.json").read_text())["status"] == "interrupted"
     assert rlkit.load(run_dir).predict(np.zeros(4, np.float32))[0] in (0, 1)
+
+
+def disturbed_run(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, disturb: Callable[[], object], **settings: Any
+) -> Result:
+    """A small run of 16 updates, in whose fourth `disturb` is called."""
+    updates = itertools.count()
+    advance = Trainer.advance
+
+    def disturbed(self: Trainer) -> Any:
+        if next(updates) == 3:
+            disturb()
+        return advance(self)
+
+    monkeypatch.setattr(Trainer, "advance", disturbed)
+    return small_run(run_dir, log_interval=1, **settings)
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced", "moved"])
+def test_a_run_whose_folder_is_removed_says_so_and_still_saves_the_agent(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "run"
+
+    def remove() -> None:
+        if how == "moved":
+            run_dir.rename(tmp_path / "elsewhere")
+            return
+        shutil.rmtree(run_dir)
+        if how == "replaced":
+            (run_dir / ".hydra").mkdir(parents=True)
+            (run_dir / ".lock").touch()
+
+    with pytest.raises(LostFolder, match=rf"^the run folder {run_dir} was removed during the run") as caught:
+        disturbed_run(run_dir, monkeypatch, remove)
+    assert "\n" not in str(caught.value)
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert (summary["status"], summary["total_timesteps"]) == ("failed", 4 * 4 * 32)
+    assert rlkit.load(run_dir).predict(np.zeros(4, np.float32))[0] in (0, 1)
+    for line in capsys.readouterr().err.splitlines():
+        if line.startswith(("last checkpoint:", "best checkpoint:", "metrics:", "summary:")):
+            assert Path(line.split(maxsplit=2 if "checkpoint" in line else 1)[-1]).exists(), line
+
+
+def test_files_that_are_removed_from_a_run_folder_are_made_again_or_not_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "run"
+
+    def remove() -> None:
+        (run_dir / "metrics.csv").unlink()
+        shutil.rmtree(run_dir / "checkpoints" / "best", ignore_errors=True)
+
+    result = disturbed_run(run_dir, monkeypatch, remove, eval_interval=128, total_timesteps=1024)
+    assert result.summary["status"] == "finished"
+    for line in capsys.readouterr().err.splitlines():
+        if line.startswith(("last checkpoint:", "best checkpoint:", "metrics:", "summary:")):
+            assert Path(line.split(maxsplit=2 if "checkpoint" in line else 1)[-1]).exists(), line
+    with (run_dir / "metrics.csv").open() as file:
+        steps = [int(row["time/total_timesteps"]) for row in csv.DictReader(file)]
+    assert (steps[0], steps[-1]) == (4 * 128, 1024)
 
 
 def test_importing_rlkit_does_not_import_torch() -> None:

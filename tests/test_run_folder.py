@@ -2,17 +2,26 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import stat
+import subprocess
+import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from waiting import PATIENCE
 
 from rlkit.errors import RlkitError
 from rlkit.runs.files import atomic, make_folder, write_json, write_text
-from rlkit.runs.run_folder import RUN_FILES, RunFolder
+from rlkit.runs.run_folder import RUN_FILES, LostFolder, RunFolder
+from rlkit.runs.tensor_files import write_tensors
+from rlkit.system.processes import ending_signals, handled
 
 
 def test_create_makes_the_folder_with_hydras_files(tmp_path: Path) -> None:
@@ -138,3 +147,103 @@ def test_written_files_have_the_usual_permissions(tmp_path: Path) -> None:
     write_text(tmp_path / "ours", "")
     (tmp_path / "usual").write_text("")
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077, 0o027])
+def test_weights_have_the_mode_that_the_umask_gives(umask: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        for _ in range(2):  # the second replaces the first
+            write_tensors(tmp_path / "model.safetensors", {"a": torch.ones(2)}, {})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "model.safetensors").stat().st_mode) == 0o666 & ~umask
+
+
+HOLDER = """
+import os, sys, time
+from pathlib import Path
+from rlkit.runs.run_folder import RunFolder
+folder = RunFolder.create(Path(sys.argv[1]), {})
+child = os.fork() if sys.argv[2] == "forks" else 1
+print(os.getpid() if child else "child", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("forks", ["forks", "alone"])
+def test_a_folder_has_one_writer_and_a_killed_one_leaves_no_lock(forks: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "run"), forks]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as holder:
+        try:
+            assert holder.stdout is not None
+            lines = [holder.stdout.readline().strip() for _ in range(2 if forks == "forks" else 1)]
+            with pytest.raises(
+                RlkitError, match=rf"is in use by process {holder.pid} on .*: expected a folder"
+            ) as caught:
+                RunFolder.resume(tmp_path / "run")
+            assert str(holder.pid) in lines
+            assert "\n" not in str(caught.value)
+            holder.kill()
+            holder.wait()
+            RunFolder.resume(tmp_path / "run").release()  # although the child still lives
+        finally:
+            os.killpg(holder.pid, signal.SIGKILL) if forks == "forks" else holder.kill()
+
+
+def test_two_runs_of_one_process_are_kept_apart_as_well(tmp_path: Path) -> None:
+    first = RunFolder.create(tmp_path / "run", {})
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    for _ in range(2):  # to be refused gives nothing up
+        for name in ("run", "link"):
+            with pytest.raises(RlkitError, match=rf"is in use by this process, {os.getpid()}"):
+                RunFolder.resume(tmp_path / name)
+    first.release()
+    first.release()
+    second = RunFolder.resume(tmp_path / "run")
+    with pytest.raises(RlkitError, match="is in use by"):
+        RunFolder.resume(tmp_path / "run")
+    second.release()
+
+
+def test_a_folder_that_is_gone_cannot_be_resumed(tmp_path: Path) -> None:
+    with pytest.raises(RlkitError, match=r"^cannot write into the run folder .*: No such file or directory$"):
+        RunFolder.resume(tmp_path / "run")
+
+
+def test_a_removed_folder_is_noticed(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", {})
+    folder.check_kept()
+    (tmp_path / "run").rename(tmp_path / "moved")
+    with pytest.raises(LostFolder, match="was removed during the run"):
+        folder.check_kept()
+    (tmp_path / "moved").rename(tmp_path / "run")
+    folder.check_kept()
+    (tmp_path / "run" / ".lock").unlink()
+    (tmp_path / "run" / ".lock").touch()
+    with pytest.raises(LostFolder, match="was removed during the run"):
+        folder.check_kept()
+    folder.release()
+
+
+def test_signals_that_are_ignored_stay_so() -> None:
+    assert ending_signals() == [signal.SIGTERM, signal.SIGHUP]
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it
+    try:
+        assert ending_signals() == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_handled_signals_are_given_back(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+
+    def ask_to_end() -> None:
+        with handled(ending_signals(), signal.default_int_handler):
+            os.kill(os.getpid(), number)
+            time.sleep(PATIENCE)
+
+    with pytest.raises(KeyboardInterrupt):
+        ask_to_end()
+    assert signal.getsignal(number) is before

@@ -94,6 +94,7 @@ class Training:
         self.inputs = inputs.to(device)
         self.data, self.config, self.device = data.to(device), config, device
         self.loggers, self.save = loggers, save
+        self.check_folder: Callable[[], None] = lambda: None
         self.progress = Progress(1, silent=True)
         self.optimizers = self._make_optimizers()
         self.amp = _amp_dtype(config.amp, device)
@@ -252,6 +253,7 @@ class Training:
         metrics["time/epoch"] = self.epoch + self.batches_done / self.batches_per_epoch
         metrics["time/samples_per_second"] = (self.steps - steps) * self.config.batch_size / max(now - then, 1e-9)
         self._sums, self._since_log = {}, (self.steps, now)
+        self.check_folder()
         for logger in self.loggers:
             logger.log(metrics, self.steps)
         done = (self.epoch + self.batches_done / self.batches_per_epoch) * len(self.data.train)

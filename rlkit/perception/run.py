@@ -6,7 +6,6 @@ import dataclasses
 import inspect
 import platform
 import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -33,7 +32,8 @@ from rlkit.perception.task import Task
 from rlkit.perception.tasks import TASKS
 from rlkit.runs.loggers import make_loggers
 from rlkit.runs.progress import Progress
-from rlkit.runs.run_folder import RunFolder
+from rlkit.runs.run_folder import LostFolder, RunFolder
+from rlkit.system.processes import ending_signals, handled
 
 
 @dataclass
@@ -79,11 +79,13 @@ def run(config: PerceptionConfig, run_dir: Path, *, hydra_files: Mapping[str, st
     with ExitStack() as stack:
         training = Training(task, data, config.fit, inputs, seed=config.seed, device=device)
         if resume:
-            folder, seconds = RunFolder(run_dir), _seconds_so_far(run_dir)
+            folder, seconds = RunFolder.resume(run_dir), _seconds_so_far(run_dir)
+            stack.callback(folder.release)
             checkpoint.resume(training, folder)
             folder.write_configuration(hydra_files)
         else:
             folder, seconds = RunFolder.create(run_dir, hydra_files), 0.0
+            stack.callback(folder.release)
         training.loggers = make_loggers(
             *(config.logger, run_dir, asdict(config)),
             own=config.own_classes,
@@ -92,6 +94,7 @@ def run(config: PerceptionConfig, run_dir: Path, *, hydra_files: Mapping[str, st
         )
         for logger in training.loggers:
             stack.callback(logger.close)
+        training.check_folder = folder.check_kept
         training.save = lambda: checkpoint.save(training, description, folder)
         done = round(training.total_samples * training.epoch / config.fit.epochs)
         progress = stack.enter_context(Progress(training.total_samples, unit="samples", done=done, latest=LATEST))
@@ -112,7 +115,11 @@ def run(config: PerceptionConfig, run_dir: Path, *, hydra_files: Mapping[str, st
                 training.train()
                 saved = True  # by now the task holds the best model, which must not be saved as the last one
                 results = training.finish(run_dir)
+            folder.check_kept()
             status = "finished"
+        except LostFolder:
+            training.save()  # a removed folder must not cost the model
+            raise
         except KeyboardInterrupt:
             status = "interrupted"
             if not saved:
@@ -142,7 +149,8 @@ def run(config: PerceptionConfig, run_dir: Path, *, hydra_files: Mapping[str, st
                 "status": status,
             }
             folder.write_summary(summary)
-            draw_curves(run_dir)
+            if (run_dir / "metrics.csv").exists():
+                draw_curves(run_dir)
             progress.say(_closing_words(summary, run_dir))
     return Result(task, summary, run_dir)
 
@@ -198,21 +206,14 @@ def _seconds_so_far(run_dir: Path) -> float:
 
 @contextmanager
 def _interruptible(training: Training) -> Iterator[None]:
-    """Makes Ctrl-C and SIGTERM stop the training after its current step; a second Ctrl-C stops it at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    """Makes Ctrl-C, SIGTERM and SIGHUP stop the training after its current step; a second Ctrl-C stops it at once."""
 
     def stop(*_: Any) -> None:
         training.interrupted = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handled([signal.SIGINT, *ending_signals()], stop):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _closing_words(summary: Mapping[str, Any], run_dir: Path) -> str:
@@ -224,8 +225,9 @@ def _closing_words(summary: Mapping[str, Any], run_dir: Path) -> str:
     for name in ("last", "best"):
         if (folder := run_dir / "checkpoints" / name).is_dir():
             lines.append(f"{name} checkpoint: {folder}")
-    lines.append(f"metrics:         {run_dir / 'metrics.csv'}")
-    lines.append(f"summary:         {run_dir / 'summary.json'}")
+    for name in ("metrics.csv", "summary.json"):
+        if (run_dir / name).exists():
+            lines.append(f"{name.partition('.')[0] + ':':<17}{run_dir / name}")
     shown = sorted(path for path in run_dir.iterdir() if path.suffix in (".png", ".txt"))
     lines += [f"{path.stem + ':':<17}{path}" for path in shown]
     if summary["status"] == "interrupted":

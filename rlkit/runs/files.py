@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,14 +18,18 @@ def atomic(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yields a temporary path beside `path`, which replaces `path` at the end or is removed after an exception.
 
     A reader of `path` sees either the old file or the new one, even if this process is killed. With `durable`, this
-    waits until the file is on the disk, so that it also outlasts a power cut. Raises RlkitError when the folder cannot
-    be written to.
+    waits until the file is on the disk, so that it also outlasts a power cut. The file gets the mode that the umask
+    gives new files, whatever the library that writes it would choose. Raises RlkitError when the folder cannot be
+    written to.
     """
     # The process id keeps two writers apart. The suffix stays, because encoders of images and videos choose their
     # format by it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
+        temporary.touch()
+        mode = stat.S_IMODE(temporary.stat().st_mode)
         yield temporary
+        temporary.chmod(mode)
         if durable:
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())

@@ -56,8 +56,14 @@ class CSVLogger:
         self._writer.writeheader()
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Appends a row; a key that was not there before gets a new column, which is empty in earlier rows."""
+        """Appends a row; a key that was not there before gets a new column, which is empty in earlier rows.
+
+        A file that somebody has removed is begun again.
+        """
         row = {**metrics, self._step_key: step}
+        if not self._path.exists():
+            self._file.close()
+            self._rewrite([])
         if new := [key for key in row if key not in self._columns]:
             self._add_columns(new)
         self._writer.writerow(row)

@@ -12,17 +12,26 @@ from typing import Any
 
 from rlkit.errors import RlkitError
 from rlkit.runs.files import write_json, write_text
+from rlkit.runs.folder_lock import FolderLock
 from rlkit.runs.tensor_files import MODEL_FILE
 
 RUN_FILES = ("summary.json", "metrics.csv", "checkpoints", ".hydra")
 """Files and folders by which a folder is recognised as a run's."""
 
 
+class LostFolder(RlkitError):
+    """Raised when a run's folder was removed while the run was writing into it."""
+
+
 class RunFolder:
-    """One run's folder: `.hydra/`, `metrics.csv`, `summary.json`, `checkpoints/{last,best}/`, `videos/`."""
+    """One run's folder: `.hydra/`, `metrics.csv`, `summary.json`, `checkpoints/{last,best}/`, `videos/`.
+
+    `create` and `resume` lock it until `release`, so that no other run writes into it.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock: FolderLock | None = None
 
     @classmethod
     def create(cls, path: Path, hydra_files: Mapping[str, str]) -> RunFolder:
@@ -30,6 +39,7 @@ class RunFolder:
 
         Raises RlkitError when `path` is a file, cannot be written to, or holds another run.
         """
+        folder = cls(path)
         try:
             for name in RUN_FILES:
                 if (path / name).exists():
@@ -38,15 +48,38 @@ class RunFolder:
             # The process that makes this folder owns the run folder, so that of two runs that start together only one
             # gets past this line.
             (path / ".hydra").mkdir()
+            folder._lock = FolderLock(path)
         except FileExistsError as error:
             if path.is_dir():
                 raise _occupied(path, ".hydra") from error
             raise RlkitError(f"the run folder {path} is a file: it must be a new or an empty folder") from error
         except OSError as error:
             raise RlkitError(f"cannot make the run folder {path}: {error.strerror}") from error
-        folder = cls(path)
         folder.write_configuration(hydra_files)
         return folder
+
+    @classmethod
+    def resume(cls, path: Path) -> RunFolder:
+        """Locks the folder of a run that is to be continued; raises RlkitError if a run still writes into it."""
+        folder = cls(path)
+        try:
+            folder._lock = FolderLock(path)
+        except OSError as error:
+            raise RlkitError(f"cannot write into the run folder {path}: {error.strerror}") from error
+        return folder
+
+    def release(self) -> None:
+        """Gives up the lock, at the end of the run."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def check_kept(self) -> None:
+        """Raises LostFolder if the folder was removed since it was locked, or another one stands in its place."""
+        if self._lock is not None and self._lock.removed:
+            raise LostFolder(
+                f"the run folder {self.path} was removed during the run, and its metrics and checkpoints with it; "
+                "expected it to stay until the run has ended"
+            )
 
     def write_configuration(self, hydra_files: Mapping[str, str]) -> None:
         """Writes `.hydra/<name>` for each of `hydra_files`."""

@@ -14,10 +14,10 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from multiprocessing import connection, get_context, parent_process, reduction, resource_tracker
-from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -34,13 +34,39 @@ def num_cores() -> int:
 
 @contextlib.contextmanager
 def interrupts_deferred() -> Iterator[None]:
-    """Holds Ctrl-C back from this thread until the block ends, and for good from processes started inside the block."""
-    resource_tracker.ensure_running()  # multiprocessing would start it inside the block, and unblock SIGINT in doing so
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Holds Ctrl-C back from this thread until the block ends, and for good from processes started inside the block.
+
+    SIGHUP as well: a terminal that is lost sends it to all of its processes, and the others end with their parent.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
+        resource_tracker.ensure_running()  # here, since multiprocessing would unblock SIGINT in starting it
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ending_signals() -> list[signal.Signals]:
+    """Returns the signals that ask this process to end, apart from those that it ignores, as nohup has it for SIGHUP.
+
+    Cluster schedulers send SIGTERM, and a terminal or ssh session that is lost sends SIGHUP.
+    """
+    return [sent for sent in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(sent) is not signal.SIG_IGN]
+
+
+@contextlib.contextmanager
+def handled(signals: Sequence[signal.Signals], handler: Any) -> Iterator[None]:
+    """Handles signals by `handler` until the end of the block; does nothing outside of the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in signals}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def end_with_parent(closing_time: float = 0.0) -> None:
@@ -48,7 +74,7 @@ def end_with_parent(closing_time: float = 0.0) -> None:
 
     This works even if the main thread hangs.
     """
-    Thread(target=_exit_after_parent, args=(closing_time,), daemon=True).start()
+    threading.Thread(target=_exit_after_parent, args=(closing_time,), daemon=True).start()
 
 
 def _exit_after_parent(closing_time: float) -> None:
