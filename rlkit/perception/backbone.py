@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rlkit.errors import RlkitError
-from rlkit.perception.checkpoint import Description, build_model, load_model
+from rlkit.perception.checkpoint import Description, build_model, difference, load_model
 from rlkit.perception.inputs import Inputs
 
 
@@ -127,22 +127,34 @@ def _fitting(images: Tensor, shape: tuple[int, int, int]) -> Tensor:
     return images
 
 
-def transfer(model: nn.Module, path: str | Path, *, freeze: bool) -> None:
+def transfer(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    freeze: bool,
+    names: tuple[tuple[str, ...], tuple[str, ...]] = ((), ()),
+) -> None:
     """Copies all parameters but the head's from the network at `path` into `model`; `freeze` keeps them from training.
 
-    Raises RlkitError unless both networks are equal but for their heads.
+    `names` are the vocabulary and the columns of the new data, by which the network's inputs are numbered. Raises
+    RlkitError unless both networks are equal but for their heads, and their inputs are numbered alike.
     """
     source, _, description = load_model(path)
-    theirs, mine = source.state_dict(), model.state_dict()
-    names = [name for name in mine if not name.startswith("head.")]
-    different = [name for name in names if name not in theirs or theirs[name].shape != mine[name].shape]
+    for kind, mine, theirs in zip(
+        ("words", "columns"), names, (description.vocabulary, description.columns), strict=True
+    ):
+        if mine and theirs and mine != theirs:
+            raise RlkitError(f"init_from={path} numbers the {kind} of its inputs otherwise: {difference(theirs, mine)}")
+    weights, own = source.state_dict(), model.state_dict()
+    copied = [name for name in own if not name.startswith("head.")]
+    different = [name for name in copied if name not in weights or weights[name].shape != own[name].shape]
     if type(source) is not type(model) or different:
         detail = f": '{different[0]}' differs" if different else ""
         raise RlkitError(
             f"init_from={path} holds another network: {description.model} {description.fields}, not "
             f"{type(model).__name__} of the same fields{detail}"
         )
-    model.load_state_dict({name: theirs[name] for name in names}, strict=False)
+    model.load_state_dict({name: weights[name] for name in copied}, strict=False)
     if freeze:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name.startswith("head."))

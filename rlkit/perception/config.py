@@ -25,7 +25,8 @@ class FitConfig:
     eval_batch_size: int = 500
     """Samples in each batch of validation and test."""
     drop_last: bool = False
-    """Leave out an epoch's last batch where it is smaller than the others."""
+    """Leave out an epoch's last batch where it is smaller than the others. Otherwise a last batch of one sample is
+    joined to the batch before it, if the model has batch normalisation."""
     optimizer: str = "adam"
     """`sgd`, `adam`, `adamw` (weight decay apart from the gradient), or `rmsprop`."""
     learning_rate: float = 1e-3
@@ -65,8 +66,8 @@ class FitConfig:
     clip_global_norm: float | None = None
     """Clip the norm of the gradient of all parameters together to this value; null: don't."""
     monitor: str = "loss"
-    """The validation metric by which the best model is chosen and training stops early. `loss` and `mae` are better
-    when they are smaller, all other metrics when they are larger."""
+    """The validation metric by which the best model is chosen and training stops early, one of those that the task
+    names with the direction that is better, such as `loss` or `accuracy`."""
     patience: int | None = None
     """Stop after this many epochs without an improvement; null: never."""
     min_delta: float = 0.0

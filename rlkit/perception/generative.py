@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +21,7 @@ from rlkit.perception.models.dcgan import InfoGAN
 from rlkit.perception.models.gan import Adversaries
 from rlkit.perception.models.vae import VAE
 from rlkit.perception.plots import draw_points, draw_tiles
-from rlkit.perception.task import Loss, Task
+from rlkit.perception.task import Better, Loss, Task
 
 MOST_SAMPLES = 5_000
 """Largest number of samples in a comparison of two sets."""
@@ -37,11 +37,29 @@ class Judge:
     def __init__(self, path: str | None) -> None:
         from rlkit.perception.checkpoint import load_model  # here, because that module imports the tasks
 
-        self.model, self.inputs = None, None
+        self.model, self.inputs, self.path = None, None, path
+        self.classes: tuple[str, ...] = ()
         if path is not None:
-            self.model, self.inputs, _ = load_model(path)
+            self.model, self.inputs, description = load_model(path)
+            self.classes = description.classes
             if not hasattr(self.model, "encode") or not hasattr(self.model, "head"):
                 raise RlkitError(f"task.features_from={path} holds {type(self.model).__name__}, which is no classifier")
+
+    def check(self, data: Data, *, conditional: bool = False) -> None:
+        """Raises RlkitError for data on which the classifier can't judge.
+
+        These are fewer than two samples, and for `conditional` generators, whose labels are compared with the
+        classifier's, other classes.
+        """
+        if self.model is None or not len(data.test):
+            return
+        if min(len(data.test), len(data.train)) < 2:
+            raise RlkitError(f"task.features_from={self.path} compares sets of samples: expected 2 or more in the test")
+        if conditional and data.classes and self.classes != data.classes:
+            raise RlkitError(
+                f"task.features_from={self.path} tells the classes {', '.join(self.classes)}: expected those of the "
+                f"data, {', '.join(data.classes)}, in this order"
+            )
 
     @torch.no_grad()
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,6 +102,8 @@ class Autoencoding(Task):
     standard deviation of the noise that is added to the input but not to the target. `contraction` makes it a
     contractive one: it weighs the squared derivatives of the latent numbers by the pixels.
     """
+
+    better: Mapping[str, Better] = {"loss": "smaller", "mse": "smaller"}
 
     def __init__(self, model: nn.Module, *, loss: str = "bce", noise: float = 0.0, contraction: float = 0.0) -> None:
         super().__init__(model)
@@ -135,6 +155,8 @@ class Variational(Task):
     Fréchet distance of generated images is measured at the end.
     """
 
+    better: Mapping[str, Better] = {"loss": "smaller", "elbo": "larger", "mse": "smaller"}
+
     def __init__(self, model: nn.Module, *, beta: float = 1.0, features_from: str | None = None) -> None:
         super().__init__(model)
         check_range("task.beta", beta, 0)
@@ -145,6 +167,10 @@ class Variational(Task):
     def vae(self) -> VAE:
         """The model, typed as a VAE."""
         return cast(VAE, self.model)
+
+    def check(self, data: Data) -> None:
+        """Raises RlkitError for data on which generated images can't be judged."""
+        self.judge.check(data)
 
     def measure(self, batch: Batch) -> dict[str, Tensor]:
         """Returns the loss, the bound `elbo`, its term `kl`, and the mean squared error per pixel.
@@ -197,6 +223,14 @@ class AdversarialAutoencoding(Autoencoding):
         """The model, typed as an adversarial autoencoder."""
         return cast(AdversarialAutoencoder, self.model)
 
+    def check(self, data: Data) -> None:
+        """Raises RlkitError for a test of one sample, whose latent numbers can't be compared with normal ones."""
+        if len(data.test) == 1:
+            raise RlkitError(
+                "task=adversarial_autoencoding compares latent numbers: expected 2 samples or more to test"
+            )
+        self.judge.check(data)
+
     def parts(self) -> dict[str, nn.Module]:
         """Returns the autoencoder, and the discriminator of latent numbers."""
         return {"autoencoder": self.both.autoencoder, "discriminator": self.both.discriminator}
@@ -242,6 +276,7 @@ class Adversarial(Task):
     the Fréchet distance of generated images is measured at the end. Raises RlkitError for fields that cannot work.
     """
 
+    better: Mapping[str, Better] = {"loss": "smaller", "score_gap": "smaller"}
     batches: Tensor
 
     def __init__(
@@ -272,6 +307,10 @@ class Adversarial(Task):
     def gan(self) -> Adversaries:
         """The model, typed as a pair of adversaries."""
         return cast(Adversaries, self.model)
+
+    def check(self, data: Data) -> None:
+        """Raises RlkitError for data on which generated samples can't be judged."""
+        self.judge.check(data, conditional=bool(self.gan.num_classes))
 
     def parts(self) -> dict[str, nn.Module]:
         """Returns the generator and the discriminator, which have an optimiser each."""
@@ -435,12 +474,19 @@ class CycleConsistency(Task):
     `negative`, or `thick`, the maximum over 3 × 3 pixels. `cycle` weighs the error of a translation there and back.
     """
 
+    better: Mapping[str, Better] = {"loss": "smaller", "cycle_error": "smaller"}
+
     def __init__(self, model: nn.Module, *, other: str = "thick", cycle: float = 10.0) -> None:
         super().__init__(model)
         check_choice("task.other", other, ["negative", "thick"])
         check_range("task.cycle", cycle, 0)
         _expect(model, CycleGAN, "cycle_consistency")
         self.other, self.cycle = other, cycle
+
+    @property
+    def smallest_batch(self) -> int:
+        """2: half of a batch is of each kind."""
+        return 2
 
     @property
     def nets(self) -> CycleGAN:
@@ -458,6 +504,8 @@ class CycleConsistency(Task):
     def losses(self, batch: Batch) -> Iterator[Loss]:
         """Yields the discriminators' loss, then the translators'."""
         images = in_signed_range(batch.inputs)
+        if len(images) < 2:
+            raise RlkitError("task=cycle_consistency needs batches of 2 images or more, half of them of each kind")
         half = len(images) // 2
         a, b = images[:half], self.translated(images[half:])  # from different images, so that there are no pairs
         a_to_b, b_to_a = self.nets.translators["a_to_b"], self.nets.translators["b_to_a"]
@@ -492,7 +540,7 @@ class CycleConsistency(Task):
             images = some_inputs(data, inputs, COLUMNS)
             translations = self.nets(images)
             rows = [images, translations, self.translated(images), self.nets.translators["b_to_a"](translations)]
-            draw_tiles(folder / "translations.png", (torch.cat(rows) + 1) / 2, COLUMNS)
+            draw_tiles(folder / "translations.png", (torch.cat(rows) + 1) / 2, len(images))
         return {}
 
 
@@ -543,6 +591,7 @@ def points_metrics(data: Data, inputs: Inputs, fake: Tensor) -> dict[str, float]
     batch = data.train.batch(torch.arange(len(data.train)))
     points = inputs(batch.inputs)
     groups = [points[batch.targets == label] for label in range(data.num_outputs)]
+    groups = [group for group in groups if len(group)]
     centers = torch.stack([group.mean(0) for group in groups])
     std = float(torch.cat([group - center for group, center in zip(groups, centers, strict=True)]).std())
     modes = mode_coverage(fake, centers, std)

@@ -18,15 +18,16 @@ SCALES = ("auto", "unit", "signed", "standardize", "none")
 class Inputs(nn.Module):
     """The stage in front of every model, which has nothing to learn. `describe` is saved beside the model's weights.
 
-    Inputs become (inputs − mean) / std, per channel or column; with an empty `mean` they keep their values. `resize` is
-    the new height and width of images. `augment` maps names to strengths as `augmentation` takes them, and works in
-    training mode only.
+    Inputs become (inputs − mean) / std, per channel or column; with an empty `mean` they keep their values. Results
+    beyond ± `limits`, if there are any, become the limit. `resize` is the new height and width of images. `augment`
+    maps names to strengths as `augmentation` takes them, and works in training mode only.
     """
 
     def __init__(
         self,
         mean: Sequence[float] = (),
         std: Sequence[float] = (),
+        limits: Sequence[float] = (),
         *,
         resize: int | None = None,
         augment: Mapping[str, float] = {},
@@ -34,14 +35,17 @@ class Inputs(nn.Module):
         super().__init__()
         self.mean: Tensor
         self.std: Tensor
+        self.limits: Tensor
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
         self.register_buffer("std", torch.tensor(std), persistent=False)
+        self.register_buffer("limits", torch.tensor(limits), persistent=False)
         self.resize = resize
         self.augment = nn.Sequential(*(augmentation(name, amount) for name, amount in augment.items()))
 
     def describe(self) -> dict[str, Any]:
         """Returns the constructor's arguments for JSON, without `augment`, which only training needs."""
-        return {"mean": self.mean.tolist(), "std": self.std.tolist(), "resize": self.resize}
+        limits = {"limits": self.limits.tolist()} if len(self.limits) else {}
+        return {"mean": self.mean.tolist(), "std": self.std.tolist(), "resize": self.resize, **limits}
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Returns the prepared inputs: (batch, …) -> (batch, …).
@@ -60,6 +64,8 @@ class Inputs(nn.Module):
         if len(self.mean):
             shape = (1, -1, *[1] * (inputs.dim() - 2))  # per channel, or per column
             inputs = (inputs - self.mean.view(shape)) / self.std.view(shape)
+            if len(self.limits):
+                inputs = inputs.clamp(-self.limits.view(shape), self.limits.view(shape))
         return inputs
 
 
@@ -79,13 +85,14 @@ def make_inputs(data: Data, *, scale: str, resize: int | None, augment: Mapping[
         raise RlkitError(f"resize={resize} is for images: this data set's inputs are of shape {data.input_shape}")
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    limits: tuple[float, ...] = ()
     if scale == "signed":
         mean, std = (0.5,), (0.5,)
     elif scale in ("auto", "standardize"):
         if scale == "standardize" and not data.mean:
             raise RlkitError("scale=standardize: this data set's inputs cannot be standardised")
-        mean, std = data.mean, data.std
-    return Inputs(mean, std, resize=resize, augment=augment)
+        mean, std, limits = data.mean, data.std, data.limits
+    return Inputs(mean, std, limits, resize=resize, augment=augment)
 
 
 def augmentation(name: str, amount: float) -> nn.Module:

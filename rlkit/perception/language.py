@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -17,7 +17,7 @@ from rlkit.perception.data.language import END, joined, stream_of
 from rlkit.perception.data.samples import Batch, Data, TensorSamples
 from rlkit.perception.inputs import Inputs
 from rlkit.perception.models.language import NGram, RNNLanguageModel, perplexity
-from rlkit.perception.task import Task
+from rlkit.perception.task import Better, Task
 from rlkit.runs.files import write_text
 
 CHUNK = 1000
@@ -36,6 +36,8 @@ class LanguageModeling(Task):
     `generate` tokens from every model are written to samples.txt; the network's are drawn once for each of the
     `temperatures`, by which its logits are divided.
     """
+
+    better: Mapping[str, Better] = {"loss": "smaller", "accuracy": "larger"}
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from rlkit.errors import RlkitError, unknown
 from rlkit.perception.config import FitConfig
-from rlkit.perception.data.samples import Batch, Data, Samples
+from rlkit.perception.data.samples import Batch, Data, Samples, check_numbers
 from rlkit.perception.inputs import Inputs
 from rlkit.perception.optimization import clip_gradients, learning_rate_factor, make_optimizer, penalty
 from rlkit.perception.task import Task
@@ -88,13 +88,19 @@ class Training:
         seed: int,
         device: str,
         loggers: Sequence[Logger] = (),
-        save: Callable[[], None] = lambda: None,
+        write: Callable[[], None] = lambda: None,
     ) -> None:
+        if config.monitor not in task.better:
+            raise unknown("fit.monitor", config.monitor, task.better)
+        if not len(data.train):
+            raise RlkitError("there are no samples to learn from: expected 1 or more")
+        check_numbers(data)
+        task.check(data)
         self.task: Task = task.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.inputs = inputs.to(device)
         self.data, self.config, self.device = data.to(device), config, device
-        self.loggers, self.save = loggers, save
         self.check_folder: Callable[[], None] = lambda: None
+        self.loggers, self.write = loggers, write
         self.progress = Progress(1, silent=True)
         self.optimizers = self._make_optimizers()
         self.amp = _amp_dtype(config.amp, device)
@@ -115,8 +121,13 @@ class Training:
     @property
     def batches_per_epoch(self) -> int:
         """Number of gradient steps in an epoch."""
-        samples, size = len(self.data.train), self.config.batch_size
-        return max(1, samples // size if self.config.drop_last else math.ceil(samples / size))
+        whole, rest = divmod(len(self.data.train), self.config.batch_size)
+        return max(1, whole + (rest >= self.task.smallest_batch and not self.config.drop_last))
+
+    @property
+    def sizes(self) -> list[int]:
+        """Number of samples to learn from, to validate and to test."""
+        return [len(part) if part else 0 for part in (self.data.train, self.data.validation, self.data.test)]
 
     @property
     def total_samples(self) -> int:
@@ -144,17 +155,20 @@ class Training:
     def batches(self) -> Iterator[Batch]:
         """Yields the training batches that are left of this epoch, whose order is drawn anew for each epoch.
 
-        Raises KeyboardInterrupt after Ctrl-C.
+        A last batch that is too small for the task is joined to the one before it. Raises KeyboardInterrupt after
+        Ctrl-C.
         """
         set_training(self.task)
         self.inputs.train()
         self._order_state = self._epoch_order = self.order.get_state()
         order = torch.randperm(len(self.data.train), generator=self.order)
         size = self.config.batch_size
-        for i in range(self.batches_done, self.batches_per_epoch):
+        count = self.batches_per_epoch
+        for i in range(self.batches_done, count):
             if self.interrupted:
                 raise KeyboardInterrupt
-            samples = self.data.train.batch(order[i * size : (i + 1) * size])
+            end = len(order) if i == count - 1 and not self.config.drop_last else (i + 1) * size
+            samples = self.data.train.batch(order[i * size : end])
             self.batches_done = i + 1
             yield Batch(channels_last(self.inputs(samples.inputs)), samples.targets)
         self.batches_done = 0
@@ -166,7 +180,7 @@ class Training:
         factor = learning_rate_factor(self.config, self.steps, total_steps, self.epoch)
         losses = self.task.losses(batch)
         while True:
-            with self.autocast():
+            with self.autocast(), _one_line():
                 loss = next(losses, None)
             if loss is None:
                 break
@@ -186,7 +200,7 @@ class Training:
 
     def validate(self) -> None:
         """Measures the model on the validation samples and keeps a copy of the best one so far."""
-        if self.data.validation is None:
+        if not self.data.validation:
             return
         generator = torch.get_rng_state()
         try:
@@ -198,11 +212,11 @@ class Training:
             raise
         self._sums |= {f"val/{name}": value for name, value in metrics.items()}
         if self.config.monitor not in metrics:
-            raise unknown("fit.monitor", self.config.monitor, metrics)
+            raise unknown("metric of the validation in fit.monitor", self.config.monitor, metrics)
         value = metrics[self.config.monitor]
         if not math.isfinite(value):
             raise self._diverged(f"the validation {self.config.monitor}", value, self.steps)
-        value = value if self.config.monitor in ("loss", "mae") else -value  # the smaller, the better
+        value = value if self.task.better[self.config.monitor] == "smaller" else -value
         if self.best is None or value < self.best:
             self.best, self.best_epoch = value, self.epoch
             self.best_state = {name: tensor.detach().clone() for name, tensor in self.task.state_dict().items()}
@@ -236,8 +250,17 @@ class Training:
         return {name: float(total) / len(samples) for name, total in sums.items()}
 
     def finish(self, folder: Path | None) -> dict[str, float]:
-        """Tests the model and lets the task draw into `folder`; returns all results as `test_<name>`."""
-        results = self.evaluate(self.data.test) | self.task.finish(self.data, self.inputs, folder)
+        """Tests the model and lets the task draw into `folder`; returns all results as `test_<name>`.
+
+        Without test samples there are no results. Raises RlkitError if the loss is not a finite number.
+        """
+        if not len(self.data.test):
+            self.task.eval()
+            return {}
+        results = self.evaluate(self.data.test)
+        if not math.isfinite(results["loss"]):
+            raise self._diverged("the test loss", results["loss"], self.steps)
+        results |= self.task.finish(self.data, self.inputs, folder)
         return {f"test_{name}": value for name, value in results.items()}
 
     def log(self) -> None:
@@ -261,6 +284,13 @@ class Training:
 
     # Saving and restoring
 
+    def save(self) -> None:
+        """Writes a checkpoint; raises RlkitError if the last steps overflowed, so that the one before it stays."""
+        for name, parameter in self.task.named_parameters():
+            if not parameter.isfinite().all():
+                raise self._diverged(f"a number in {name}", float(parameter.detach().sum()), self.steps)
+        self.write()
+
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Returns all that it takes to continue exactly here: tensors by name, and numbers that JSON can hold."""
         tensors = {f"task.{name}": tensor for name, tensor in self.task.state_dict().items()}
@@ -272,7 +302,10 @@ class Training:
         if self.device == "cuda":
             tensors["generator.cuda"] = torch.cuda.get_rng_state()
         weights = self._sums.get("weights", {})
+        if self.best_state is not None:
+            tensors |= {f"best.{name}": tensor for name, tensor in self.best_state.items()}
         numbers = {name: getattr(self, name) for name in _COUNTERS}
+        numbers |= {"monitor": self._monitor, "samples": self.sizes}
         sums = {name: float(value) for name, value in self._sums.items() if name != "weights"}
         return tensors, {**numbers, "sums": sums, "weights": weights, "scaler": self.scaler.state_dict()}
 
@@ -290,10 +323,25 @@ class Training:
         for name in _COUNTERS:
             setattr(self, name, numbers[name])
         self._sums = {**numbers["sums"], "weights": dict(numbers["weights"])} if numbers["sums"] else {}
+        if self.best_epoch is not None:
+            self.best_state = _below("best.", tensors) or None
+        if numbers.get("monitor", self._monitor_of_old) != self._monitor:  # another metric, whose best is still to come
+            self.best, self.best_epoch, self.best_state = None, None, None
+            self._patience_best, self._stale = math.inf, 0
         self.scaler.load_state_dict(numbers["scaler"])
         if self.device == "cuda" and "generator.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["generator.cuda"])
         torch.set_rng_state(tensors["generator"])
+
+    @property
+    def _monitor(self) -> str:
+        """The metric that chooses the best model, with its direction."""
+        return f"{self.config.monitor}, {self.task.better[self.config.monitor]}"
+
+    @property
+    def _monitor_of_old(self) -> str:
+        """The direction in checkpoints that don't say it, where every metric but two was better when larger."""
+        return f"{self.config.monitor}, {'smaller' if self.config.monitor in ('loss', 'mae') else 'larger'}"
 
     # Parts of a step
 
@@ -346,15 +394,29 @@ class Training:
                 raise self._diverged("the loss", loss, step)
 
     def _diverged(self, what: str, value: float, step: int) -> RlkitError:
-        return RlkitError(
-            f"training diverged: {what} is {value} in step {step} (epoch {self.epoch + 1}); a smaller "
-            f"fit.learning_rate, or fit.clip_global_norm=1, may help"
-        )
+        advice = "a smaller fit.learning_rate, or fit.clip_global_norm=1, may help"
+        if what == "the loss" and step <= 1:  # nothing had been learned
+            advice = "the data's numbers are too large for 32 bits: scale=standardize, or smaller units, may help"
+        return RlkitError(f"training diverged: {what} is {value} in step {step} (epoch {self.epoch + 1}); {advice}")
 
     def _checkpoint_due(self) -> bool:
         interval = self.config.checkpoint_interval
         interval = max(1, self.config.epochs // 10) if interval is None else interval
         return interval > 0 and self.epoch % interval == 0 and self.epoch < self.config.epochs
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Turns torch's error for a batch that normalisation learns nothing from into one of a line."""
+    try:
+        yield
+    except ValueError as error:
+        if "Expected more than 1" not in str(error):
+            raise
+        raise RlkitError(
+            "normalisation can't be trained on 1 value per channel: expected fit.batch_size of 2 or more, as many "
+            "samples to learn from, and larger images where they have shrunk to a pixel"
+        ) from error
 
 
 def set_training(task: Task) -> None:

@@ -74,14 +74,15 @@ def run(config: PerceptionConfig, run_dir: Path, *, hydra_files: Mapping[str, st
     inputs = make_inputs(data, scale=config.scale, resize=config.resize, augment=config.augment)
     model, fields = build_model(config, data, inputs)
     task = TASKS[config.task.name](model, **_plain(config.task))
-    names = (data.classes, data.vocabulary)
-    description = Description(config.recipe, config.model.name, fields, inputs.describe(), *names)
+    names = (data.classes, data.vocabulary, data.columns)
+    made_of = {"name": config.data.name, **_plain(config.data)}
+    description = Description(config.recipe, config.model.name, fields, inputs.describe(), *names, made_of)
     with ExitStack() as stack:
         training = Training(task, data, config.fit, inputs, seed=config.seed, device=device)
         if resume:
             folder, seconds = RunFolder.resume(run_dir), _seconds_so_far(run_dir)
             stack.callback(folder.release)
-            checkpoint.resume(training, folder)
+            checkpoint.resume(training, description, folder)
             folder.write_configuration(hydra_files)
         else:
             folder, seconds = RunFolder.create(run_dir, hydra_files), 0.0
@@ -95,17 +96,16 @@ def run(config: PerceptionConfig, run_dir: Path, *, hydra_files: Mapping[str, st
         for logger in training.loggers:
             stack.callback(logger.close)
         training.check_folder = folder.check_kept
-        training.save = lambda: checkpoint.save(training, description, folder)
+        training.write = lambda: checkpoint.save(training, description, folder)
         done = round(training.total_samples * training.epoch / config.fit.epochs)
         progress = stack.enter_context(Progress(training.total_samples, unit="samples", done=done, latest=LATEST))
         training.progress = progress
         progress.say(f"{config.recipe}: {config.model.name} on {config.data.name}, seed {config.seed}: {run_dir}")
-        for note in data.notes:
-            progress.say(f"data: {note}")
-        sizes = (len(part) if part else 0 for part in (data.train, data.validation, data.test))
+        for remark in data.remarks():
+            progress.say(f"data: {remark}")
         count = sum(parameter.numel() for parameter in task.parameters() if parameter.requires_grad)
         progress.say(
-            "{:,} samples to learn from, {:,} to validate, {:,} to test; ".format(*sizes)
+            "{:,} samples to learn from, {:,} to validate, {:,} to test; ".format(*training.sizes)
             + f"{count:,} parameters; {device}"
         )
         started, status, results = time.perf_counter(), "failed", {}
@@ -181,7 +181,7 @@ def build_model(config: PerceptionConfig, data: Data, inputs: Inputs) -> tuple[n
     if data.vectors is not None and hasattr(model, "load_vectors"):
         model.load_vectors(data.vectors)  # type: ignore[operator]
     if config.init_from is not None:
-        transfer(model, config.init_from, freeze=config.freeze)
+        transfer(model, config.init_from, freeze=config.freeze, names=(data.vocabulary, data.columns))
     return model, fields
 
 

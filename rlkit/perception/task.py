@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from rlkit.perception.data.samples import Batch, Data
 from rlkit.perception.inputs import Inputs
+from rlkit.perception.models.normalization import BatchNorm
+
+Better = Literal["smaller", "larger"]
+"""The direction in which a metric is better."""
 
 
 class Loss(NamedTuple):
@@ -30,6 +35,9 @@ class Task(nn.Module):
     several parts override `parts` and `losses`.
     """
 
+    better: Mapping[str, Better] = {"loss": "smaller"}
+    """Metrics of `measure` by which the best model can be chosen, each with the direction that is better."""
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
@@ -37,6 +45,14 @@ class Task(nn.Module):
     def parts(self) -> dict[str, nn.Module]:
         """Returns the modules that have an optimiser each, by the names that `Loss.part` uses."""
         return {"model": self.model}
+
+    @property
+    def smallest_batch(self) -> int:
+        """Least number of samples that an epoch's last batch can have: batch normalisation learns nothing from one."""
+        return 2 if any(isinstance(module, (_BatchNorm, BatchNorm)) for module in self.modules()) else 1
+
+    def check(self, data: Data) -> None:
+        """Raises RlkitError for data that the task cannot work with; called before the first step."""
 
     def losses(self, batch: Batch) -> Iterator[Loss]:
         """Yields the losses of a training batch; the step for each is taken before the next one is computed.

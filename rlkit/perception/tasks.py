@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from rlkit.perception.generative import (
 from rlkit.perception.inputs import Inputs
 from rlkit.perception.language import LanguageModeling
 from rlkit.perception.plots import draw_boundary, draw_contours, draw_function, draw_predictions, draw_row
-from rlkit.perception.task import Task
+from rlkit.perception.task import Better, Task
 
 MOST_DRAWN = 1000
 """Largest number of test samples whose predictions are drawn."""
@@ -32,6 +33,8 @@ class Classification(Task):
 
     A model with one output tells two classes apart: its output is the logit of the second class.
     """
+
+    better: Mapping[str, Better] = {"loss": "smaller", "accuracy": "larger"}
 
     def __init__(self, model: nn.Module, *, loss: str = "cross_entropy", label_smoothing: float = 0.0) -> None:
         super().__init__(model)
@@ -76,6 +79,8 @@ class Regression(Task):
 
     If the model has at most eight parameters, their values are among the results.
     """
+
+    better: Mapping[str, Better] = {"loss": "smaller", "mae": "smaller"}
 
     def __init__(self, model: nn.Module, *, reduction: str = "mean") -> None:
         super().__init__(model)

@@ -61,7 +61,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, data: Any) -> None:
     """Writes `data`, which may hold NumPy numbers, to `path` as JSON; raises RlkitError like `write_text`."""
-    write_text(path, json.dumps(data, indent=2, default=lambda number: number.item()) + "\n")
+    write_text(path, json_text(data))
+
+
+def json_text(data: Any) -> str:
+    """Returns `data`, which may hold NumPy numbers, as the text of a JSON file."""
+    return json.dumps(data, indent=2, default=lambda number: number.item()) + "\n"
 
 
 def _reason(error: OSError) -> str:

@@ -106,7 +106,7 @@ def image_folder(
         everything = part.batch(torch.arange(len(part))) if in_memory and len(part) else None
         parts.append(TensorSamples(*everything) if everything else part)
     some = parts[0].batch(torch.arange(min(len(parts[0]), 500)))
-    mean, std = channel_statistics(some.inputs)
+    mean, std, limits = channel_statistics(some.inputs)
     return Data(
         train=parts[0],
         validation=parts[1] if len(validating) else None,
@@ -116,6 +116,7 @@ def image_folder(
         classes=tuple(classes),
         mean=mean,
         std=std,
+        limits=limits,
         notes=notes,
     )
 

@@ -12,6 +12,13 @@ from torch import Tensor
 
 from rlkit.errors import RlkitError, check_range
 
+ROUNDING = 8 * torch.finfo(torch.float32).eps
+"""Standard deviation, as a share of the largest value, below which numbers differ by their rounding only."""
+WIDER = 2.0
+"""Farthest distance from the mean that inputs keep, as a multiple of the farthest one in training."""
+LARGEST_TARGET = 1e18
+"""Largest value to predict, whose square 32 bits can still hold."""
+
 
 class Batch(NamedTuple):
     """Inputs and targets of some samples."""
@@ -83,9 +90,24 @@ class Data:
     mean: tuple[float, ...] = ()
     """Mean of the training inputs, per channel or column; empty where standardising makes no sense."""
     std: tuple[float, ...] = ()
-    """Standard deviation of the training inputs, per channel or column."""
+    """Standard deviation of the training inputs, per channel or column; 1 where there is none."""
+    limits: tuple[float, ...] = ()
+    """Largest distance from the mean that inputs keep, in standard deviations, per channel or column; empty: any."""
+    columns: tuple[str, ...] = ()
+    """Names of the columns of a table, in their order; empty for other inputs."""
     notes: tuple[str, ...] = ()
     """Sentences for the user, such as on images that are new."""
+
+    def __post_init__(self) -> None:
+        if len(set(self.classes)) < len(self.classes):
+            raise RlkitError(f"the classes are {', '.join(self.classes)}: expected each name once")
+
+    def remarks(self) -> list[str]:
+        """Returns sentences for the user: the notes, and the columns or channels that tell nothing."""
+        names = self.columns or [f"channel {i}" for i in range(len(self.limits))]
+        silent = [name for name, limit in zip(names, self.limits, strict=True) if limit == 0]
+        told = f"the same in all samples to learn from, and so left out: {', '.join(silent)}"
+        return [*self.notes, *([told] if silent else [])]
 
     def to(self, device: str) -> Data:
         """Returns a copy of all three parts on the device."""
@@ -133,7 +155,7 @@ def image_data(
     validating, training = split(len(images), [validation], split_seed)
     training, validating = training[:limit], validating[:test_limit]
     train = TensorSamples(images[training], labels[training])
-    mean, std = channel_statistics(train.inputs)
+    mean, std, limits = channel_statistics(train.inputs)
     return Data(
         train=train,
         validation=TensorSamples(images[validating], labels[validating]) if len(validating) else None,
@@ -143,6 +165,7 @@ def image_data(
         classes=tuple(classes),
         mean=mean,
         std=std,
+        limits=limits,
     )
 
 
@@ -155,12 +178,63 @@ def check_labels(labels: Tensor, num_classes: int, where: str = "") -> None:
         )
 
 
-def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns mean and standard deviation per channel of (batch, channels, …); bytes are scaled to 0 … 1 first."""
+def check_numbers(data: Data) -> None:
+    """Raises RlkitError for samples in memory that hold NaN or infinity, and for targets with infinite squares."""
+    parts = {"training": data.train, "validation": data.validation, "test": data.test}
+    for name, samples in parts.items():
+        if not isinstance(samples, TensorSamples):
+            continue
+        for kind, values in (("inputs", samples.inputs), ("targets", samples.targets)):
+            if not values.is_floating_point() or not values.numel():
+                continue
+            if not values.isfinite().all():
+                first = int((~values.isfinite()).reshape(len(values), -1).any(1).nonzero()[0])
+                raise RlkitError(f"the {name} {kind} have NaN or infinity, first in sample {first}: expected numbers")
+            if kind == "targets" and (largest := float(values.abs().max())) > LARGEST_TARGET:
+                raise RlkitError(
+                    f"the {name} targets go up to {largest:g}, whose square 32 bits can't hold: expected at most "
+                    f"{LARGEST_TARGET:g}, in larger units"
+                )
+
+
+class Spread(NamedTuple):
+    """The mean of inputs, and how far they are from it, per channel or column."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    """Standard deviation; 1 where the inputs are constant."""
+    limits: tuple[float, ...]
+    """Largest distance from the mean that inputs keep, in standard deviations: 0 where they are constant."""
+
+
+def column_statistics(columns: Tensor) -> Spread:
+    """Returns the spread of the columns of a table, (samples, columns)."""
+    return Spread(*(tuple(values) for values in zip(*map(_spread, columns.unbind(1)), strict=True)))
+
+
+def channel_statistics(images: Tensor) -> Spread:
+    """Returns the spread of the channels of (batch, channels, …); bytes are scaled to 0 … 1 first.
+
+    There are no limits unless a pixel from 0 to 1 can exceed them.
+    """
     scale = 255.0 if images.dtype == torch.uint8 else 1.0
-    means, stds = [], []
-    for channel in images.unbind(1):  # one at a time, because all of them as floats would take a lot of memory
-        values = channel.float() / scale
-        means.append(float(values.mean()))
-        stds.append(max(float(values.std(correction=0)), 1e-6))
-    return tuple(means), tuple(stds)
+    # One at a time, because all of them as floats would take a lot of memory.
+    spread = [_spread(channel.float() / scale) for channel in images.unbind(1)]
+    mean, std, limits = (tuple(values) for values in zip(*spread, strict=True))
+    farthest = [max(m, 1 - m) / s for m, s in zip(mean, std, strict=True)]
+    return Spread(mean, std, limits if any(f > limit for f, limit in zip(farthest, limits, strict=True)) else ())
+
+
+def _spread(values: Tensor) -> tuple[float, float, float]:
+    """Returns the mean of numbers, their standard deviation, and how far from the mean new ones are taken seriously.
+
+    What is constant in training, up to rounding, tells nothing: its limit is 0. Elsewhere, new values can be WIDER as
+    far from the mean as those in training.
+    """
+    if not values.std(correction=0).isfinite():  # their squares are too large for 32 bits
+        values = values.double()
+    mean, std = float(values.mean()), float(values.std(correction=0))
+    low, high = float(values.min()), float(values.max())
+    if std <= ROUNDING * max(abs(low), abs(high)):
+        return mean, 1.0, 0.0
+    return mean, std, WIDER * max(mean - low, high - mean) / std

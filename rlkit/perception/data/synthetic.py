@@ -31,7 +31,7 @@ def moons(
 
     check_range("data.count", count, 10)
     points, labels = make_moons(count, noise=noise, random_state=seed)
-    check_range("data.test", test, 0, 1, exclusive=True)
+    check_range("data.test", test, 0, 0.99)
     order = np.random.RandomState(split_seed).permutation(count)  # scikit-learn's shuffle, with the test samples first
     testing, rest = np.split(order, [math.ceil(test * count)])
     validating, training = split(len(rest), [validation], split_seed)

@@ -12,7 +12,7 @@ import torch
 from rlkit.errors import RlkitError
 from rlkit.perception.data.readers import read_lines, read_table
 from rlkit.perception.data.root import locate
-from rlkit.perception.data.samples import Data, TensorSamples, split
+from rlkit.perception.data.samples import Data, TensorSamples, column_statistics, split
 
 COLUMNS = ("cylinders", "displacement", "horsepower", "weight", "acceleration", "year")
 ORIGINS = ("USA", "Europe", "Japan")
@@ -35,13 +35,16 @@ def auto_mpg(*, data_root: Path | None = None, validation: float = 0.1, test: fl
     inputs, targets = torch.from_numpy(features), torch.tensor([[row["mpg"]] for row in rows])
     testing, validating, training = split(len(rows), [test, validation], split_seed)
     part = [TensorSamples(inputs[indices], targets[indices]) for indices in (training, validating, testing)]
+    spread = column_statistics(part[0].inputs)
     return Data(
         train=part[0],
         validation=part[1] if len(validating) else None,
         test=part[2],
         input_shape=(len(COLUMNS) + len(ORIGINS),),
-        mean=tuple(part[0].inputs.mean(0).tolist()),
-        std=tuple(part[0].inputs.std(0, correction=0).clamp(min=1e-6).tolist()),
+        columns=(*COLUMNS, *ORIGINS),
+        mean=spread.mean,
+        std=spread.std,
+        limits=spread.limits,
     )
 
 
