@@ -10,10 +10,12 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from rlkit.errors import RlkitError
-from rlkit.spaces import LEAF_SPACES, leaf_spaces, leaves
+from rlkit.errors import Misfit, RlkitError, one_line, shown
+from rlkit.spaces import LARGEST, LEAF_SPACES, Array, check_computable, fitted, leaf_spaces
 
 Env = gym.Env[Any, Any]
+
+LIMIT = float(LARGEST)
 
 CHECKED_STEPS = 5
 """Number of random steps that `check_env` takes."""
@@ -21,7 +23,7 @@ CHECKED_STEPS = 5
 
 def env_error(name: str, message: str) -> RlkitError:
     """Makes an error whose message is on one line, although arrays and spaces in it may be printed on several."""
-    return RlkitError(f"env {name}: {' '.join(message.split())}")
+    return RlkitError(f"env {name}: {one_line(message)}")
 
 
 @contextlib.contextmanager
@@ -29,6 +31,8 @@ def env_errors(name: str, doing: str) -> Iterator[None]:
     """Turns any exception into an RlkitError of one line with the environment's name; `doing` is what raised it."""
     try:
         yield
+    except Misfit as misfit:
+        raise env_error(name, f"{doing} returned {misfit}") from misfit
     except RlkitError:
         raise
     except Exception as error:
@@ -47,19 +51,93 @@ def check_env(env: Env, name: str) -> None:
     mask = _checked_reset(env, name, seed=0)
     for _ in range(CHECKED_STEPS):
         with env_errors(name, "step"):
-            result: Any = env.step(sample_action(env.action_space, mask))
-        if not isinstance(result, tuple) or len(result) != 5:
-            expected = "(obs, reward, terminated, truncated, info)"
-            raise env_error(name, f"step must return {expected}, not {_described(result)}")
-        obs, reward, terminated, truncated, info = result
-        _check_obs(env.observation_space, obs, name, "step")
-        if np.ndim(reward) != 0 or not np.isfinite(np.asarray(reward, dtype=np.float64)):
-            raise env_error(name, f"step returned the reward {reward!r}; it must be a finite number")
-        if np.ndim(terminated) != 0 or np.ndim(truncated) != 0:
-            raise env_error(
-                name, f"step returned terminated={terminated!r}, truncated={truncated!r}; each must be a bool"
-            )
+            result = env.step(sample_action(env.action_space, mask))
+            obs, _, terminated, truncated, info = checked_step(result)
+            fitted(env.observation_space, obs)
         mask = _checked_reset(env, name) if terminated or truncated else _checked_mask(env, info, name)
+
+
+def checked_reset(result: Any) -> tuple[Any, dict[str, Any]]:
+    """Takes apart the result of `reset`; raises Misfit unless it is an observation, not looked at here, and a dict."""
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise Misfit(_described(result), "reset must return (obs, info)")
+    checked_info(result[1])
+    return result
+
+
+def checked_step(result: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+    """Takes apart what `step` returned, with the reward as a float and the flags as bools.
+
+    Raises Misfit unless there are five, the reward is one finite number, each flag is a bool and the info is a dict.
+    The observation is not looked at.
+    """
+    if not isinstance(result, tuple) or len(result) != 5:
+        raise Misfit(_described(result), "step must return (obs, reward, terminated, truncated, info)")
+    obs, reward, terminated, truncated, info = result
+    if type(reward) is not float or not -LIMIT <= reward <= LIMIT:
+        reward = checked_reward(reward)
+    if type(terminated) is not bool:
+        terminated = checked_flag("terminated", terminated)
+    if type(truncated) is not bool:
+        truncated = checked_flag("truncated", truncated)
+    checked_info(info)
+    return obs, reward, terminated, truncated, info
+
+
+def checked_reward(reward: Any) -> float:
+    """Returns a reward as a float; raises Misfit unless it is one real, finite number."""
+    try:
+        array = np.asarray(reward)
+        number = float(array[()]) if array.ndim == 0 and array.dtype.kind in "biufO" else None
+    except Exception:  # integers beyond a float's range, tensors with a gradient, objects of the user's own
+        number = None
+    if number is None or isinstance(reward, str | bytes):
+        raise Misfit(f"the reward {shown(reward)}", "it must be a finite number")
+    check_computable("the reward", np.asarray(number), 0)
+    return number
+
+
+def checked_rewards(rewards: list[Any]) -> Array:
+    """Returns the rewards of several environments as an array of float64; raises Misfit like `checked_reward`.
+
+    Whether the numbers are finite is left to whoever gets them, for whom it is cheaper.
+    """
+    try:
+        array = np.array(rewards)
+        if array.ndim == 1 and array.dtype.kind in "fiub":
+            return array if array.dtype.char == "d" else array.astype(np.float64)
+    except Exception:  # of several shapes, or of anything that is no number: look at each
+        pass
+    return np.array([checked_reward(reward) for reward in rewards])
+
+
+def checked_flag(name: str, flag: Any) -> bool:
+    """Returns `terminated` or `truncated` as a bool; raises Misfit unless it is one, or the number 0 or 1."""
+    try:
+        array = np.asarray(flag)
+        fits = array.ndim == 0 and array.dtype.kind in "biuf" and bool(array in (0, 1))
+    except Exception:  # objects of the user's own may raise anything
+        fits = False
+    if not fits:
+        raise Misfit(f"{name}={shown(flag)}", "it must be a bool")
+    return bool(array)
+
+
+def checked_flags(name: str, flags: list[Any]) -> Array:
+    """Returns the flags of several environments as an array; raises Misfit like `checked_flag`."""
+    try:
+        array = np.array(flags)
+        if array.ndim == 1 and array.dtype.kind == "b":
+            return array
+    except Exception:  # of several shapes: look at each
+        pass
+    return np.array([checked_flag(name, flag) for flag in flags])
+
+
+def checked_info(info: Any) -> None:
+    """Raises Misfit unless an environment's info is a dict."""
+    if not isinstance(info, dict):
+        raise Misfit(f"the info {shown(info)}", "it must be a dict")
 
 
 def sample_action(space: spaces.Space[Any], mask: Any = None) -> Any:
@@ -81,11 +159,9 @@ def _described(result: Any) -> str:
 
 def _checked_reset(env: Env, name: str, seed: int | None = None) -> np.ndarray[Any, Any] | None:
     with env_errors(name, "reset"):
-        result: Any = env.reset(seed=seed)
-    if not isinstance(result, tuple) or len(result) != 2:
-        raise env_error(name, f"reset must return (obs, info), not {_described(result)}")
-    _check_obs(env.observation_space, result[0], name, "reset")
-    return _checked_mask(env, result[1], name)
+        obs, info = checked_reset(env.reset(seed=seed))
+        fitted(env.observation_space, obs)
+    return _checked_mask(env, info, name)
 
 
 def _check_space(space: spaces.Space[Any], name: str) -> None:
@@ -99,27 +175,7 @@ def _check_space(space: spaces.Space[Any], name: str) -> None:
             raise env_error(name, f"{problem}; supported are {supported}, and Dict and Tuple of them")
 
 
-def _check_obs(space: spaces.Space[Any], obs: Any, name: str, method: str) -> None:
-    returned = f"{method} returned an observation"
-    try:
-        arrays = leaves(space, obs)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise env_error(name, f"{returned} that does not fit {space}") from error
-    for part, array in zip(leaf_spaces(space), arrays, strict=True):
-        assert part.dtype is not None  # every supported space has a dtype
-        if array.shape != part.shape:
-            raise env_error(name, f"{returned} of shape {array.shape}; the space {part} has shape {part.shape}")
-        if not np.can_cast(array.dtype, part.dtype, "same_kind"):
-            raise env_error(name, f"{returned} of dtype {array.dtype}; the space {part} has dtype {part.dtype}")
-        if not np.isfinite(array).all():
-            raise env_error(name, f"{returned} that holds {array[~np.isfinite(array)].flat[0]}; it must be finite")
-        if not isinstance(part, spaces.Box) and not part.contains(array.astype(part.dtype)):
-            raise env_error(name, f"{returned} {array} that is not in its space {part}")
-
-
-def _checked_mask(env: Env, info: Any, name: str) -> np.ndarray[Any, Any] | None:
-    if not isinstance(info, dict):
-        raise env_error(name, f"info must be a dict, not {_described(info)}")
+def _checked_mask(env: Env, info: dict[str, Any], name: str) -> np.ndarray[Any, Any] | None:
     if "action_mask" not in info:
         return None
     with env_errors(name, "reading its action mask"):

@@ -9,11 +9,11 @@ from multiprocessing import connection
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.async_vector_env import AsyncState, _async_worker
 from gymnasium.vector.utils import iterate
 
+from rlkit.envs.check import checked_flags, checked_info, checked_reset, checked_rewards, checked_step
 from rlkit.envs.wrappers import WorkerEnv
 from rlkit.errors import RlkitError
 from rlkit.spaces import stacked
@@ -37,16 +37,39 @@ class SyncVectorEnv(gym.vector.SyncVectorEnv[Any, Any]):
     def __init__(self, env_fns: Sequence[Callable[[], Env]]) -> None:
         super().__init__(env_fns, autoreset_mode=AutoresetMode.SAME_STEP)
 
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Resets every environment; `seed` is the first one's, after which they count up, or a list of all seeds."""
+        if options is not None and "reset_mask" in options:
+            return super().reset(seed=seed, options=options)
+        if seed is None or isinstance(seed, int):
+            seed = [None if seed is None else seed + i for i in range(self.num_envs)]
+        infos: dict[str, Any] = {}
+        for i, (env, own_seed) in enumerate(zip(self.envs, seed, strict=True)):
+            self._env_obs[i], info = checked_reset(env.reset(seed=own_seed, options=options))
+            infos = self._add_info(infos, info, i)
+        return stacked(self.single_observation_space, self._env_obs), infos
+
     def step(self, actions: Any) -> Transitions:
-        """Steps every environment and resets those whose episode ended, with `final_obs` and `final_info` in infos."""
+        """Steps every environment and resets those whose episode ended, with `final_obs` and `final_info` in infos.
+
+        Raises Misfit for what does not fit; the numbers in observations and rewards are left to whoever gets them.
+        """
         all_obs, rewards, terminations, truncations = [], [], [], []
         infos: dict[str, Any] = {}
         for i, (env, action) in enumerate(zip(self.envs, iterate(self.action_space, actions), strict=True)):
-            obs, reward, terminated, truncated, info = env.step(action)
-            if terminated or truncated:
+            result = env.step(action)
+            try:
+                obs, reward, terminated, truncated, info = result
+                over = terminated or truncated
+            except Exception:  # what is no tuple of five, or an array where a bool should be
+                obs, reward, terminated, truncated, info = checked_step(result)
+                over = terminated or truncated
+            if type(info) is not dict:
+                checked_info(info)
+            if over:
                 # A copy, because some environments write every observation into the same array, at reset too.
                 infos = self._add_info(infos, {"final_obs": deepcopy(obs), "final_info": info}, i)
-                obs, info = env.reset()
+                obs, info = checked_reset(env.reset())
             if info:
                 infos = self._add_info(infos, info, i)
             all_obs.append(obs)
@@ -56,9 +79,9 @@ class SyncVectorEnv(gym.vector.SyncVectorEnv[Any, Any]):
         self._env_obs = all_obs  # Gymnasium needs it to reset only some environments, by options["reset_mask"]
         return (
             stacked(self.single_observation_space, all_obs),
-            np.array(rewards, dtype=np.float64),
-            np.array(terminations, dtype=np.bool_),
-            np.array(truncations, dtype=np.bool_),
+            checked_rewards(rewards),
+            checked_flags("terminated", terminations),
+            checked_flags("truncated", truncations),
             infos,
         )
 

@@ -10,6 +10,9 @@ from typing import Any, SupportsFloat
 import gymnasium as gym
 import numpy as np
 
+from rlkit.envs.check import checked_reset, checked_step
+from rlkit.spaces import fitted
+
 Env = gym.Env[Any, Any]
 Transition = tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]
 
@@ -41,20 +44,26 @@ class ActionMaskInfo(gym.Wrapper[Any, Any, Any, Any]):
 class WorkerEnv(gym.Wrapper[Any, Any, Any, Any]):
     """A wrapper for environments whose results are sent to another process.
 
-    It copies an episode's last observation, because some environments overwrite it when they reset. It turns some
-    exceptions into RuntimeErrors with their text: those of classes that are not Python's own may not survive pickling,
-    and EOFError and OSErrors would be taken for errors of the pipe.
+    It raises Misfit for results that do not fit, because on their way they would be cast without a word. It copies an
+    episode's last observation, because some environments overwrite it when they reset. It turns some exceptions into
+    RuntimeErrors with their text: those of classes that are not Python's own may not survive pickling, and EOFError and
+    OSErrors would be taken for errors of the pipe.
     """
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Resets the environment."""
         with _plain_errors():
-            return self.env.reset(seed=seed, options=options)
+            result = self.env.reset(seed=seed, options=options)
+        obs, info = checked_reset(result)
+        fitted(self.env.observation_space, obs)
+        return obs, info
 
     def step(self, action: Any) -> Transition:
         """Steps the environment."""
         with _plain_errors():
-            obs, reward, terminated, truncated, info = self.env.step(action)
+            result = self.env.step(action)
+        obs, reward, terminated, truncated, info = checked_step(result)
+        fitted(self.env.observation_space, obs)
         return deepcopy(obs) if terminated or truncated else obs, reward, terminated, truncated, info
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from rlkit.buffers.transition import Buffer, Transition
-from rlkit.errors import RlkitError
-from rlkit.spaces import Array, Obs, all_finite, count_true, leaves
+from rlkit.errors import Misfit, RlkitError, one_line, shown
+from rlkit.spaces import Array, Obs, check_computable, count_true, fitted, leaf_spaces, leaves
 
 
 class Step(NamedTuple):
@@ -59,30 +61,36 @@ class Collector:
         self._valid = np.ones(self.num_envs, np.bool_)
         # A native vector environment has one generator for all its parts, so it takes one seed, not a list.
         native = not hasattr(envs, "env_fns")
-        obs, info = self._call("reset", seed=seeds[0] if native else seeds)
-        self._obs = self._checked(obs)
+        with self._misfits_told():
+            obs, info = self._call("reset", seed=seeds[0] if native else seeds)
+            self._obs = self._checked(obs)
         self._mask = _action_mask(info)
 
     def collect(self, agent: Acting, buffer: Buffer, num_steps: int) -> list[Episode]:
         """Lets `agent` act for `num_steps` vector steps, adds them to `buffer`, and returns the episodes that ended.
 
-        Raises RlkitError if the environment raises, or returns a number that is not finite.
+        Raises RlkitError if the environment raises, or returns what does not fit its spaces or is no finite number.
         """
         episodes: list[Episode] = []
-        for _ in range(num_steps):
-            step = agent.act(self._obs, action_mask=self._mask)
-            next_obs, reward, terminated, truncated, info = self._call("step", step.env_action)
-            done = terminated | truncated
-            final_obs: dict[int, Obs] = {}
-            if any_done := count_true(done) > 0:
-                next_obs, info, final_obs = self._after_done(next_obs, info, done)
-            next_mask = _action_mask(info)
-            taken = self._obs, step.action, self._checked_reward(reward), terminated, truncated
-            transition = Transition(*taken, self._checked(next_obs), final_obs, self._valid, self._mask, next_mask)
-            buffer.add(transition)
-            self._count(transition, done if any_done else None, episodes)
-            self._obs, self._mask = transition.next_obs, next_mask
+        with self._misfits_told():
+            for _ in range(num_steps):
+                self._step(agent, buffer, episodes)
         return episodes
+
+    def _step(self, agent: Acting, buffer: Buffer, episodes: list[Episode]) -> None:
+        step = agent.act(self._obs, action_mask=self._mask)
+        next_obs, reward, terminated, truncated, info = self._call("step", step.env_action)
+        self._check_outcome(reward, terminated, truncated)
+        done = terminated | truncated
+        final_obs: dict[int, Obs] = {}
+        if any_done := count_true(done) > 0:
+            next_obs, info, final_obs = self._after_done(next_obs, info, done)
+        next_mask = _action_mask(info)
+        taken = self._obs, step.action, reward, terminated, truncated
+        transition = Transition(*taken, self._checked(next_obs), final_obs, self._valid, self._mask, next_mask)
+        buffer.add(transition)
+        self._count(transition, done if any_done else None, episodes)
+        self._obs, self._mask = transition.next_obs, next_mask
 
     def _after_done(self, obs: Any, info: dict[str, Any], done: Array) -> tuple[Any, dict[str, Any], dict[int, Obs]]:
         """Returns the observations and info to act from, and the last observations of the episodes that ended.
@@ -94,10 +102,10 @@ class Collector:
         last: Any = obs if self._mode == AutoresetMode.DISABLED else info["final_obs"]
         indices = np.flatnonzero(done)
         if isinstance(last, np.ndarray) and last.dtype == object:
-            final_obs = {int(i): leaves(self._space, last[i]) for i in indices}
+            final_obs = {int(i): fitted(self._space, last[i]) for i in indices}
         else:
-            batch = leaves(self._space, last)
-            final_obs = {int(i): tuple(leaf[i].copy() for leaf in batch) for i in indices}
+            batch = list(zip(leaf_spaces(self._space), leaves(self._space, last), strict=True))
+            final_obs = {int(i): tuple(fitted(part, leaf[i].copy())[0] for part, leaf in batch) for i in indices}
         if self._mode == AutoresetMode.DISABLED:
             obs, info = self._call("reset", options={"reset_mask": done})
         return obs, info, final_obs
@@ -121,23 +129,26 @@ class Collector:
             raise
         except Exception as error:
             where = f"after {self.timesteps} timesteps: {type(error).__name__}: {error}"
-            raise RlkitError(f"{self.name} raised in {method} {where}".replace("\n", " ")) from error
+            raise RlkitError(one_line(f"{self.name} raised in {method} {where}")) from error
+
+    @contextmanager
+    def _misfits_told(self) -> Iterator[None]:
+        """Says of what does not fit whose it is, and when it came."""
+        try:
+            yield
+        except Misfit as misfit:
+            when = f"after {self.timesteps} timesteps"
+            raise RlkitError(f"{self.name} returned {misfit.what} {when}; {misfit.expected}") from misfit
 
     def _checked(self, obs: Any) -> Obs:
-        batch = tuple([leaf.copy() for leaf in leaves(self._space, obs)])  # vector envs may reuse their arrays
-        for leaf in batch:
-            if leaf.dtype.kind == "f" and not all_finite(leaf):
-                raise RlkitError(
-                    f"{self.name} returned an observation that is not finite after {self.timesteps} timesteps: "
-                    f"{leaf[~np.isfinite(leaf)][0]} in environment {np.argwhere(~np.isfinite(leaf))[0][0]}"
-                )
-        return batch
+        # Copies, because vector environments may reuse their arrays.
+        return tuple([leaf.copy() for leaf in fitted(self._space, obs, (self.num_envs,))])
 
-    def _checked_reward(self, reward: Array) -> Array:
-        if not all_finite(reward):
-            bad = int(np.flatnonzero(~np.isfinite(reward))[0])
-            raise RlkitError(f"{self.name} returned the reward {reward[bad]} after {self.timesteps} timesteps")
-        return reward
+    def _check_outcome(self, reward: Array, terminated: Array, truncated: Array) -> None:
+        if not reward.shape == terminated.shape == truncated.shape == (self.num_envs,):
+            outcome = f"reward={shown(reward)}, terminated={shown(terminated)}, truncated={shown(truncated)}"
+            raise Misfit(outcome, f"expected an array of shape ({self.num_envs},) for each")
+        check_computable("the reward", reward)
 
 
 def _action_mask(info: dict[str, Any]) -> Array | None:

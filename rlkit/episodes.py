@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rlkit.errors import RlkitError, check_range
+from rlkit.errors import Misfit, RlkitError, check_range
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -114,8 +114,8 @@ def _play(agent: Predictor, envs: Sequence[Env], episodes: int, seed: int, deter
     """Plays episode i in environment i modulo the number of environments, and returns all results."""
     import numpy as np
 
-    from rlkit.envs.check import env_errors
-    from rlkit.spaces import stacked
+    from rlkit.envs.check import checked_reset, checked_step, env_error, env_errors
+    from rlkit.spaces import fitted, stacked
 
     space, num_envs = envs[0].observation_space, len(envs)
     name = envs[0].spec.id if envs[0].spec else type(envs[0].unwrapped).__name__
@@ -123,7 +123,7 @@ def _play(agent: Predictor, envs: Sequence[Env], episodes: int, seed: int, deter
     returns, lengths = [0.0] * episodes, [0] * episodes
     playing = list(range(num_envs))  # the episode that each environment plays
     with env_errors(name, "reset"):
-        starts = [env.reset(seed=seed + i) for i, env in enumerate(envs)]
+        starts = [checked_reset(env.reset(seed=seed + i)) for i, env in enumerate(envs)]
     observations = [obs for obs, _ in starts]
     masks = [info.get("action_mask") for _, info in starts]
     episode_start = np.ones(num_envs, dtype=bool)
@@ -132,25 +132,29 @@ def _play(agent: Predictor, envs: Sequence[Env], episodes: int, seed: int, deter
         # Environments that are done stay in the batch with their last observation, because a recurrent agent's memory
         # has one row per environment.
         masked = {} if masks[0] is None else {"action_masks": np.array(masks)}
-        obs = stacked(space, observations)
-        actions, state = agent.predict(
-            obs, state=state, episode_start=episode_start, deterministic=deterministic, **masked
-        )
+        try:
+            obs = stacked(space, observations)
+            actions, state = agent.predict(
+                obs, state=state, episode_start=episode_start, deterministic=deterministic, **masked
+            )
+        except Misfit as misfit:  # of an observation, which the agent looks at
+            raise env_error(name, f"reset or step returned {misfit}") from misfit
         episode_start = np.zeros(num_envs, dtype=bool)
         with env_errors(name, "step"):
             for i, env in enumerate(envs):
                 if (episode := playing[i]) >= episodes:
                     continue
-                observations[i], reward, terminated, truncated, info = env.step(actions[i])
-                returns[episode] += float(reward)
+                observations[i], reward, terminated, truncated, info = checked_step(env.step(actions[i]))
+                returns[episode] += reward
                 lengths[episode] += 1
                 if terminated or truncated or lengths[episode] == MAX_EPISODE_STEPS:
                     if not math.isfinite(returns[episode]):
                         raise RlkitError(f"env {name}: the return of an episode is {returns[episode]}")
+                    fitted(space, observations[i])
                     playing[i] += num_envs
                     if playing[i] < episodes:
                         with env_errors(name, "reset"):
-                            observations[i], info = env.reset(seed=seed + playing[i])
+                            observations[i], info = checked_reset(env.reset(seed=seed + playing[i]))
                         episode_start[i] = True
                 masks[i] = info.get("action_mask", masks[i])
     return Evaluation(returns, lengths)

@@ -5,9 +5,41 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST_VALUE = 100
+"""Characters of a value that an error shows."""
+
 
 class RlkitError(Exception):
     """A mistake in what the user gave; the command line prints it in one line, without a traceback."""
+
+
+class Misfit(RlkitError):
+    """A value that an environment gave, or a caller, and that is not what its space or the interface says.
+
+    `what` names the value, as in "an observation of shape (3,)", and `expected` says what would be right. Those who
+    know whose value it is put its name and "returned" before it.
+    """
+
+    def __init__(self, what: str, expected: str) -> None:
+        self.what, self.expected = one_line(what), one_line(expected)
+        super().__init__(what, expected)  # so that it survives pickling
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.expected}"
+
+
+def one_line(text: str) -> str:
+    """Puts a text on one line, although arrays and spaces in it may be printed on several."""
+    return " ".join(text.split())
+
+
+def shown(value: object) -> str:
+    """Returns a value as errors show it: on one line, and cut where it would be long."""
+    try:
+        text = one_line(repr(value))
+    except Exception:  # of an object whose own __repr__ fails, or an integer of more digits than Python prints
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 4]} ..."
 
 
 def unknown(kind: str, value: object, choices: Iterable[str]) -> RlkitError:

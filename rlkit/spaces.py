@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from rlkit.errors import RlkitError
+from rlkit.errors import Misfit, RlkitError, shown
 
 Array: TypeAlias = NDArray[Any]
 Obs: TypeAlias = tuple[Array, ...]
@@ -19,6 +19,11 @@ its own only leaf; Dict and Tuple spaces contribute the leaves of their parts, i
 MASKED_LOGIT = np.float32(-1e8)
 """Logit of a forbidden action: low enough for a probability of exactly zero, and finite so that zero times it is zero.
 """
+
+LARGEST = np.array(1e19, np.float32)
+"""Largest number that is computed with: networks and losses are of float32, in which its square is still finite.
+
+An array without dimensions, because NumPy compares arrays with that faster than with a number."""
 
 LEAF_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 """Spaces whose observations are one array."""
@@ -42,26 +47,149 @@ def leaves(space: spaces.Space[Any], obs: Any) -> Obs:
     return (np.asarray(obs),)
 
 
+def fitted(space: spaces.Space[Any], obs: Any, batch: tuple[int, ...] = ()) -> Obs:
+    """Takes an observation of `space` apart into its leaves, each an array of its space's shape and dtype.
+
+    `batch` is the shape in front of each leaf's own: (rows,) for a batch of observations. Raises Misfit for an
+    observation that is not in the space: parts that are missing, other shapes, floats for integers, integers that the
+    dtype or a discrete space does not have, and numbers that are not finite or beyond `LARGEST`. A Box's bounds are
+    not looked at, because many environments state them only roughly.
+    """
+    if type(space) is spaces.Box:  # most are, and `isinstance` takes long to find out that a space is no Dict
+        return (_fitted_leaf(space, obs, batch),)
+    return tuple([_fitted_leaf(part, value, batch) for part, value in _parts(space, obs)])
+
+
 def stacked(space: spaces.Space[Any], observations: Sequence[Any]) -> Any:
     """Stacks single observations of `space` into one batch, which is nested like they are.
 
     The result equals that of gymnasium.vector.utils.concatenate, in new arrays; small ones take a quarter of the time.
+    Raises Misfit like `fitted` for an observation that would have to be changed to fit; whoever gets the batch looks at
+    its numbers.
     """
+    try:
+        return _stacked(space, observations)
+    except Exception:  # the observations may be anything: look at each, to find the one that is wrong
+        for i, obs in enumerate(observations):
+            try:
+                fitted(space, obs)
+            except Misfit as misfit:
+                where = f" in environment {i}" if len(observations) > 1 else ""
+                raise Misfit(misfit.what + where, misfit.expected) from misfit
+        raise
+
+
+def _stacked(space: spaces.Space[Any], observations: Sequence[Any]) -> Any:
+    if type(space) is spaces.Box:  # as in `fitted`
+        return _stacked_leaf(space, observations)
     if isinstance(space, spaces.Dict):
-        return {key: stacked(part, [obs[key] for obs in observations]) for key, part in space.spaces.items()}
+        return {key: _stacked(part, [obs[key] for obs in observations]) for key, part in space.spaces.items()}
     if isinstance(space, spaces.Tuple):
-        return tuple(stacked(part, [obs[i] for obs in observations]) for i, part in enumerate(space.spaces))
-    return np.array(observations, dtype=space.dtype)
+        return tuple(_stacked(part, [obs[i] for obs in observations]) for i, part in enumerate(space.spaces))
+    return _stacked_leaf(space, observations)
+
+
+def _stacked_leaf(space: spaces.Space[Any], observations: Sequence[Any]) -> Array:
+    leaf, dtype = np.array(observations), space.dtype
+    assert dtype is not None  # leaves have one
+    if leaf.dtype == dtype and leaf.shape[1:] == space.shape:
+        return leaf
+    if leaf.shape[1:] == space.shape and leaf.dtype.kind in ("biuf" if dtype.kind == "f" else "biu"):
+        return _cast(space, leaf)
+    return np.stack([_fitted_leaf(space, value, ()) for value in observations])
+
+
+def _parts(space: spaces.Space[Any], obs: Any) -> list[tuple[spaces.Space[Any], Any]]:
+    """Lists the leaves of a space, each with its value in an observation; raises Misfit where one is missing."""
+    if isinstance(space, spaces.Dict):
+        return [leaf for key, part in space.spaces.items() for leaf in _parts(part, _part(space, obs, key))]
+    if isinstance(space, spaces.Tuple):
+        return [leaf for i, part in enumerate(space.spaces) for leaf in _parts(part, _part(space, obs, i))]
+    return [(space, obs)]
+
+
+def _part(space: spaces.Space[Any], obs: Any, key: Any) -> Any:
+    try:
+        return obs[key]
+    except Exception as error:
+        what = f"an observation that does not fit {space}: {shown(obs)}"
+        raise Misfit(what, f"expected a {type(space).__name__.lower()} with {key!r} in it") from error
+
+
+def _fitted_leaf(space: spaces.Space[Any], value: Any, batch: tuple[int, ...]) -> Array:
+    array = value if type(value) is np.ndarray else _array(space, value)
+    shape = batch + (space.shape or ())
+    if array.shape != shape:
+        raise Misfit(f"an observation of shape {array.shape}", f"the space {space} has shape {shape}")
+    if array.dtype != space.dtype:
+        array = _cast(space, array)
+    check_numbers(space, array)
+    return array
+
+
+def _array(space: spaces.Space[Any], value: Any) -> Array:
+    try:
+        return np.asarray(value)
+    except Exception as error:  # lists of several lengths, tensors with a gradient, objects of the user's own
+        raise Misfit(f"the observation {shown(value)}, which is no array", f"expected one of {space}") from error
+
+
+def _cast(space: spaces.Space[Any], array: Array) -> Array:
+    """Casts numbers to a space's dtype; raises Misfit where that would change them by more than rounding."""
+    dtype = space.dtype
+    assert dtype is not None  # leaves have one
+    if array.dtype.kind not in "biuf" or (array.dtype.kind == "f" and dtype.kind != "f"):
+        raise Misfit(f"the observation {shown(array)} of dtype {array.dtype}", f"the space {space} has dtype {dtype}")
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):  # what is beyond the dtype becomes infinite
+            cast = array.astype(dtype)
+        low, high = -np.finfo(dtype).max, np.finfo(dtype).max
+        wrong = np.isinf(cast) & np.isfinite(array)
+    else:
+        low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        wrong = (array < low) | (array > high)
+        cast = array.astype(dtype)
+    if wrong.any():
+        within = f"{dtype}, which has numbers from {low} to {high}"
+        raise Misfit(f"an observation that holds {array[wrong].flat[0]}", f"the space {space} has dtype {within}")
+    return cast
+
+
+def check_numbers(space: spaces.Space[Any], leaf: Array) -> None:
+    """Raises Misfit for numbers, of one observation or a batch, that a discrete space does not have or no float32."""
+    if leaf.dtype.kind == "f":
+        check_computable("an observation that holds", leaf, leaf.ndim - len(space.shape or ()))
+    elif not isinstance(space, spaces.Box):
+        low = getattr(space, "start", 0)
+        high = low + (space.n if isinstance(space, spaces.Discrete) else getattr(space, "nvec", 2)) - 1
+        wrong = (leaf < low) | (leaf > high)
+        if wrong.any():
+            row = tuple(np.argwhere(wrong)[0][: leaf.ndim - len(space.shape or ())])
+            what = f"an observation {leaf[row]}{_in_environment(row)} that is not in its space {space}"
+            raise Misfit(what, f"expected {low} to {high}")
+
+
+def check_computable(what: str, numbers: Array, batch_dims: int = 1) -> None:
+    """Raises Misfit, with `what` before the number, for one that is infinite, NaN, or beyond `LARGEST`."""
+    within = np.less_equal(np.absolute(numbers), LARGEST)
+    if 0 not in within.tobytes():  # faster than .all()
+        return
+    place = tuple(np.argwhere(~within)[0])
+    number, where = numbers[place], _in_environment(place[:batch_dims])
+    if np.isfinite(number):
+        largest = f"{float(LARGEST):.0e}".replace("+", "")
+        limit = f"networks and losses are computed in float32, so scale it to within ±{largest}"
+        raise Misfit(f"{what} {number!s}{where}, which is beyond what is computed with", limit)
+    raise Misfit(f"{what} {number!s}{where}", "it must be a finite number")
+
+
+def _in_environment(row: tuple[Any, ...]) -> str:
+    return f" in environment {row[0]}" if row else ""
 
 
 def count_true(flags: Array) -> int:
     """Counts the flags that are True; a few of them in a fraction of the time that NumPy's functions take."""
     return flags.tobytes().count(1)
-
-
-def all_finite(numbers: Array) -> bool:
-    """Returns True if all numbers are finite: none is infinite or NaN."""
-    return 0 not in np.isfinite(numbers).tobytes()  # faster than .all()
 
 
 def masked(logits: Array, action_mask: Array | None) -> Array:
@@ -72,11 +200,12 @@ def masked(logits: Array, action_mask: Array | None) -> Array:
 def as_batch(space: spaces.Space[Any], obs: Any) -> tuple[Obs, bool]:
     """The leaves of `obs` with a batch dimension, and True if it had one before.
 
-    Raises RlkitError where the shapes fit neither one observation nor a batch.
+    Raises RlkitError where the shapes fit neither one observation nor a batch, and like `fitted`.
     """
     found: set[bool] = set()
     arrays = []
-    for part, leaf in zip(leaf_spaces(space), leaves(space, obs), strict=True):
+    for part, value in _parts(space, obs):
+        leaf = _array(part, value)
         shape = part.shape or ()
         if (leaf.shape != shape and leaf.shape[1:] != shape) or leaf.ndim > len(shape) + 1:
             raise RlkitError(
@@ -84,7 +213,11 @@ def as_batch(space: spaces.Space[Any], obs: Any) -> tuple[Obs, bool]:
             )
         batched = leaf.ndim == len(shape) + 1
         found.add(batched)
+        leaf = _fitted_leaf(part, leaf, leaf.shape[: int(batched)])
         arrays.append(leaf if batched else leaf[None])
     if len(found) != 1:
         raise RlkitError("some parts of the observation have a batch dimension and some do not")
+    if len({len(leaf) for leaf in arrays}) != 1:
+        rows = ", ".join(str(len(leaf)) for leaf in arrays)
+        raise RlkitError(f"the parts of the observation are batches of {rows}: expected as many rows in each")
     return tuple(arrays), found.pop()

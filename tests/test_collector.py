@@ -14,8 +14,9 @@ from small_envs import LIMIT, Counting, NativeCounting
 
 from rlkit.buffers.rollout import RolloutBuffer
 from rlkit.collector import Collector, Step
+from rlkit.envs.vector import SyncVectorEnv as OwnSyncVectorEnv
 from rlkit.errors import RlkitError
-from rlkit.spaces import Array, Obs, all_finite, count_true
+from rlkit.spaces import Array, Obs, count_true
 
 MODES = list(AutoresetMode)
 
@@ -164,14 +165,13 @@ class Broken(Counting):
     ("how", "words"),
     [
         ("raises", "raised in step after 2 timesteps: ZeroDivisionError: of its own making"),
-        ("nan obs", "returned an observation that is not finite after 2 timesteps: nan in environment 0"),
-        ("inf reward", "returned the reward inf after 2 timesteps"),
-        ("shape", "raised in step after 2 timesteps: ValueError"),
+        ("nan obs", "returned an observation that holds nan in environment 0 after 2 timesteps; it must be"),
+        ("inf reward", "returned the reward inf in environment 0 after 2 timesteps; it must be a finite number"),
+        ("shape", "returned an observation of shape (3,) after 2 timesteps; the space Box(0.0, inf, (1,), float32)"),
     ],
 )
 def test_a_broken_environment_is_named_in_one_line(how: str, words: str) -> None:
-    envs = SyncVectorEnv([lambda: Broken(how)], autoreset_mode=AutoresetMode.SAME_STEP)
-    collector = Collector(envs, [0], "environment Broken-v0")
+    collector = Collector(OwnSyncVectorEnv([lambda: Broken(how)]), [0], "environment Broken-v0")
     with pytest.raises(RlkitError) as caught:
         collector.collect(Still(), RolloutBuffer(9, 1), 9)
     assert str(caught.value).startswith("environment Broken-v0 ")
@@ -188,22 +188,6 @@ def test_seeds_decide_the_data() -> None:
 
     np.testing.assert_array_equal(collected(3), collected(3))
     assert (collected(3) != collected(4)).any()
-
-
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_numbers_are_finite_however_large(dtype: Any) -> None:
-    largest = np.finfo(dtype).max
-    numbers = np.full((3, 4), largest, dtype)
-    assert all_finite(numbers)
-    assert all_finite(numbers[:, ::2])
-    assert all_finite(numbers[:0])
-    for bad in (np.nan, np.inf, -np.inf):
-        for place in ((0, 0), (2, 3)):
-            with_one = np.zeros((3, 4), dtype)
-            with_one[place] = bad
-            assert not all_finite(with_one)
-            assert all_finite(with_one[:, 1:3])
-    assert all_finite(np.arange(5))
 
 
 def test_flags_are_counted() -> None:

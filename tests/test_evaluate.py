@@ -198,7 +198,7 @@ class Broken(Lottery):
     [
         ("reset", "^env Broken: reset raised ValueError: no luck$"),
         ("step", "^env Broken: step raised KeyError: 'key'$"),
-        ("reward", "^env Broken: the return of an episode is nan$"),
+        ("reward", "^env Broken: step returned the reward nan; it must be a finite number$"),
     ],
 )
 def test_an_environment_that_fails_is_one_line(where: str, message: str) -> None:

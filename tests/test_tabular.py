@@ -338,7 +338,7 @@ def test_a_table_is_on_the_cpu(resource: dict[str, str]) -> None:
 
 def test_observations_and_masks_that_do_not_fit_are_refused() -> None:
     agent = TemporalDifference(CONFIGS["q_learning"], Setting(spaces.Discrete(3), spaces.Discrete(2)))
-    with pytest.raises(RlkitError, match="outside of the observation space"):
+    with pytest.raises(RlkitError, match=r"an observation 3 that is not in its space Discrete\(3\); expected 0 to 2"):
         agent.predict(3)
     with pytest.raises(RlkitError, match="does not fit"):
         agent.predict(np.zeros((2, 2), np.int64))
