@@ -1,6 +1,14 @@
 """Reinforcement learning, from the command line and from Python: `rlkit.train(agent="ppo", env="CartPole-v1")`."""
 
-from __future__ import annotations
+import sys
+
+if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
+    # Python looks for modules in the working directory first. That may be a run folder that somebody else has made, so
+    # that nothing else is imported before this is known.
+    working_directory = sys.path.pop(0)
+    from rlkit.system.imports import return_to_path
+
+    return_to_path(working_directory, sys.orig_argv)
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -14,6 +14,7 @@ from rlkit.runs.files import make_folder, write_text
 from rlkit.runs.run_folder import find_checkpoint
 from rlkit.runs.tensor_files import MODEL_FILE, check_fit, damaged, read_tensors, write_tensors
 from rlkit.system.dotted_paths import import_from_file, import_module_from_file, is_dotted_path
+from rlkit.system.imports import NothingImportedFrom
 
 if TYPE_CHECKING:
     from rlkit.agents.base import Agent
@@ -51,14 +52,21 @@ def load(path: str | Path, *, device: str = "auto") -> Agent[Any]:
 
     Raises RlkitError when there is none, when a file is damaged, or when the two files are of different agents.
     """
-    from rlkit.agents import VARIANTS
     from rlkit.config import DEVICES
+
+    check_choice("device", device, DEVICES)
+    folder = find_checkpoint(path)
+    with NothingImportedFrom(folder):
+        return _load(folder, device)
+
+
+def _load(folder: Path, device: str) -> Agent[Any]:
+    """The agent whose files are in a folder."""
+    from rlkit.agents import VARIANTS
     from rlkit.registry import find_agent, make_agent
     from rlkit.setting import NetworkConfig, Setting
     from rlkit.space_json import from_json
 
-    check_choice("device", device, DEVICES)
-    folder = find_checkpoint(path)
     description = _read_description(folder)
     tensors, metadata = read_tensors(folder / MODEL_FILE)
     try:

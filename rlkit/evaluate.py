@@ -14,6 +14,7 @@ from typing import Any
 from rlkit.config import DEVICES
 from rlkit.episodes import evaluate_policy
 from rlkit.errors import RlkitError, check_choice, check_range, unknown
+from rlkit.system.imports import NothingImportedFrom, return_to_working_directory
 
 
 @dataclass
@@ -74,7 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         run, config = parse(arguments)
-        _evaluate_and_report(run, config)
+        if config.env is not None and ":" in config.env:  # the user's own word, even for code in the run folder
+            return_to_working_directory()
+            _evaluate_and_report(run, config)
+        else:
+            with NothingImportedFrom(run):
+                _evaluate_and_report(run, config)
     except RlkitError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 import json
 import os
 import shutil
@@ -11,17 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 from waiting import PATIENCE
 
 import rlkit
-from rlkit import perception
+from rlkit import checkpoint, perception
 from rlkit.agents.ppo import PPOConfig
+from rlkit.errors import RlkitError
 from rlkit.perception.config_source import APP
 from rlkit.registry import make_agent
 from rlkit.runs.hydra_app import plain_choices
 from rlkit.setting import NetworkConfig, Setting
+from rlkit.system.imports import NothingImportedFrom
 
 ROOT = Path(__file__).resolve().parents[1]
 PAYLOAD = """
@@ -73,6 +78,63 @@ def test_evaluating_a_run_does_not_import_what_lies_in_it(module: str, place: st
     done = command("rlkit.evaluate", str(run), "episodes=1", cwd=tmp_path / cwd)
     refused(done, f"env={module}:CartPole-v1 is in the folder that is loaded, and nothing in there is executed")
     assert list(tmp_path.rglob("exploded")) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "cwd"),
+    [
+        ("run", "json.py", "run"),  # Python's own, which the command imports
+        ("run", "numpy/__init__.py", "run/checkpoints/best"),  # what is installed
+        ("run", "minatar/gym.py", "run"),  # what is not, and is looked for where an id is unknown
+        ("minatar", "gym.py", "."),  # so that the folder's own name is part of the module's
+        ("highway_env", "__init__.py", "."),
+    ],
+)
+def test_what_is_imported_anyway_does_not_come_from_the_run(name: str, place: str, cwd: str, tmp_path: Path) -> None:
+    run = agent_run(tmp_path / name, {"id": "Nowhere/Known-v0", "kwargs": {}, "preprocessing": "auto"})
+    (run / place).parent.mkdir(exist_ok=True)
+    (run / place).write_text(PAYLOAD)
+    checkpoint = os.path.relpath(run / "checkpoints" / "best", tmp_path / cwd)
+    refused(command("rlkit.evaluate", checkpoint, cwd=tmp_path / cwd), "unknown env 'Nowhere/Known-v0'")
+    assert list(tmp_path.rglob("exploded")) == []
+
+
+@pytest.mark.parametrize("module", ["test.__main__", "antigravity", "rlkit.__main__"])
+def test_a_file_names_no_module_that_runs_by_itself(module: str, tmp_path: Path) -> None:
+    run = agent_run(tmp_path / "run", {"id": f"{module}:CartPole-v1", "kwargs": {}, "preprocessing": "auto"})
+    with pytest.raises(RlkitError, match="expected a module of an installed package or of your own, not " + module):
+        checkpoint.read_env(run)
+
+
+@pytest.mark.parametrize("linked", ["payload.py", "payload"])
+def test_links_lead_no_code_into_a_run_or_out_of_it(
+    linked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = agent_run(tmp_path / "run", {"id": "run.payload:CartPole-v1", "kwargs": {}, "preprocessing": "auto"})
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "__init__.py").write_text(PAYLOAD)
+    (run / linked).symlink_to(tmp_path / "elsewhere" / ("" if linked == "payload" else "__init__.py"))
+    (tmp_path / "alias").symlink_to(run)
+    monkeypatch.syspath_prepend(tmp_path)
+    for path in (run, tmp_path / "alias", tmp_path / "alias" / "checkpoints" / "best" / "model.safetensors"):
+        with pytest.raises(RlkitError, match="is in the folder that is loaded, and nothing in there is executed"):
+            checkpoint.read_env(path)
+    assert list(tmp_path.rglob("exploded")) == []
+
+
+def test_modules_are_found_as_before_when_the_folder_has_been_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "only_in_the_run.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path / "run")
+    before = list(sys.meta_path)
+    with NothingImportedFrom(tmp_path / "run"):
+        assert importlib.util.find_spec("only_in_the_run") is None
+        assert importlib.util.find_spec("wave") is not None  # Python's own
+        assert importlib.metadata.version("numpy") == np.__version__
+    assert sys.meta_path == before
+    assert importlib.util.find_spec("only_in_the_run") is not None
 
 
 def test_an_environment_outside_of_the_run_is_imported(tmp_path: Path) -> None:
@@ -147,6 +209,28 @@ def test_stored_overrides_bring_no_package_with_them(hostile: str, companion: Pa
     assert list(companion.parent.rglob("exploded")) == []
 
 
+def test_a_logger_that_a_stored_key_names_is_not_imported(companion: Path) -> None:
+    (companion / "payload.py").write_text(PAYLOAD)
+    file = companion / ".hydra" / "config.yaml"
+    file.write_text(file.read_text().replace("logger: {}", "logger: {'run.payload:Logger': {}}"))
+    done = command("rlkit.perception", f"resume={companion}", "fit.epochs=2", cwd=companion.parent)
+    refused(done, "unknown key 'logger.run.payload:Logger'")
+    assert list(companion.parent.rglob("exploded")) == []
+
+
+@pytest.mark.parametrize(("name", "cwd"), [("hydra_plugins", "."), ("run", "run")])
+def test_plugins_are_not_looked_for_in_the_run(name: str, cwd: str, trained: Path, tmp_path: Path) -> None:
+    """Hydra imports all modules of `hydra_plugins`, wherever Python's path has a folder of this name."""
+    run = shutil.copytree(trained, tmp_path / name)
+    plugins = run if name == "hydra_plugins" else run / "hydra_plugins"
+    plugins.mkdir(exist_ok=True)
+    (plugins / "payload.py").write_text(PAYLOAD)
+    folder = os.path.relpath(run, tmp_path / cwd)
+    done = command("rlkit.perception", f"resume={folder}", "fit.epochs=2", cwd=tmp_path / cwd)
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.rglob("exploded")) == []
+
+
 def test_stored_values_are_not_resolved(companion: Path) -> None:
     file = companion / ".hydra" / "config.yaml"
     file.write_text(file.read_text().replace("seed: 0", "seed: ${oc.env:HOME}"))
@@ -165,5 +249,13 @@ def test_a_users_own_interpolation_is_stored_as_its_value(tmp_path: Path) -> Non
 
 def test_choices_of_configs_are_kept_and_nothing_else() -> None:
     kept = ["recipe=lenet-digits", "recipe='lenet-mnist'", "~recipe", "model=mlp", "logger=[tensorboard]", "logger=[]"]
-    values = ["fit.epochs=3", "data=${oc.env:HOME}", "hydra=x", "+hydra.x=1", "recipe@evil=lenet", "data={_target_: x}"]
+    values = [
+        "fit.epochs=3",
+        "data=${oc.env:HOME}",
+        "hydra=x",
+        "+hydra.x=1",
+        "recipe@evil=lenet",
+        "data={_target_: x}",
+        "recipe=../../evil",
+    ]
     assert plain_choices(APP, [*kept, *values]) == kept

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from rlkit.errors import RlkitError
+from rlkit.system.imports import NothingImportedFrom
 
 if TYPE_CHECKING:
     from rlkit.runs.hydra_app import Job
@@ -51,6 +52,15 @@ def _resume(arguments: list[str]) -> None:
 
     Further arguments, such as `fit.epochs=30`, change that configuration for good.
     """
+    folders = [argument.removeprefix("resume=") for argument in arguments if argument.startswith("resume=")]
+    changes = [argument for argument in arguments if not argument.startswith("resume=")]
+    if len(folders) != 1:
+        raise RlkitError(f"expected one run folder to resume, not {' and '.join(folders)}")
+    with NothingImportedFrom(folders[0]):
+        _resume_run(Path(folders[0]).absolute(), changes)
+
+
+def _resume_run(run_dir: Path, changes: list[str]) -> None:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError  # type: ignore[import-untyped]
@@ -59,11 +69,6 @@ def _resume(arguments: list[str]) -> None:
     from rlkit.perception.run import run
     from rlkit.runs.hydra_app import compose, make_job, plain_choices, readable_errors, refuse_interpolations
 
-    folders = [argument.removeprefix("resume=") for argument in arguments if argument.startswith("resume=")]
-    changes = [argument for argument in arguments if not argument.startswith("resume=")]
-    if len(folders) != 1:
-        raise RlkitError(f"expected one run folder to resume, not {' and '.join(folders)}")
-    run_dir = Path(folders[0]).absolute()
     try:
         stored = OmegaConf.load(run_dir / ".hydra" / "config.yaml")
         overrides = [str(override) for override in OmegaConf.load(run_dir / ".hydra" / "overrides.yaml")]

@@ -197,7 +197,7 @@ def plain_choices(app: App, overrides: Sequence[str]) -> list[str]:
 
     A stored file must not bring more with it: Hydra's own settings, such as a search path, import packages.
     """
-    plain = re.compile(r"[\w.:/-]+")
+    plain = re.compile(r"(?!.*\.\.)[\w.:/-]+")  # a name, and no way to a file outside of the group
     kept = []
     for override in overrides:
         with readable_errors(app):

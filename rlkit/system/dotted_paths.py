@@ -25,6 +25,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from rlkit.errors import RlkitError, unknown
+from rlkit.system.imports import NothingImportedFrom
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -88,19 +89,19 @@ def import_from_file(field: str, path: str, file: Path) -> None:
 def import_module_from_file(field: str, value: str, module: str, file: Path) -> None:
     """Imports the module in the `value` that a saved file gives a field; raises RlkitError as `import_from_file`."""
     where = f"{file}: {field}"
-    folder = file.parent.resolve()
-    forbidden = folder.parent.parent if folder.parent.name == "checkpoints" else folder
-    forbidden = folder.parent if folder.name == ".hydra" else forbidden
     packages = module.split(".")
-    for i in range(len(packages)):  # each package before what is in it, which cannot be found without importing it
-        name = ".".join(packages[: i + 1])
-        for place in _places(name):
-            if place.is_relative_to(forbidden):
-                raise RlkitError(
-                    f"{where}={value} is in the folder that is loaded, and nothing in there is executed; if you trust "
-                    f"it, move {place.name} to where Python finds it elsewhere"
-                )
-        _import(where, value, name)
+    if packages[0] in sys.stdlib_module_names or "__main__" in packages:
+        raise RlkitError(f"{where}={value}: expected a module of an installed package or of your own, not {module}")
+    with NothingImportedFrom(file.parent) as guard:
+        try:
+            _import(where, value, module)
+        except RlkitError as error:
+            if (place := guard.refused(module)) is None:
+                raise
+            raise RlkitError(
+                f"{where}={value} is in the folder that is loaded, and nothing in there is executed; if you trust "
+                f"it, move {Path(place).name} to where Python finds it elsewhere"
+            ) from error
 
 
 def config_class(field: str, path: str, part: type, base: type = object) -> type[Any] | None:
