@@ -138,6 +138,8 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(RlkitError, match=message):
             list(read_lines(tmp_path / name))
+    with pytest.raises(RlkitError, match="data.source=. is neither python, imdb nor a text file in UTF-8: .* a file"):
+        text(source=".")
 
 
 def test_excels_own_line_names_the_delimiter(tmp_path: Path) -> None:

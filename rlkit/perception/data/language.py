@@ -56,12 +56,12 @@ def text(
     counts = Counter(token for one in training for token in one)
     ranked = sorted(counts, key=lambda token: (-counts[token], token))
     known = (UNKNOWN, END, *ranked[: vocabulary - 2])
-    parts = [windows(numbers(part, known), length) if part else None for part in (training, validating, testing)]
-    if parts[0] is None or parts[2] is None or not len(parts[0]) or not len(parts[2]):
+    parts = [windows(numbers(part, known), length) for part in (training, validating, testing)]
+    if not len(parts[0]) or (test and not len(parts[2])):
         raise RlkitError(f"data.source={source}: the texts are too short for data.length={length} and a test part")
     return Data(
         train=parts[0],
-        validation=parts[1] if parts[1] is not None and len(parts[1]) else None,
+        validation=parts[1] if len(parts[1]) else None,
         test=parts[2],
         input_shape=(length,),
         vocabulary=known,
@@ -105,7 +105,7 @@ def windows(stream: Sequence[int], length: int) -> TensorSamples:
 
     The target of each token is the token after it. What is left at the end, too short for a window, is dropped.
     """
-    count = (len(stream) - 1) // length
+    count = max(0, len(stream) - 1) // length
     tokens = torch.tensor(stream[: count * length + 1])
     return TensorSamples(tokens[:-1].view(count, length), tokens[1:].view(count, length))
 

@@ -32,7 +32,7 @@ LARGEST_FILE = 2**30
 
 def existing(path: Path) -> Path:
     """Returns the path, or that of the gzipped file if only that exists."""
-    packed = path.with_name(f"{path.name}.gz")
+    packed = Path(f"{path}.gz")
     return packed if packed.exists() and not path.exists() else path
 
 

@@ -126,7 +126,10 @@ def split(count: int, shares: Sequence[float], seed: int) -> list[Tensor]:
     sizes = [round(share * count) for share in shares]
     rest = count - sum(sizes)
     if rest < 1 or any(size < 1 and share > 0 for size, share in zip(sizes, shares, strict=True)):
-        raise RlkitError(f"{count} samples cannot be split by the shares {list(shares)}: a part would be empty")
+        raise RlkitError(
+            f"{count} samples cannot be split by the shares {list(shares)}: a part would be empty; "
+            "expected more samples, or a share of 0 where data.test or data.validation can have it"
+        )
     return list(torch.split(order, [*sizes, rest]))
 
 
