@@ -110,6 +110,14 @@ def test_a_channel_without_spread() -> None:
     assert data.remarks() == ["the same in all samples to learn from, and so left out: channel 2"]
 
 
+@pytest.mark.parametrize(
+    ("mean", "std", "limits"), [([0.0], [0.0], []), ([0.0], [math.nan], []), ([0.0], [1.0, 1.0], []), ([], [], [1.0])]
+)
+def test_a_scale_that_is_none_is_refused(mean: list[float], std: list[float], limits: list[float]) -> None:
+    with pytest.raises(RlkitError, match="inputs cannot be scaled by mean="):
+        Inputs(mean, std, limits)
+
+
 @pytest.mark.parametrize("target", [0.0, 5.0, 1e6])
 def test_targets_without_spread(tmp_path: Path, target: float) -> None:
     x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
@@ -186,6 +194,13 @@ def test_patience_knows_the_direction(monitor: str, epochs: int) -> None:
 def test_a_metric_without_a_direction_is_refused_before_the_first_step(monitor: str) -> None:
     with pytest.raises(RlkitError, match=rf"unknown fit.monitor '{monitor}'.*\(known: error, loss, score\)"):
         training(Measured([]), one(), monitor=monitor)
+
+
+def test_a_direction_that_is_none_is_refused() -> None:
+    task = Measured([])
+    task.better = {"loss": "min"}  # type: ignore[dict-item]
+    with pytest.raises(RlkitError, match=r"unknown Measured.better of loss 'min' \(known: larger, smaller\)"):
+        training(task, one())
 
 
 @pytest.mark.parametrize("name", TASKS)

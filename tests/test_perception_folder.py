@@ -196,7 +196,7 @@ def test_notes_that_are_damaged_harm_no_picture(tmp_path: Path) -> None:
         assert (seen(tmp_path / f"{number}.png") == (255, 0, 0)).all()
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "RGB"])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "RGB", "I;16"])
 def test_what_is_transparent_is_white(tmp_path: Path, mode: str) -> None:
     """The colours below are black: of what is transparent they are not seen."""
     more: dict[str, Any] = {}
@@ -207,7 +207,7 @@ def test_what_is_transparent_is_white(tmp_path: Path, mode: str) -> None:
         picture, more["transparency"] = Image.new(mode, (4, 4), 0), (0, 0, 0) if mode == "RGB" else 0
         if mode == "P":
             picture.putpalette([0, 0, 0, 1, 1, 1])
-        picture.paste((1,) * len(mode) if mode == "RGB" else 1, (0, 0, 2, 4))
+        picture.paste((1,) * 3 if mode == "RGB" else 1, (0, 0, 2, 4))
     picture.save(tmp_path / "x.png", **more)
     found = seen(tmp_path / "x.png")
     assert (found[:, :2] <= 1).all()

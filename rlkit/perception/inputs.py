@@ -20,7 +20,8 @@ class Inputs(nn.Module):
 
     Inputs become (inputs − mean) / std, per channel or column; with an empty `mean` they keep their values. Results
     beyond ± `limits`, if there are any, become the limit. `resize` is the new height and width of images. `augment`
-    maps names to strengths as `augmentation` takes them, and works in training mode only.
+    maps names to strengths as `augmentation` takes them, and works in training mode only. Raises RlkitError for a
+    standard deviation that is not greater than 0.
     """
 
     def __init__(
@@ -33,6 +34,11 @@ class Inputs(nn.Module):
         augment: Mapping[str, float] = {},
     ) -> None:
         super().__init__()
+        if not all(value > 0 for value in std) or len(std) != len(mean) or len(limits) not in (0, len(mean)):
+            raise RlkitError(
+                f"inputs cannot be scaled by mean={list(mean)}, std={list(std)}, limits={list(limits)}: expected as "
+                "many of each, or no limits, and std greater than 0: 1 where values are constant"
+            )
         self.mean: Tensor
         self.std: Tensor
         self.limits: Tensor

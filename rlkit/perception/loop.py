@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from rlkit.errors import RlkitError, unknown
+from rlkit.errors import RlkitError, check_choice, unknown
 from rlkit.perception.config import FitConfig
 from rlkit.perception.data.samples import Batch, Data, Samples, check_numbers
 from rlkit.perception.inputs import Inputs
 from rlkit.perception.optimization import clip_gradients, learning_rate_factor, make_optimizer, penalty
-from rlkit.perception.task import Task
+from rlkit.perception.task import DIRECTIONS, Task
 from rlkit.runs.loggers import Logger
 from rlkit.runs.progress import Progress
 
@@ -92,6 +92,7 @@ class Training:
     ) -> None:
         if config.monitor not in task.better:
             raise unknown("fit.monitor", config.monitor, task.better)
+        check_choice(f"{type(task).__name__}.better of {config.monitor}", task.better[config.monitor], DIRECTIONS)
         if not len(data.train):
             raise RlkitError("there are no samples to learn from: expected 1 or more")
         check_numbers(data)

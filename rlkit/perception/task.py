@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -15,6 +15,7 @@ from rlkit.perception.models.normalization import BatchNorm
 
 Better = Literal["smaller", "larger"]
 """The direction in which a metric is better."""
+DIRECTIONS: tuple[str, ...] = get_args(Better)
 
 
 class Loss(NamedTuple):

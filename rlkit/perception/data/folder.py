@@ -258,7 +258,8 @@ def as_seen(image: Image) -> Image:
     with suppress(SyntaxError, ValueError, TypeError, KeyError, struct.error):  # damaged notes on a picture that is not
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM")):
-        image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+        values, transparent = np.asarray(image), image.info.get("transparency")
+        image = Image.fromarray(np.where(values == transparent, 255, (values / 257).round()).astype(np.uint8))
     elif image.mode in ("I", "F"):
         raise ValueError("it has 32 bits per pixel: expected 8 or 16")
     if image.has_transparency_data:
