@@ -17,11 +17,15 @@ from rlkit.system.dotted_paths import import_from_file, import_module_from_file,
 from rlkit.system.imports import NothingImportedFrom
 
 if TYPE_CHECKING:
-    from rlkit.agents.base import Agent
+    from gymnasium import spaces
 
-FORMAT = 2
-READABLE_FORMATS = (1, 2)
-"""The formats of agent.json that can be read. In format 1, fields that are now in groups were not."""
+    from rlkit.agents.base import Agent
+    from rlkit.setting import NetworkConfig
+
+FORMAT = 3
+READABLE_FORMATS = (1, 2, 3)
+"""The formats of agent.json that can be read. In format 1, fields that are now in groups were not; before format 3,
+observations were not scaled by their bounds, and no hidden layers were behind CNNs by default."""
 AGENT_FILE = "agent.json"
 _FINGERPRINT = "agent"
 """The key in the header of the model file that says which agent its tensors belong to."""
@@ -64,7 +68,7 @@ def _load(folder: Path, device: str) -> Agent[Any]:
     """The agent whose files are in a folder."""
     from rlkit.agents import VARIANTS
     from rlkit.registry import find_agent, make_agent
-    from rlkit.setting import NetworkConfig, Setting
+    from rlkit.setting import Setting
     from rlkit.space_json import from_json
 
     description = _read_description(folder)
@@ -78,10 +82,10 @@ def _load(folder: Path, device: str) -> Agent[Any]:
             import_from_file("agent", name, folder / AGENT_FILE)
         variant, fields = find_agent(name), description["config"]
         config = variant.make(**(variant.config.upgraded(fields) if description["format"] == 1 else fields))
-        network = NetworkConfig(**description["network"])
+        observation_space, action_space = (from_json(description[key]) for key in ("observation_space", "action_space"))
+        network = _network(description, observation_space)
         if network.module is not None:
             import_from_file("network.module", network.module, folder / AGENT_FILE)
-        observation_space, action_space = (from_json(description[key]) for key in ("observation_space", "action_space"))
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(folder / AGENT_FILE, error) from error
     agent = make_agent(config, Setting(observation_space, action_space, network, device=device), variant.path)
@@ -132,6 +136,19 @@ def _describe(agent: Agent[Any]) -> dict[str, Any]:
     }
 
 
+def _network(description: Mapping[str, Any], observation_space: spaces.Space[Any]) -> NetworkConfig:
+    """The configuration of the network that was saved, whichever version of rlkit saved it."""
+    from rlkit.networks.features import is_image
+    from rlkit.setting import NetworkConfig
+    from rlkit.spaces import leaf_spaces
+
+    fields: dict[str, Any] = dict(description["network"])
+    if description["format"] < 3:
+        images = any(is_image(leaf, fields["encoder"]) for leaf in leaf_spaces(observation_space))
+        fields = NetworkConfig.upgraded(fields, images=images)
+    return NetworkConfig(**fields)
+
+
 def _fields(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
@@ -152,6 +169,6 @@ def _read_description(folder: Path) -> dict[str, Any]:
         raise damaged(file, error) from error
     found = description.get("format") if isinstance(description, dict) else None
     if found not in READABLE_FORMATS:
-        known = " and ".join(map(str, READABLE_FORMATS))
+        known = ", ".join(map(str, READABLE_FORMATS[:-1])) + f" and {READABLE_FORMATS[-1]}"
         raise RlkitError(f"{file} has format {found!r}; this version of rlkit reads formats {known}")
     return dict(description)

@@ -86,7 +86,8 @@ class NetworkConfig:
     """Keyword arguments for the constructor of `module`: numbers, strings, lists and dicts."""
     hidden_sizes: list[int] | None = None
     """Units of each hidden layer of the policy and of the value network, which share nothing but what encodes
-    observations; null: [64, 64], or no hidden layer behind a CNN of ours. []: outputs directly from the features."""
+    observations; null: [64, 64], or no hidden layer behind one CNN of ours alone, which ends in one. []: outputs
+    directly from the features."""
     critic_hidden_sizes: list[int] | None = None
     """Units of each hidden layer of the value network, for agents with a policy; null: as hidden_sizes."""
     activation: str = "tanh"
@@ -95,6 +96,10 @@ class NetworkConfig:
     initialization: str = "orthogonal"
     """The first weights; biases start at zero. `orthogonal`: with gain √2, and 0.01 for a policy's outputs, whose first
     actions are then nearly uniform; `he_normal`: N(0, 2 / inputs), outputs included (Keras's `he_normal`)."""
+    scale_obs: bool = True
+    """Scale Boxes by bounds that are far, between ±30 and ±1e6, to 0 … 1, or -1 … 1 where they lie on both sides of
+    zero: bytes reach every network as 0 … 1. Numbers with nearer bounds, or with none, stay as they are; with
+    normalize_obs, so do vectors. A `module` of your own gets numbers as they come."""
     normalize_obs: bool = False
     """Whiten vector observations, and the features of a frozen backbone, by running statistics, clipped to ±10. The
     statistics are part of the model file, and stand still in evaluation."""
@@ -126,6 +131,17 @@ class NetworkConfig:
                 check_range(f"network.{name}", size, 1)
         check_range("network.log_std_init", self.log_std_init, -20, 2)
         self._check_module()
+
+    @classmethod
+    def upgraded(cls, fields: Mapping[str, Any], *, images: bool) -> dict[str, Any]:
+        """Returns the fields of a network that an earlier version saved so that they still mean that network.
+
+        Formats 1 and 2 had no hidden layers behind CNNs, whatever else was observed beside the images, and no scaling.
+        """
+        behind_cnns = images and fields.get("backbone") is None and fields.get("module") is None
+        if behind_cnns and fields.get("hidden_sizes") is None:
+            fields = {**fields, "hidden_sizes": []}
+        return {**fields, "scale_obs": False}
 
     def _check_module(self) -> None:
         if self.module is None:

@@ -23,6 +23,7 @@ from rlkit.agents.base import Agent
 from rlkit.agents.ppo import PPOConfig
 from rlkit.errors import RlkitError
 from rlkit.registry import make_agent
+from rlkit.runs import tensor_files
 from rlkit.runs.run_folder import find_checkpoint
 from rlkit.setting import NetworkConfig, Setting
 
@@ -163,14 +164,57 @@ def edit(folder: Path, **changes: Any) -> None:
 
 def test_what_this_version_does_not_know_is_named(tmp_path: Path) -> None:
     make().save(tmp_path)
-    edit(tmp_path, format=3)
-    with pytest.raises(RlkitError, match="agent.json has format 3; this version of rlkit reads formats 1 and 2"):
+    edit(tmp_path, format=4)
+    with pytest.raises(RlkitError, match="agent.json has format 4; this version of rlkit reads formats 1, 2 and 3"):
         rlkit.load(tmp_path)
-    edit(tmp_path, format=2, agent="pqo")
+    edit(tmp_path, format=3, agent="pqo")
     with pytest.raises(RlkitError, match=r"unknown agent in .*agent.json 'pqo'; did you mean 'ppo'"):
         rlkit.load(tmp_path)
     with pytest.raises(RlkitError, match="unknown device 'gpu'"):
         rlkit.load(tmp_path, device="gpu")
+
+
+def in_format_2(folder: Path) -> None:
+    """Rewrites a saved agent as an earlier version would have saved it, with no word of what it did not know."""
+    network = json.loads((folder / "agent.json").read_text())["network"]
+    del network["scale_obs"]
+    edit(folder, format=2, network={**network, "hidden_sizes": None})
+    description = json.loads((folder / "agent.json").read_text())
+    tensors, metadata = tensor_files.read_tensors(folder / "model.safetensors")
+    metadata = {**metadata, "agent": checkpoint._fingerprint(description)}
+    tensor_files.write_tensors(folder / "model.safetensors", tensors, metadata)
+
+
+CAMERA = spaces.Box(0, 255, (8, 8, 3), np.uint8)
+MIXED = {
+    "an image and more": spaces.Dict({"camera": CAMERA, "way": spaces.Discrete(3), "far": spaces.Box(0, 99, (2,))}),
+    "two images": spaces.Tuple((CAMERA, CAMERA)),
+    "one image": CAMERA,
+    "one image of far floats": spaces.Box(0, 255, (8, 8, 3)),
+}
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_networks_of_earlier_versions_stay_as_they_were(name: str, tmp_path: Path) -> None:
+    """Without hidden layers behind CNNs, and with numbers as they came."""
+    space = MIXED[name]
+    was: Any = make(space, hidden_sizes=[], scale_obs=False)
+    was.save(tmp_path)
+    in_format_2(tmp_path)
+    now: Any = rlkit.load(tmp_path, device="cpu")
+    again: Any = rlkit.load(now.save(tmp_path / "again"), device="cpu")
+    obs = space.sample()
+    assert was.value(obs) == now.value(obs) == again.value(obs)
+
+
+def test_vectors_of_earlier_versions_keep_their_default_hidden_layers(tmp_path: Path) -> None:
+    space = spaces.Box(0, 255, (4,), np.uint8)
+    was: Any = make(space, hidden_sizes=[64, 64], scale_obs=False)
+    was.save(tmp_path)
+    in_format_2(tmp_path)
+    now: Any = rlkit.load(tmp_path)
+    obs = np.array([0, 9, 200, 255], np.uint8)
+    assert was.value(obs) == now.value(obs) != make(space, hidden_sizes=[64, 64]).value(obs)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("other", [{"activation": "relu"}, {"hidden_sizes": [9]}], ids=str)

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from hypothesis import given
+from hypothesis import strategies as st
 
+from rlkit.agents.ppo import PPOConfig
 from rlkit.networks.actor_critic import ActorCritic
-from rlkit.networks.features import ObsFeatures, image_shape, is_image
+from rlkit.networks.features import LARGEST_BOUND, NEAR, ObsFeatures, image_shape, is_image
 from rlkit.networks.normalization import RewardNormalizer, RunningStatistics
-from rlkit.setting import NetworkConfig
+from rlkit.networks.q_network import QNetwork
+from rlkit.registry import make_agent
+from rlkit.setting import NetworkConfig, Setting
 from rlkit.spaces import leaves
 from rlkit.system.ranks import ALONE
 
@@ -92,6 +98,156 @@ def test_networks_for_images_scale_bytes(shape: tuple[int, ...]) -> None:
     assert values.shape == (2,)
     trunk = network.cnns[0](torch.ones(2, *image_shape(space)))
     torch.testing.assert_close(network.critic(trunk)[:, 0], values)
+
+
+# Bounds that are far
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "dtype", "numbers", "expected"),
+    [
+        (0, 255, np.uint8, [0, 51, 255], [0, 0.2, 1]),
+        (0, 255, np.float32, [0, 51, 255], [0, 0.2, 1]),
+        (0, 65_535, np.uint16, [0, 13_107, 65_535], [0, 0.2, 1]),
+        (-32_768, 32_767, np.int16, [-32_768, 0, 8192], [-1, 0, 0.25]),
+        (0, 500, np.int64, [0, 125, 500], [0, 0.25, 1]),
+        (-100, 100, np.float32, [-100, 0, 50], [-1, 0, 0.5]),
+        (-1, 1000, np.float64, [-1, 0, 1000], [-0.001, 0, 1]),
+        (1000, 1010, np.float32, [1000, 1005, 1010], [0, 0.5, 1]),
+        (-1010, -1000, np.float32, [-1010, -1005, -1000], [-1, -0.5, 0]),
+        (40, 40, np.float32, [40, 40, 40], [0, 0, 0]),
+    ],
+)
+def test_far_bounds_scale_what_is_between_them(low: Any, high: Any, dtype: Any, numbers: Any, expected: Any) -> None:
+    obs = (np.array(numbers, dtype)[:, None],)
+    (vector,) = ObsFeatures(spaces.Box(low, high, (1,), dtype))(obs)
+    assert vector.dtype == np.float32
+    np.testing.assert_allclose(vector[:, 0], expected, rtol=1e-6)
+    (plain,) = ObsFeatures(spaces.Box(low, high, (1,), dtype), scale=False)(obs)
+    np.testing.assert_array_equal(plain[:, 0], numbers)
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(-np.inf, np.inf), (0, np.inf), (-np.inf, 100), (-28.3, 28.3), (0, 30), (-1e10, 1e10), (-3.4e38, 3.4e38)],
+)
+def test_near_bounds_and_none_leave_numbers_as_they_are(low: float, high: float) -> None:
+    obs = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32) * 20
+    (vector,) = ObsFeatures(spaces.Box(low, high, (2,), np.float32))((obs,))
+    np.testing.assert_array_equal(vector, obs)
+
+
+@pytest.mark.parametrize(
+    "env", ["CartPole-v1", "Acrobot-v1", "Pendulum-v1", "MountainCar-v0", "MountainCarContinuous-v0"]
+)
+def test_classic_control_is_learned_from_bit_for_bit(env: str) -> None:
+    space = gym.make(env).observation_space
+    obs = (np.random.default_rng(0).normal(size=(5, *(space.shape or ()))).astype(np.float32) * 9,)
+    assert ObsFeatures(space)(obs)[0] is obs[0]
+
+
+def test_each_number_of_a_box_has_bounds_of_its_own() -> None:
+    low, high = np.array([-4.8, 0, -np.inf, 10], np.float32), np.array([4.8, 1000, np.inf, 100], np.float32)
+    (vector,) = ObsFeatures(spaces.Box(low, high))((np.array([[4, 250, 77, 55]], np.float32),))
+    np.testing.assert_allclose(vector, [[4, 0.25, 77, 0.5]])
+
+
+def test_scaled_parts_lie_beside_others() -> None:
+    space = spaces.Dict({"ram": spaces.Box(0, 255, (2,), BYTE), "way": spaces.Discrete(2), "far": spaces.Box(0, 50)})
+    obs = leaves(space, {"ram": np.array([[255, 0]], BYTE), "way": np.array([1]), "far": np.array([[25]], np.float32)})
+    (vector,) = ObsFeatures(space)(obs)
+    np.testing.assert_array_equal(vector, [[0.5, 1, 0, 0, 1]])  # Dict sorts its keys
+
+
+@given(st.floats(-2e6, 2e6, width=32), st.floats(0, 2e6, width=32), st.integers(0, 8))
+def test_all_that_lies_between_far_bounds_becomes_at_most_one(low: float, width: float, eighths: int) -> None:
+    bounds = np.array([low, low + width], np.float32)
+    number = np.clip(bounds[:1] + (bounds[1] - bounds[0]) * np.float32(eighths / 8), *bounds).astype(np.float32)
+    (vector,) = ObsFeatures(spaces.Box(bounds[:1], bounds[1:]))((number[None],))
+    if NEAR < np.abs(bounds).max() <= LARGEST_BOUND:
+        assert abs(vector[0, 0]) <= 1 + 1e-6  # of rounding
+        assert (vector[0, 0] < 0) <= (bounds[0] < 0)
+    else:
+        assert vector[0, 0] == number[0]
+
+
+def test_normalisation_takes_the_place_of_scaling() -> None:
+    obs = (np.random.default_rng(0).integers(0, 256, (500, 3)).astype(BYTE),)
+    features = ObsFeatures(spaces.Box(0, 255, (3,), BYTE), normalize=True)
+    features.update(obs, ALONE)
+    np.testing.assert_allclose(features.statistics.mean, obs[0].mean(0))  # type: ignore[union-attr]
+    np.testing.assert_allclose(features(obs)[0].std(0), 1, atol=1e-4)
+
+
+@pytest.mark.parametrize(("dtype", "high"), [(BYTE, 255), (np.float32, 255), (np.int32, 1000), (BYTE, 1), (BYTE, 200)])
+def test_pixels_reach_a_cnn_scaled_by_their_bounds(dtype: Any, high: int) -> None:
+    space = spaces.Box(0, high, (10, 10, 3), dtype)
+    network = ActorCritic(space, spaces.Discrete(3), NetworkConfig(), torch.Generator().manual_seed(0))
+    features = network.features((np.full((2, 10, 10, 3), high, dtype),))
+    ones = network.cnns[0](torch.ones(2, 3, 10, 10))
+    torch.testing.assert_close(network.cnns(tuple(map(torch.as_tensor, features))), ones)
+
+
+@pytest.mark.parametrize("compute", ["torch", "numpy", "auto"])
+def test_bytes_are_learned_from_as_numbers_from_0_to_1(compute: str) -> None:
+    def values(space: spaces.Box, obs: Any) -> Any:
+        setting = Setting(space, spaces.Discrete(2), NetworkConfig(encoder="mlp"), compute=compute)
+        agent: Any = make_agent(PPOConfig(), setting)
+        return agent.value(obs)
+
+    obs = np.random.default_rng(0).integers(0, 256, (5, 12, 12)).astype(BYTE)
+    scaled = values(spaces.Box(0, 1, (12, 12)), obs / np.float32(255))
+    np.testing.assert_allclose(values(spaces.Box(0, 255, (12, 12), BYTE), obs), scaled, rtol=1e-5)
+
+
+# Observations of several kinds
+
+CAMERA = spaces.Box(0, 255, (8, 8, 3), BYTE)
+MIXED = {
+    "an image and a vector": spaces.Dict({"camera": CAMERA, "speed": spaces.Box(-1, 1, (2,))}),
+    "an image and a choice": spaces.Tuple((CAMERA, spaces.Discrete(3))),
+    "two images": spaces.Dict({"left": CAMERA, "right": CAMERA}),
+    "an image deep inside, and flags": spaces.Dict({"in": spaces.Tuple((CAMERA,)), "flags": spaces.MultiBinary(2)}),
+}
+ALONE_SPACES = {"an image": CAMERA, "a dict of one image": spaces.Dict({"camera": CAMERA})}
+
+
+def networks(space: spaces.Space[Any], **config: Any) -> list[Any]:
+    seeded = torch.Generator().manual_seed(0)
+    network = NetworkConfig(**config)
+    actor_critic: Any = ActorCritic(space, spaces.Discrete(3), network, seeded)
+    return [actor_critic.actor, actor_critic.critic, QNetwork(space, 3, network, seeded).body]
+
+
+def linear_layers(body: Any) -> int:
+    return sum(isinstance(layer, torch.nn.Linear) for layer in body)
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_hidden_layers_put_parts_of_several_kinds_together(name: str) -> None:
+    assert all(linear_layers(body) == 3 for body in networks(MIXED[name]))
+    assert all(linear_layers(body) == 1 for body in networks(MIXED[name], hidden_sizes=[]))
+
+
+@pytest.mark.parametrize("name", ALONE_SPACES)
+def test_one_image_alone_has_a_cnn_that_ends_in_a_hidden_layer(name: str) -> None:
+    assert all(linear_layers(body) == 1 for body in networks(ALONE_SPACES[name]))
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_what_one_part_means_can_depend_on_another(name: str) -> None:
+    """Outputs that are a sum of functions of one part each would have equal differences."""
+    space = MIXED[name]
+    q: Any = QNetwork(space, 3, NetworkConfig(), torch.Generator().manual_seed(0))
+    batch = leaves(space, batch_of(space, 9))
+    first, second = (tuple(part[i : i + 1] for part in batch) for i in (0, 1))
+    found = {}
+    for i, one in enumerate((first, second)):
+        for j, other in enumerate((first, second)):
+            features = q.features((one[0], *other[1:]))
+            found[i, j] = q(tuple(map(torch.as_tensor, features)))
+    difference = (found[0, 0] - found[1, 0]) - (found[0, 1] - found[1, 1])
+    assert difference.abs().max() > 1e-3
 
 
 def test_initial_weights_are_orthogonal_and_the_first_policy_nearly_uniform() -> None:

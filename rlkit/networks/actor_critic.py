@@ -27,7 +27,8 @@ class ActorCritic(nn.Module):
         super().__init__()
         self.head: Head = make_head(action_space, config)
         self.features, self.cnns = make_encoders(observation_space, config, generator)
-        inputs, hidden = self.cnns.num_outputs, hidden_sizes(config, len(self.cnns))
+        inputs = self.cnns.num_outputs
+        hidden = hidden_sizes(config, ends_in_hidden_layer=self.cnns.ends_in_hidden_layer)
         # The policy's small last gain makes its first actions nearly uniform: see docs/ppo-details.md.
         self.actor = mlp([inputs, *hidden, self.head.num_outputs], config, 0.01, generator)
         critic_hidden = hidden if config.critic_hidden_sizes is None else config.critic_hidden_sizes

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rlkit.errors import RlkitError
 from rlkit.networks.backbone import BackboneEncoder, make_backbone
-from rlkit.networks.features import ObsFeatures, backbone_encoder, image_shape
+from rlkit.networks.features import ObsFeatures, backbone_encoder, image_shape, pixel_scaling
 from rlkit.networks.mlp import HIDDEN_GAIN, initialized
 from rlkit.networks.own import LeafFeatures, OwnEncoder, make_own
 from rlkit.setting import NetworkConfig
@@ -36,7 +36,9 @@ def make_encoders(
         return make_own(space, config, generator)
     backbone = make_backbone(config)
     frozen = backbone if config.freeze_backbone else None
-    features = ObsFeatures(space, encoder=config.encoder, normalize=config.normalize_obs, backbone=frozen)
+    features = ObsFeatures(
+        space, encoder=config.encoder, scale=config.scale_obs, normalize=config.normalize_obs, backbone=frozen
+    )
     if backbone and not (features.images or features.encoded):
         hint = "; network.encoder=auto would look for some" if config.encoder == "mlp" else ""
         raise RlkitError(f"network.backbone={config.backbone} takes images, and there are none in {space}{hint}")
@@ -64,7 +66,10 @@ class ImageEncoders(nn.ModuleList):
         )
         sizes = [encoder.num_outputs if isinstance(encoder, BackboneEncoder) else 512 for encoder in self]
         self.num_outputs = features.vector_size + sum(sizes)
-        self._scales = [255.0 if space.dtype == "uint8" else 1.0 for space in images]
+        by_bounds = config.scale_obs and backbone is None  # which knows bytes by their type
+        self._scalings = [pixel_scaling(space, by_bounds=by_bounds) for space in images]
+        self.ends_in_hidden_layer = bool(images) and backbone is None and not (len(images) > 1 or features.has_vector)
+        """True for one of our CNNs alone, whose last layer is a hidden one: nothing needs to be put together."""
         self._amp, self._mixed = config.amp, False
 
     @property
@@ -90,9 +95,11 @@ class ImageEncoders(nn.ModuleList):
         """Encodes `features`, the vector if there is one and then each image, as a (batch, num_outputs) tensor."""
         vector, images = features[: len(features) - len(self)], features[len(features) - len(self) :]
         encoded = []
-        for net, image, scale in zip(self, images, self._scales, strict=True):
+        for net, image, (offset, scale) in zip(self, images, self._scalings, strict=True):
+            numbers = image.to(torch.float32)
+            numbers = (numbers - offset if offset else numbers) / scale
             # First the type, then the layout: doing both in one step takes twice as long as one after the other.
-            pixels = (image.to(torch.float32) / scale).contiguous(memory_format=torch.channels_last)
+            pixels = numbers.contiguous(memory_format=torch.channels_last)
             mixed = self._mixed and (image.is_cuda or len(image) > MAX_FLOAT32_IMAGES)
             with torch.autocast(image.device.type, torch.bfloat16) if mixed else nullcontext():
                 encoded.append(net(pixels).float())

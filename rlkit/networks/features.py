@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 MIN_IMAGE_SIZE = 8
 """Height and width in pixels below which `auto` takes an array for a vector and not for an image."""
+NEAR = 30.0
+"""Largest bound of a Box whose numbers a network takes as they are: learning copes with them, as with Acrobot's ±28."""
+LARGEST_BOUND = 1e6
+"""Bounds beyond this say that an environment knows none, so that nothing can be scaled by them."""
 
 
 def is_image(space: spaces.Space[Any], encoder: str = "auto") -> bool:
@@ -55,12 +59,48 @@ def _channels_last(shape: tuple[int, ...]) -> bool:
     return shape[-1] < shape[0]
 
 
+class Scaling(NamedTuple):
+    """Offsets that are subtracted from numbers of a Box, and scales that they are divided by then: float32 both."""
+
+    offset: Array
+    """The number between the bounds that is nearest to zero."""
+    scale: Array
+    """The largest distance between the offset and a bound."""
+
+    @property
+    def changes(self) -> bool:
+        """True if there is a number that is not left as it is."""
+        return bool(np.any(self.offset != 0) or np.any(self.scale != 1))
+
+
+def scaling(low: Any, high: Any) -> Scaling:
+    """Returns what maps numbers between far bounds, arrays of one shape, into -1 to 1, or 0 to 1 on one side of zero.
+
+    Numbers stay as they are, each by itself, where no bound is beyond `NEAR`, or one is infinite or as good as that.
+    """
+    low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
+    farthest = np.maximum(np.abs(low), np.abs(high))
+    far = (farthest > NEAR) & (farthest <= LARGEST_BOUND)
+    offset = np.where(far, np.clip(0.0, low, high), 0.0)
+    distance = np.where(far, np.maximum(high - offset, offset - low), 1.0)
+    return Scaling(offset.astype(np.float32), np.where(distance > 0, distance, 1.0).astype(np.float32))
+
+
+def pixel_scaling(space: spaces.Space[Any], *, by_bounds: bool) -> tuple[float, float]:
+    """Returns the offset and the scale of an image's pixels: by the bounds of them all, or else 255 for bytes alone."""
+    assert isinstance(space, spaces.Box)
+    if not by_bounds:
+        return 0.0, 255.0 if space.dtype == np.uint8 else 1.0
+    return tuple(float(number) for number in scaling(space.low.min(), space.high.max()))  # type: ignore[return-value]
+
+
 class ObsFeatures(nn.Module):
     """Splits an observation into the vector and the images that a network takes; has no parameters to learn.
 
-    Box leaves are flattened, discrete ones become one-hot, and all are concatenated into the vector. With `normalize`,
-    the vector's Box parts are whitened by running statistics, which `update` feeds and which are saved with the model.
-    A frozen `backbone` turns images into parts of the vector.
+    Box leaves are flattened, discrete ones become one-hot, and all are concatenated into the vector. With `scale`, the
+    vector's Box parts are scaled by their bounds, if these are far; with `normalize`, they are whitened instead by
+    running statistics, which `update` feeds and which are saved with the model. A frozen `backbone` turns images into
+    parts of the vector.
     """
 
     def __init__(
@@ -68,6 +108,7 @@ class ObsFeatures(nn.Module):
         space: spaces.Space[Any],
         *,
         encoder: str = "auto",
+        scale: bool = True,
         normalize: bool = False,
         backbone: Backbone | None = None,
     ) -> None:
@@ -83,7 +124,12 @@ class ObsFeatures(nn.Module):
         self.vector_size = sum(_vector_size(self.leaves[i]) for i in self.vectors) + num_features
         self.has_vector = bool(self.vectors or self.encoded)
         self.statistics = RunningStatistics(self.vector_size) if normalize and self.vector_size else None
-        self._is_vector = len(self.leaves) == 1 and isinstance(space, spaces.Box) and len(space.shape) == 1
+        self._scalings = {i: found for i in self.vectors if scale and (found := _leaf_scaling(self.leaves[i]))}
+        if normalize:  # which finds the scale out by itself
+            self._scalings = {}
+        self._is_vector = (
+            not self._scalings and len(self.leaves) == 1 and isinstance(space, spaces.Box) and len(space.shape) == 1
+        )
         kinds = [(_vector_size(self.leaves[i]), isinstance(self.leaves[i], spaces.Box)) for i in self.vectors]
         self._whitened = np.concatenate([np.full(*kind) for kind in [*kinds, (num_features, True)]])
 
@@ -112,7 +158,7 @@ class ObsFeatures(nn.Module):
     def _vector(self, obs: Obs) -> Array:
         if self._is_vector and obs[0].dtype == np.float32:
             return obs[0]
-        parts = [_as_vector(obs[i], self.leaves[i]) for i in self.vectors]
+        parts = [_as_vector(obs[i], self.leaves[i], self._scalings.get(i)) for i in self.vectors]
         for i, encoder in zip(self.encoded, self.encoders, strict=True):
             assert isinstance(encoder, BackboneEncoder)
             parts.append(encoder.encode(_channels_first(obs[i], self.leaves[i])))
@@ -127,13 +173,23 @@ def _vector_size(space: spaces.Space[Any]) -> int:
     return int(np.prod(space.shape or ()))
 
 
-def _as_vector(leaf: Array, space: spaces.Space[Any]) -> Array:
+def _leaf_scaling(space: spaces.Space[Any]) -> Scaling | None:
+    if not isinstance(space, spaces.Box):
+        return None
+    found = scaling(space.low.reshape(-1), space.high.reshape(-1))
+    return found if found.changes else None
+
+
+def _as_vector(leaf: Array, space: spaces.Space[Any], scaling: Scaling | None) -> Array:
     if isinstance(space, spaces.Discrete):
         return one_hot(leaf.reshape(-1) - space.start, int(space.n))
     if isinstance(space, spaces.MultiDiscrete):
         columns = (leaf - space.start).reshape(len(leaf), -1).T
         return np.concatenate([one_hot(c, int(n)) for c, n in zip(columns, space.nvec.flat, strict=True)], axis=1)
-    return leaf.reshape(len(leaf), -1).astype(np.float32, copy=False)
+    rows: Array = leaf.reshape(len(leaf), -1)
+    if scaling is not None:
+        rows = (rows - scaling.offset) / scaling.scale
+    return rows.astype(np.float32, copy=False)
 
 
 def one_hot(indices: Array, size: int) -> Array:

@@ -61,9 +61,12 @@ def initialized(layer: Layer, initialization: str, gain: float, generator: torch
     return layer
 
 
-def hidden_sizes(config: NetworkConfig, num_encoders: int) -> list[int]:
-    """Returns the units of each hidden layer of a network behind `num_encoders` encoders of images."""
+def hidden_sizes(config: NetworkConfig, *, ends_in_hidden_layer: bool) -> list[int]:
+    """Returns the units of each hidden layer of a network behind an encoder, which may end in a hidden layer itself.
+
+    An encoder that puts parts of different kinds side by side does not: without hidden layers behind it, outputs would
+    be a sum of functions of one part each, and linear in the vector.
+    """
     if config.hidden_sizes is not None:
         return list(config.hidden_sizes)
-    behind_cnns = num_encoders > 0 and config.backbone is None and config.module is None
-    return [] if behind_cnns else [64, 64]  # our CNNs end in a hidden layer already
+    return [] if ends_in_hidden_layer else [64, 64]

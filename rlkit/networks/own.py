@@ -111,6 +111,8 @@ class OwnEncoder(nn.ModuleList):
     """`LeafFeatures`' output to one (batch, num_outputs) tensor, by the user's module: what is where CNNs would be."""
 
     num_outputs: int
+    ends_in_hidden_layer = False
+    """Hidden layers follow by default, since nothing is known of how the module ends."""
 
     def __init__(self, module: nn.Module, space: spaces.Space[Any], config: NetworkConfig, check: _Check) -> None:
         super().__init__([module])

@@ -51,7 +51,8 @@ class QNetwork(nn.Module):
         self.register_buffer("atoms", None if atoms is None else torch.as_tensor(atoms), persistent=False)
         self.features, self.cnns = make_encoders(observation_space, config, generator)
         num_outputs = (num_actions + (dueling != "none")) * (1 if atoms is None else len(atoms))
-        sizes = [self.cnns.num_outputs, *hidden_sizes(config, len(self.cnns)), num_outputs]
+        hidden = hidden_sizes(config, ends_in_hidden_layer=self.cnns.ends_in_hidden_layer)
+        sizes = [self.cnns.num_outputs, *hidden, num_outputs]
         linear = nn.Linear if noisy_std is None else partial(NoisyLinear, std=noisy_std)
         self.body = mlp(sizes, config, 1.0, generator, linear)
 
