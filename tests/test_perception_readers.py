@@ -8,18 +8,20 @@ import gzip
 import io
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rlkit.errors import RlkitError
+from rlkit.perception.config_source import APP
 from rlkit.perception.data.folder import image_folder
 from rlkit.perception.data.language import read_texts, text
 from rlkit.perception.data.readers import BYTE_ORDER_MARKS, DELIMITERS, LARGEST_FILE, read_lines, read_table, read_text
 from rlkit.perception.data.tables import read_cars
 from rlkit.perception.data.text import glove, read_reviews
+from rlkit.runs.hydra_app import run
 
 LINE_ENDS = ("\n", "\r\n", "\r")
 ENCODINGS = [(b"", "utf-8"), *BYTE_ORDER_MARKS.items()]
@@ -146,3 +148,31 @@ def test_excels_own_line_names_the_delimiter(tmp_path: Path) -> None:
     (path := tmp_path / "table.csv").write_text("sep=;\ntext;label\na, b;1\n;\n")
     assert list(read_table(path, ["text", "label"])) == [{"text": "a, b", "label": "1"}]
     assert read_text(path).startswith("sep=")
+
+
+@pytest.mark.parametrize(
+    ("mark", "encoding", "text", "message"),
+    [
+        (
+            codecs.BOM_UTF8,
+            "utf-8",
+            "recipe: mine\n",
+            "mine.yaml has a byte-order mark or is not in UTF-8: save it as UTF-8",
+        ),
+        (codecs.BOM_UTF16_LE, "utf-16-le", "recipe: mine\n", "mine.yaml has a byte-order mark or is not in UTF-8"),
+        (b"", "cp1252", "recipe: für mich\n", "mine.yaml has a byte-order mark or is not in UTF-8"),
+        (b"", "utf-8", "recipe: [mine\n", "cannot read a configuration: .*mine.yaml"),
+    ],
+)
+def test_a_recipe_of_ones_own_is_told_what_hydra_cannot_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark: bytes, encoding: str, text: str, message: str
+) -> None:
+    def fail(error: RlkitError) -> NoReturn:
+        raise error
+
+    (tmp_path / "recipe").mkdir()
+    (tmp_path / "recipe/mine.yaml").write_bytes(mark + text.encode(encoding))
+    arguments = [f"--config-dir={tmp_path}", "recipe=mine"]
+    monkeypatch.setattr("sys.argv", ["rlkit", *arguments])  # where Hydra looks for them
+    with pytest.raises(RlkitError, match=message):
+        run(APP, arguments, lambda job: None, fail)

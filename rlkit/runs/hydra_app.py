@@ -25,6 +25,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from rlkit.errors import RlkitError, unknown
 from rlkit.runs.loggers import check_loggers, logger_names, unused_logger
@@ -72,6 +73,8 @@ def run(
         start(compose_job(app, arguments))  # Hydra's launcher would compose the configuration three times over
         return
     check_choices(app, parsed.overrides)
+    if parsed.config_dir:
+        check_encoding(Path(parsed.config_dir))
 
     def task(composed: DictConfig) -> None:
         """Runs one of Hydra's jobs in the folder that Hydra has made for it."""
@@ -176,6 +179,24 @@ def readable_errors(app: App) -> Iterator[None]:
         yield
     except (HydraException, OmegaConfBaseException) as error:
         raise _readable(app, error) from error
+    except YAMLError as error:  # its text names the file and the line
+        raise RlkitError(f"cannot read a configuration: {' '.join(str(error).split())}") from error
+
+
+def check_encoding(folder: Path) -> None:
+    """Raises RlkitError for a YAML file in the user's own folder of configs that Hydra would misread.
+
+    Hydra reads plain UTF-8: behind a byte-order mark it overlooks the line `# @package`.
+    """
+    for file in sorted(folder.rglob("*.yaml")):
+        try:
+            marked = file.read_text(encoding="utf-8").startswith("\ufeff")
+        except UnicodeDecodeError:
+            marked = True
+        except OSError:
+            continue
+        if marked:
+            raise RlkitError(f"{file} has a byte-order mark or is not in UTF-8: save it as UTF-8 without a mark")
 
 
 def check_choices(app: App, overrides: Sequence[str]) -> None:
