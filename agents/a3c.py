@@ -70,14 +70,12 @@ class A3C(A2C):
 
         Raises RlkitError for an agent on a GPU.
         """
-        import torch
-
         if self.device != "cpu":
             raise RlkitError(
                 f"device={self.device}: A3C's workers share parameters in the CPU's memory; expected device=cpu, or "
                 "an agent that uses a GPU better: agent=a2c or agent=ppo"
             )
-        parameters = torch.nn.utils.parameters_to_vector(self.network.parameters()).detach().numpy()
+        parameters = self.engine.descent.flat.numpy().copy()  # in the order of their memory, as gradients are
         return parameters, [statistics.shared_row for statistics in self._statistics]
 
     def make_shared(self, num_workers: int) -> SharedParameters:

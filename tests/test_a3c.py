@@ -19,7 +19,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from child_tasks import sgd_descent
+from gymnasium.vector import AutoresetMode
 from test_budget import started
+from test_replay_device import Bright, vector
 from training import COMPUTES, assert_same_parameters, parameters, train
 from waiting import PATIENCE, rows_in, wait_until
 
@@ -54,6 +56,19 @@ def test_moving_shared_parameters_is_moving_ones_own(env: str, optimizer: str, c
     options: dict[str, Any] = {"network": network, "compute": compute, "num_envs": 1}
     alone, _ = train(env, A2CConfig(**fields, ent_coef=0.01), 40, **options)
     shared, _ = train(env, A3CConfig(**fields), 40, **options, prepare=lambda agent: agent.make_shared(3))
+    assert_same_parameters(alone, shared)
+
+
+def test_moving_a_shared_cnn_is_moving_ones_own() -> None:
+    """Filters whose channels are last in memory are shared in the order of their memory."""
+    options: dict[str, Any] = {"compute": "torch", "device": "cpu", "num_envs": 2}
+    alone, shared = (
+        train(vector(Bright, 2, AutoresetMode.SAME_STEP), config, 6, **options, prepare=prepare)[0]
+        for config, prepare in (
+            (A2CConfig(num_steps=5, ent_coef=0.01), lambda agent: None),
+            (A3CConfig(num_steps=5), lambda agent: agent.make_shared(2)),
+        )
+    )
     assert_same_parameters(alone, shared)
 
 
