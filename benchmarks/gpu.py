@@ -1,12 +1,13 @@
 """PPO and DQN with a CNN on 84×84×4 frames, beside Stable-Baselines3, on a GPU or without one.
 
-    python benchmarks/gpu.py [--device auto] [--repetitions 3] [--timesteps 8192] [--only steps runs] [--act-compiled]
+    python benchmarks/gpu.py [--device auto] [--repetitions 3] [--timesteps 65536] [--only steps runs]
 
 For `runs`, the systems take turns, each run in a fresh process with one torch thread. All have equal hyperparameters on
 random frames (random_frames.py), and no evaluations, since there is nothing to learn. The whole training loop is
 measured: on a GPU by the clock, on a CPU in CPU seconds, as other work may run beside it. For `steps`, single gradient
-steps and actions of rlkit's engines are measured; `--act-compiled` compiles acting on a CPU too, where it usually is
-not. Writes results/gpu_<device>.json and .md.
+steps and actions of rlkit's engines are measured. On a GPU, a script in the style of LeanRL (lean_ppo.py) runs PPO as
+well. What is compiled or recorded in the first half of a run is not timed: the clock runs in the second. Writes
+results/gpu_<device>.json and .md.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from statistics import median
 from typing import Any
 from unittest import mock
 
-from timed_training import Clock
 from workloads import Workload
 
 HERE = Path(__file__).resolve().parent
@@ -36,8 +36,10 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THRE
 GOAL = 6
 """Ratio to SB3's steps per second that rlkit should reach on a GPU."""
 SETTINGS = {
-    "float32": ["network.amp=off"],
-    "bfloat16": ["network.amp=bfloat16"],
+    "float32": ["compute=torch", "network.amp=off"],
+    "bfloat16": ["compute=torch", "network.amp=bfloat16"],
+    "cudagraph, float32": ["compute=cudagraph", "network.amp=off"],
+    "cudagraph, bfloat16": ["compute=cudagraph", "network.amp=bfloat16"],
     "compile, float32": ["compute=compile", "network.amp=off"],
     "compile, bfloat16": ["compute=compile", "network.amp=bfloat16"],
 }
@@ -48,7 +50,7 @@ WORKS = {
         "PPO, 8 environments, rollouts of 1,024 frames, 4 epochs of minibatches of 256",
         agent="ppo",
         env="random_frames:RandomFrames-v0",
-        timesteps=8192,
+        timesteps=32_768,
         num_envs=8,
         hyperparameters={
             "num_steps": 128,
@@ -97,11 +99,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is")
     parser.add_argument("--repetitions", type=int, default=3, help="of each measurement (default 3)")
-    parser.add_argument("--timesteps", type=int, default=8192, help="of each run (default 8192)")
+    parser.add_argument("--timesteps", type=int, help="of each run (default: the work's own)")
     parser.add_argument("--only", nargs="*", choices=("steps", "runs"), default=["steps", "runs"])
     parser.add_argument("--works", nargs="*", choices=WORKS, default=list(WORKS), help="default: both")
     parser.add_argument("--settings", nargs="*", choices=SETTINGS, help="of rlkit (default: all; on a CPU, two)")
-    parser.add_argument("--act-compiled", action="store_true", help="where the setting compiles: on a CPU, too")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder to write to")
     parser.add_argument("--one", nargs="*", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -112,10 +113,11 @@ def main() -> None:
     import torch
 
     device = given.device if given.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    settings = given.settings or [name for name in SETTINGS if device == "cuda" or "compile" not in name]
+    on_gpus_only = {"compile", "cudagraph"}
+    usual = [name for name in SETTINGS if device == "cuda" or not on_gpus_only & set(name.split(", "))]
+    settings = given.settings or usual
     report: dict[str, Any] = {
-        "command": f"python benchmarks/gpu.py --device {device} --repetitions {given.repetitions} "
-        f"--timesteps {given.timesteps}{' --act-compiled' * given.act_compiled}",
+        "command": f"python benchmarks/gpu.py --device {device} --repetitions {given.repetitions}",
         "device": device,
         "machine": torch.cuda.get_device_name() if device == "cuda" else processor(),
         "versions": {
@@ -128,16 +130,17 @@ def main() -> None:
         "runs": {},
     }
     if "steps" in given.only:
-        always = ["always"] * given.act_compiled
-        report["steps"] = {name: in_a_process("steps", name, device, *always) for name in settings}
+        report["steps"] = {name: in_a_process("steps", name, device) for name in settings}
         print(report["steps"])
     if "runs" in given.only:
-        systems = [*settings, "sb3"]
-        report["runs"] = {work: {system: [] for system in systems} for work in given.works}
+        lean = {"ppo": ["lean"]} if device == "cuda" else {}
+        systems = {work: [*settings, "sb3", *lean.get(work, [])] for work in given.works}
+        report["runs"] = {work: {system: [] for system in systems[work]} for work in given.works}
         for seed in range(given.repetitions):
             for work in given.works:
-                for system in systems if seed % 2 == 0 else systems[::-1]:
-                    run = in_a_process("run", work, system, device, str(given.timesteps), str(seed))
+                timesteps = str(given.timesteps or WORKS[work].timesteps)
+                for system in systems[work] if seed % 2 == 0 else systems[work][::-1]:
+                    run = in_a_process("run", work, system, device, timesteps, str(seed))
                     print(work, system, run)
                     report["runs"][work][system].append(run)
     given.results.mkdir(parents=True, exist_ok=True)
@@ -160,17 +163,30 @@ def in_a_process(*arguments: str) -> dict[str, Any]:
 
 
 def one_run(work: str, system: str, device: str, timesteps: str, seed: str) -> dict[str, float]:
-    """Measures the steps per second of a training run, and counts its gradient steps."""
-    workload, clock = WORKS[work], Clock()
-    train = train_sb3 if system == "sb3" else train_rlkit
+    """Measures the steps per second of a training run's second half, and counts its gradient steps."""
+    from random_frames import RandomFrames
+
+    workload, total = WORKS[work], int(timesteps)
+    RandomFrames.timed_from = total // 2
     with tempfile.TemporaryDirectory() as folder:
-        steps, gradient_steps = train(workload, system, device, int(timesteps), int(seed), Path(folder), clock)
-    seconds = clock.wall_s if device == "cuda" else clock.cpu_s
-    return {"steps_per_s": steps / seconds, "wall_s": clock.wall_s, "steps": steps, "gradient_steps": gradient_steps}
+        if system == "sb3":
+            steps, gradient_steps = train_sb3(workload, device, total, int(seed), Path(folder))
+        elif system == "lean":
+            import lean_ppo
+
+            steps, gradient_steps = lean_ppo.train(workload, total, int(seed))
+        else:
+            steps, gradient_steps = train_rlkit(workload, system, device, total, int(seed), Path(folder))
+        synchronize(device)
+        ended = time.perf_counter(), time.process_time()
+    wall_s, cpu_s = (end - start for end, start in zip(ended, RandomFrames.started, strict=True))
+    seconds = wall_s if device == "cuda" else cpu_s
+    timed = steps - RandomFrames.timed_from
+    return {"steps_per_s": timed / seconds, "wall_s": wall_s, "steps": steps, "gradient_steps": gradient_steps}
 
 
 def train_rlkit(
-    workload: Workload, setting: str, device: str, timesteps: int, seed: int, folder: Path, clock: Clock
+    workload: Workload, setting: str, device: str, timesteps: int, seed: int, folder: Path
 ) -> tuple[int, int]:
     """Trains by `python -m rlkit`; returns timesteps and gradient steps."""
     from rlkit import trainer
@@ -178,10 +194,8 @@ def train_rlkit(
 
     train, trained = trainer.Trainer.train, []
 
-    def timed_train(self: trainer.Trainer) -> None:
-        with clock.running():
-            train(self)
-            synchronize(device)
+    def watched_train(self: trainer.Trainer) -> None:
+        train(self)
         trained.append((self.timesteps, self.agent.engine.state_dict()["steps"]))  # type: ignore[attr-defined]
 
     arguments = [
@@ -191,14 +205,12 @@ def train_rlkit(
         *("eval_interval=0", "eval_episodes=1", "final_eval_episodes=0", "checkpoint_interval=0"),
         f"hydra.run.dir={folder}/run",
     ]
-    with mock.patch.object(trainer.Trainer, "train", timed_train), mock.patch("sys.argv", ["rlkit", *arguments]):
+    with mock.patch.object(trainer.Trainer, "train", watched_train), mock.patch("sys.argv", ["rlkit", *arguments]):
         cli.main()
     return trained[0]
 
 
-def train_sb3(
-    workload: Workload, system: str, device: str, timesteps: int, seed: int, folder: Path, clock: Clock
-) -> tuple[int, int]:
+def train_sb3(workload: Workload, device: str, timesteps: int, seed: int, folder: Path) -> tuple[int, int]:
     """Trains SB3's agent with its CnnPolicy, which has an equal network; returns timesteps and gradient steps."""
     import stable_baselines3
     import torch
@@ -214,14 +226,12 @@ def train_sb3(
         **workload.sb3_arguments(),
     )
     model.set_logger(configure(str(folder), ["csv"]))
-    with clock.running():
-        model.learn(timesteps)
-        synchronize(device)
+    model.learn(timesteps)
     model.logger.close()
     return model.num_timesteps, int(model.policy.optimizer.state_dict()["state"][0]["step"])
 
 
-def one_setting(setting: str, device: str, acts_compiled: str = "") -> dict[str, float]:
+def one_setting(setting: str, device: str) -> dict[str, float]:
     """Measures milliseconds of single gradient steps and actions: by the clock on a GPU, of CPU time without one."""
     import numpy as np
     import torch
@@ -245,9 +255,7 @@ def one_setting(setting: str, device: str, acts_compiled: str = "") -> dict[str,
 
     torch.set_num_threads(1)
     keep_freed_memory()
-    if acts_compiled:
-        mock.patch.object(gpu, "acts_compiled", return_value=True).start()
-    compute = "compile" if "compile" in setting else "torch"
+    compute = setting.split(", ")[0] if ", " in setting else "torch"
     config = NetworkConfig(amp="bfloat16" if "bfloat16" in setting else "off")
     space, seed, rng = spaces.Box(0, 255, (4, 84, 84), np.uint8), np.random.SeedSequence(0), np.random.default_rng(0)
     frames, actions = rng.integers(256, size=(1024, 4, 84, 84), dtype=np.uint8), rng.integers(6, size=1024)
@@ -280,7 +288,9 @@ def one_setting(setting: str, device: str, acts_compiled: str = "") -> dict[str,
         "DQN: 32 drawn, their targets and a step; images in the computer's memory": lambda: replay(buffers[0]),
         "DQN: the same, images as tensors on the device": lambda: replay(buffers[1]),
     }
-    return {name: milliseconds(call, device, gpu.COMPILE_AFTER_CALLS + 3) for name, call in calls.items()}
+    return {
+        name: milliseconds(call, device, gpu.RECORD_AFTER_CALLS + gpu.WARM_UP_CALLS + 2) for name, call in calls.items()
+    }
 
 
 def fill(buffer: Any, frames: Any) -> None:
@@ -340,7 +350,7 @@ def markdown(report: dict[str, Any]) -> str:
         for system, runs in found.items():
             speeds = [run["steps_per_s"] for run in runs]
             ratio = "" if system == "sb3" else f"**{median(speeds) / theirs:.2f} ×**"
-            name = system if system == "sb3" else f"rlkit, {system}"
+            name = {"sb3": "SB3", "lean": "script in the style of LeanRL"}.get(system, f"rlkit, {system}")
             spread = f"{median(speeds):,.0f} ({min(speeds):,.0f} – {max(speeds):,.0f})"
             lines.append(f"| {report['works'][work]['title']} | {name} | {spread} | {ratio} |")
     if report["steps"]:

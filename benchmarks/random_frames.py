@@ -6,7 +6,8 @@ Atari game's, make up the time. Its id, in this folder, is `random_frames:Random
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -19,6 +20,12 @@ class RandomFrames(gym.Env[Any, Any]):
     """An environment of random frames, at any of which episodes start; one of six actions has a reward of 1."""
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
+    steps: ClassVar[int] = 0
+    """Steps of all instances in this process."""
+    timed_from: ClassVar[int] = 1
+    """The number of the step at which `started` is read from the clocks."""
+    started: ClassVar[tuple[float, float]] = (0.0, 0.0)
+    """The wall clock and the process's CPU time then, in seconds."""
 
     def __init__(self) -> None:
         self.observation_space = spaces.Box(0, 255, (STACK, 84, 84), np.uint8)
@@ -34,6 +41,9 @@ class RandomFrames(gym.Env[Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Shifts the stack by one frame."""
+        RandomFrames.steps += 1
+        if RandomFrames.steps == RandomFrames.timed_from:
+            RandomFrames.started = time.perf_counter(), time.process_time()
         self._at += 1
         return self._frames[self._at : self._at + STACK], float(action == 0), False, False, {}
 

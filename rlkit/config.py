@@ -19,7 +19,7 @@ from rlkit.system.ranks import launched
 
 DEVICES = ("auto", "cpu", "cuda")
 """Choices of `TrainConfig.device`."""
-COMPUTES = ("auto", "torch", "compile", "numpy", "native")
+COMPUTES = ("auto", "torch", "compile", "cudagraph", "numpy", "native")
 """Choices of `TrainConfig.compute`."""
 PREPROCESSINGS = ("auto", "none", "atari")
 """Choices of `EnvConfig.preprocessing`."""
@@ -75,9 +75,10 @@ class TrainConfig:
     """`cpu`, `cuda`, or `auto`: CUDA for convolutional networks where there is a GPU, else the CPU."""
     compute: str = "auto"
     """Engine that computes networks: `torch` (autograd, for every network), `numpy` (analytic gradients, for plain
-    MLPs on the CPU, faster), `native` (the same in C, faster still, where it was built), or `auto`: the fastest of
-    these. `compile` is torch with network and loss fused by torch.compile, which takes half a minute at first; on a
-    GPU, acting is compiled as well."""
+    MLPs on the CPU, faster), `native` (the same in C, faster still, where it was built), `cudagraph` (torch on a GPU,
+    whose kernels are recorded once and then launched all together), or `auto`: the fastest of these. `compile` is
+    torch with network and loss fused by torch.compile, which takes half a minute at first; on a GPU that is recorded
+    too."""
     distributed: str = "none"
     """`ray`: the workers of agent=a3c are actors on a Ray cluster, with a parameter server; `none`: processes of this
     machine. Other agents train on several processes, GPUs or machines under torchrun."""

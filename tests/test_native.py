@@ -686,7 +686,7 @@ def test_what_compute_becomes(
 ) -> None:
     monkeypatch.setattr(native, "missing", missing)
     if isinstance(expected, str):
-        assert chosen(setting_of(compute), reason) == expected
+        assert chosen(setting_of(compute), nn.Linear(1, 1), reason) == expected
     else:
         with pytest.raises(expected, match=str(reason or missing)):
-            chosen(setting_of(compute), reason)
+            chosen(setting_of(compute), nn.Linear(1, 1), reason)

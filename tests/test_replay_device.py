@@ -205,7 +205,7 @@ QUICK = DQNConfig(learning_starts=32, replay=ReplayConfig(size=300), num_steps=4
 
 def trained(config: DQNConfig) -> Any:
     envs = vector(Bright, 2, AutoresetMode.SAME_STEP)
-    return train(envs, config, 30, num_envs=2, network=NetworkConfig(normalize_obs=True))[0]
+    return train(envs, config, 30, num_envs=2, network=NetworkConfig(normalize_obs=True), device="cpu")[0]
 
 
 @pytest.mark.parametrize(

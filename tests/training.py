@@ -30,6 +30,7 @@ def train(
     *,
     network: NetworkConfig | None = None,
     compute: str = "auto",
+    device: str = "auto",
     num_envs: int = 8,
     seed: int = 0,
     prepare: Callable[[Any], None] = lambda agent: None,
@@ -40,7 +41,7 @@ def train(
     """
     envs = make_vector_env(EnvFactory(env), num_envs, "sync")[0] if isinstance(env, str) else env
     both = envs.single_observation_space, envs.single_action_space
-    setting = Setting(*both, network or NetworkConfig(), num_envs=num_envs, seed=seed, compute=compute)
+    setting = Setting(*both, network or NetworkConfig(), num_envs=num_envs, seed=seed, device=device, compute=compute)
     agent: Any = make_agent(config, setting)
     prepare(agent)
     collector, buffer = Collector(envs, list(range(num_envs))), agent.make_buffer(num_envs)

@@ -40,8 +40,11 @@ class Engine(Protocol):
     def policy(self, features: tuple[Array, ...]) -> Array:
         """The head's parameters: (batch, num_params). Overwritten by the next call."""
 
-    def evaluate(self, features: tuple[Array, ...]) -> tuple[Array, Array]:
+    def evaluate(self, features: tuple[Any, ...]) -> tuple[Array, Array]:
         """The head's parameters, and the values: (batch,)."""
+
+    def uploaded(self, features: tuple[Array, ...]) -> tuple[Any, ...]:
+        """The features where the engine computes, for calls that use them more than once: on a GPU, tensors."""
 
     def load(self, batch: PolicyBatch) -> None:
         """Takes the batch whose rows the next steps learn from."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from rlkit.system.ranks import Ranks
 
 Norm = TypeVar("Norm")
 Norm_co = TypeVar("Norm_co", covariant=True)
+Rate: TypeAlias = "float | Tensor"
+"""A learning rate; a tensor where it is an input of a CUDA graph."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Optimizer(Protocol[Norm_co]):
     def clip(self, max_norm: float | None) -> Norm_co:
         """Scales the gradients down to `max_norm` where their norm is larger; returns the norm before."""
 
-    def step(self, learning_rate: float) -> None:
+    def step(self, learning_rate: Rate) -> None:
         """Moves the parameters; may use up the gradients."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -63,7 +65,7 @@ class Optimizer(Protocol[Norm_co]):
 class Sink(Protocol):
     """The place that clipped gradients go to."""
 
-    def follow(self, gradients: Tensor, learning_rate: float) -> None:
+    def follow(self, gradients: Tensor, learning_rate: Rate) -> None:
         """Moves parameters along the gradients, here or elsewhere."""
 
     def pull(self) -> Array | None:
@@ -76,7 +78,7 @@ class OwnParameters:
     def __init__(self, optimizer: Optimizer[Any]) -> None:
         self._optimizer = optimizer
 
-    def follow(self, gradients: Tensor, learning_rate: float) -> None:
+    def follow(self, gradients: Tensor, learning_rate: Rate) -> None:
         self._optimizer.step(learning_rate)
 
     def pull(self) -> None:
@@ -99,7 +101,12 @@ class Descent(Generic[Norm]):
         self.sink: Sink = OwnParameters(self.optimizer)
         self._max_grad_norm, self._ranks = max_grad_norm, ranks
 
-    def step(self, learning_rate: float) -> Norm:
+    @property
+    def recordable(self) -> bool:
+        """True if a step is nothing but work on tensors: no other process takes part."""
+        return self._ranks.size == 1 and isinstance(self.sink, OwnParameters)
+
+    def step(self, learning_rate: Rate) -> Norm:
         """Hands the gradients to the sink; returns their norm before clipping."""
         self._ranks.mean_(self.gradients)
         norm = self.optimizer.clip(self._max_grad_norm)

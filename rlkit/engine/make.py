@@ -25,6 +25,7 @@ from rlkit.engine.torch.optimizer import TorchOptimizer
 from rlkit.engine.torch.q import TorchQEngine
 from rlkit.errors import RlkitError
 from rlkit.networks.actor_critic import ActorCritic
+from rlkit.networks.own import OwnEncoder
 from rlkit.networks.q_network import QNetwork
 from rlkit.setting import Setting
 from rlkit.spaces import Array
@@ -95,10 +96,11 @@ def make_engine(
     """
     critic_rate = optimization.critic_rate
     multiples = None if critic_rate == 1 else rates(network, network.critic, critic_rate)
-    compute = chosen(setting, unsupported(network), has_native_loss=loss.native is not None)
+    compute = chosen(setting, network, unsupported(network), has_native_loss=loss.native is not None)
     if loss.native is None or compute in AUTOGRAD:
         descent = torch_descent(network, optimization, setting.ranks, multiples)
-        return TorchEngine(network, loss.torch, descent, compiled=compute == "compile"), compute
+        compiled, recorded = compute == "compile", compute in RECORDED and on_gpu(network)
+        return TorchEngine(network, loss.torch, descent, compiled=compiled, recorded=recorded), compute
     primitives = PRIMITIVES[compute]
     array_descent = analytic_descent(network, primitives, optimization, setting.ranks, multiples)
     return AnalyticEngine(network, loss.native, primitives, array_descent), compute
@@ -110,10 +112,11 @@ def make_q_engine(network: QNetwork, loss: QLoss, optimization: Optimization, se
     Raises RlkitError where the `compute` asked for cannot be.
     """
     target = copy.deepcopy(network)
-    compute = chosen(setting, q_unsupported(network), has_native_loss=loss.native is not None)
+    compute = chosen(setting, network, q_unsupported(network), has_native_loss=loss.native is not None)
     if loss.native is None or compute in AUTOGRAD:
         descent = torch_descent(network, optimization, setting.ranks)
-        return TorchQEngine(network, target, loss.torch, descent, compiled=compute == "compile"), compute
+        compiled, recorded = compute == "compile", compute in RECORDED and on_gpu(network)
+        return TorchQEngine(network, target, loss.torch, descent, compiled=compiled, recorded=recorded), compute
     primitives = PRIMITIVES[compute]
     array_descent = analytic_descent(network, primitives, optimization, setting.ranks)
     return AnalyticQEngine(network, target, loss.native, primitives, array_descent), compute
@@ -144,30 +147,46 @@ def analytic_descent(
 
 
 PRIMITIVES = {"numpy": NUMPY, "native": native.NATIVE}
-AUTOGRAD = ("torch", "compile")
+AUTOGRAD = ("torch", "compile", "cudagraph")
+RECORDED = ("compile", "cudagraph")
+"""Engines whose work on a GPU is recorded as CUDA graphs."""
 
 
-def chosen(setting: Setting, reason: str | None, *, has_native_loss: bool = True) -> str:
+def chosen(setting: Setting, network: nn.Module, reason: str | None, *, has_native_loss: bool = True) -> str:
     """The engine that `setting.compute` becomes for a network that only torch can compute if there is a `reason`.
 
     Without a native form of the loss, only torch can compute it. Raises RlkitError where the engine that was asked for
     cannot be.
     """
-    compute = setting.compute
+    compute, gpu = setting.compute, on_gpu(network)
     if not has_native_loss:
         reason = reason or "the loss has no derivatives written out"
     if compute == "auto":
+        # A module or a loss of the user's own may depend on more than tensors, so only ours are recorded unasked.
+        if (
+            gpu
+            and has_native_loss
+            and setting.ranks.size == 1
+            and not any(isinstance(part, OwnEncoder) for part in network.modules())
+        ):
+            return "cudagraph"
         return "torch" if reason else "numpy" if native.missing else "native"
     if compute in PRIMITIVES and reason:
         raise RlkitError(f"compute={compute} cannot be used because {reason}; compute=auto or compute=torch would work")
     if compute == "native" and native.missing:
         raise RlkitError(f"compute=native: {native.missing}; compute=auto or compute=numpy would work")
-    if compute == "compile":
-        if setting.ranks.size > 1:
-            raise RlkitError("compute=compile does not work under torchrun; compute=auto or compute=torch would")
-        if sys.platform == "win32" or shutil.which(os.environ.get("CXX", "g++")) is None:
-            raise RlkitError("compute=compile needs a C++ compiler, g++ or what CXX says; compute=auto would work")
+    if compute in RECORDED and setting.ranks.size > 1:
+        raise RlkitError(f"compute={compute} does not work under torchrun; compute=auto or compute=torch would")
+    if compute == "cudagraph" and not gpu:
+        raise RlkitError("compute=cudagraph is for networks on a GPU, and this one is on the CPU; device=cuda would do")
+    if compute == "compile" and (sys.platform == "win32" or shutil.which(os.environ.get("CXX", "g++")) is None):
+        raise RlkitError("compute=compile needs a C++ compiler, g++ or what CXX says; compute=auto would work")
     return compute
+
+
+def on_gpu(network: nn.Module) -> bool:
+    """Returns True if the network's parameters are in a GPU's memory."""
+    return next(network.parameters()).is_cuda
 
 
 def why_chosen(model: nn.Module) -> str | None:

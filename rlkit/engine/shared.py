@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rlkit.engine.descent import Optimizer
+from rlkit.engine.descent import Optimizer, Rate
 from rlkit.spaces import Array
 from rlkit.system.processes import SharedArray
 
@@ -56,7 +56,7 @@ class SharedMemory:
         self._optimizer, self._worker = optimizer, worker
         self._parameters, self._updates = shared.parameters, shared.updates
 
-    def follow(self, gradients: Tensor, learning_rate: float) -> None:
+    def follow(self, gradients: Tensor, learning_rate: Rate) -> None:
         self._optimizer.steps = int(self._updates.sum())
         self._optimizer.step(learning_rate)
         self._updates[self._worker] += 1

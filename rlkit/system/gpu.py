@@ -1,22 +1,23 @@
-"""Helpers for torch on a GPU: asynchronous transfers, and compiled functions that are replayed as CUDA graphs."""
+"""Helpers for torch on a GPU: asynchronous transfers, and functions whose kernels are recorded as CUDA graphs."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from threading import get_ident
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from rlkit.errors import RlkitError
 from rlkit.spaces import Array
 
-Result = TypeVar("Result")
-COMPILE_AFTER_CALLS = 10
-"""Calls with one batch size after which a function is compiled for it: fewer would not repay the compilation."""
-MAX_COMPILED_BATCH_SIZES = 3
-"""Batch sizes for which one function is compiled at most; others run uncompiled."""
+Tensors = tuple[Tensor, ...]
+RECORD_AFTER_CALLS = 10
+"""Calls with tensors of the same shapes after which a function is recorded for them: fewer would not repay it."""
+WARM_UP_CALLS = 3
+"""Calls before the recording, in which libraries choose their algorithms and torch.compile compiles."""
+MAX_RECORDINGS = 3
+"""Sets of shapes for which one function is recorded at most; with others it runs unrecorded."""
 
 
 def uploaded(array: Array | Tensor, device: torch.device) -> Tensor:
@@ -30,56 +31,79 @@ def uploaded(array: Array | Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if needs_copy else tensor
 
 
-def compiled(
-    function: Callable[..., Result], device: torch.device, *, dynamic: bool | None = None
-) -> Callable[..., Result]:
-    """Compiles a function with torch.compile; on a GPU also records it as a CUDA graph, which one launch replays.
+def upload_into(place: Tensor, array: Array | Tensor) -> None:
+    """Copies an array into a tensor on a GPU, through pinned memory as `uploaded` does, or a tensor from the GPU."""
+    tensor = torch.as_tensor(array)
+    place.copy_(tensor if tensor.is_cuda or not place.is_cuda else tensor.pin_memory(), non_blocking=True)
 
-    On a GPU the next call overwrites the tensors that the last one returned. `dynamic` is torch.compile's argument:
-    False if the shapes never change.
+
+class CudaGraph:
+    """The kernels that a function launches, recorded once; a replay launches all of them in one go.
+
+    What the function computes may depend on its inputs and on tensors that stay where they are, such as parameters.
+    All that it takes from Python, like a number or the result of an `if`, stays as it was when it was recorded.
     """
-    if device.type != "cuda":
-        return torch.compile(function, dynamic=dynamic)
-    graphed = torch.compile(function, dynamic=dynamic, mode="reduce-overhead")
 
-    def step(*arguments: Any) -> Result:
-        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-        return graphed(*arguments)
+    def __init__(self, function: Callable[..., Tensors], inputs: Sequence[Tensor]) -> None:
+        """Records the function, without running it; raises RlkitError where it waits for a result on the way."""
+        self._inputs = [part.clone(memory_format=torch.contiguous_format) for part in inputs]
+        self._graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+                self._outputs = function(*self._inputs)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise RlkitError(
+                f"the network or its loss cannot be recorded as a CUDA graph ({reason}); compute=torch would work"
+            ) from error
 
-    return step
+    def replay(self, inputs: Sequence[Array | Tensor]) -> Tensors:
+        """Runs the kernels on other inputs of the same shapes; returns tensors that the next replay overwrites."""
+        for place, given in zip(self._inputs, inputs, strict=True):
+            upload_into(place, given)
+        self._graph.replay()
+        return self._outputs
 
 
-def compiled_by_rows(
-    function: Callable[[tuple[Tensor, ...]], Result], device: torch.device
-) -> Callable[[tuple[Tensor, ...]], Result]:
-    """Returns a function of batches that is compiled for each frequent batch size, and runs uncompiled for the others.
+class Recorded:
+    """A function of tensors on a GPU that is recorded as a CUDA graph for the shapes that come often.
 
-    The number of environments and the size of a minibatch come up again and again, so both are computed by compiled
-    code; sizes that keep changing do not cause one compilation after the other. On a GPU the next call overwrites the
+    Small networks leave a GPU idle while Python launches their kernels one by one. The number of environments and the
+    size of a minibatch come up again and again, so a recording for each serves almost all calls. `function` must be fit
+    for a recording, as `CudaGraph` says. `fast`, if given, computes the same and takes its place in recordings: a
+    compiled form of it, which is not worth compiling for shapes that come rarely. The next call may overwrite the
     tensors that the last one returned.
     """
-    compiled_function, thread = compiled(function, device, dynamic=False), get_ident()
-    calls, compiled_sizes = Counter[int](), set[int]()
 
-    def call(features: tuple[Tensor, ...]) -> Result:
-        batch_size = len(features[0])
-        calls[batch_size] += 1
-        if calls[batch_size] >= COMPILE_AFTER_CALLS and len(compiled_sizes) < MAX_COMPILED_BATCH_SIZES:
-            compiled_sizes.add(batch_size)
-        other_thread = device.type == "cuda" and get_ident() != thread  # a CUDA graph belongs to the thread it is from
-        if batch_size not in compiled_sizes or other_thread:
-            return function(features)
-        return compiled_function(in_one_layout(features))
+    def __init__(
+        self, function: Callable[..., Tensors], device: torch.device, fast: Callable[..., Tensors] | None = None
+    ) -> None:
+        self._function, self._device = function, device
+        self._fast = function if fast is None else fast
+        self._calls = Counter[tuple[object, ...]]()
+        self._graphs: dict[tuple[object, ...], CudaGraph | None] = {}
+        """The recordings by the shapes and types of their inputs; None while those warm up."""
 
-    return call
+    def __call__(self, *inputs: Array | Tensor) -> Tensors:
+        shapes = tuple((part.shape, part.dtype) for part in inputs)
+        graph = self._graphs.get(shapes)
+        if graph is not None:
+            return graph.replay(inputs)
+        tensors = [uploaded(part, self._device) for part in inputs]
+        self._calls[shapes] += 1
+        calls = self._calls[shapes] - RECORD_AFTER_CALLS
+        if shapes not in self._graphs:
+            if calls <= 0 or len(self._graphs) == MAX_RECORDINGS:
+                return self._function(*tensors)
+            self._graphs[shapes] = None
+        tensors = [part.contiguous() for part in tensors]  # as recordings see them, which compiled code depends on
+        if calls <= WARM_UP_CALLS:
+            return self._fast(*tensors)
+        graph = self._graphs[shapes] = CudaGraph(self._fast, tensors)
+        return graph.replay(tensors)
 
 
-def acts_compiled(device: torch.device) -> bool:
-    """Returns True where compiling pays for acting too, not only for gradient steps: on GPUs (docs/performance.md)."""
-    return device.type == "cuda"
-
-
-def in_one_layout(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def in_one_layout(tensors: Tensors) -> Tensors:
     """Returns contiguous tensors, so that compiled code sees one memory layout.
 
     Images may come as strided views of a replay buffer's frames. Code that was compiled for their strides would have to

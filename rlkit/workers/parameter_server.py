@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from rlkit.engine.descent import Rate
 from rlkit.engine.make import PRIMITIVES
 from rlkit.spaces import Array
 from rlkit.workers.budget import Budget
@@ -152,9 +153,9 @@ class RemoteParameters:
         self._most = self._steps = 0
         self.progress, self.over = 0.0, False
 
-    def follow(self, gradients: Tensor, learning_rate: float) -> None:
+    def follow(self, gradients: Tensor, learning_rate: Rate) -> None:
         """Keeps a reference to the gradient for the next `pull`; the array must not change until then."""
-        self._gradient, self._learning_rate = gradients.numpy(), learning_rate
+        self._gradient, self._learning_rate = gradients.numpy(), float(learning_rate)
 
     def pull(self) -> Array:
         """Sends the gradient, if there is one, and copies the server's parameters, statistics and progress."""

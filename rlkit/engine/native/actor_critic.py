@@ -54,6 +54,9 @@ class AnalyticEngine:
             values.append(self._critic.forward(chunk)[:, 0].copy())
         return np.concatenate(params), np.concatenate(values)
 
+    def uploaded(self, features: tuple[Array, ...]) -> tuple[Array, ...]:
+        return features
+
     def load(self, batch: PolicyBatch) -> None:
         self._batch = batch
 

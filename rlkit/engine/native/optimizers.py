@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rlkit.spaces import Array
+
+if TYPE_CHECKING:
+    from rlkit.engine.descent import Rate
 
 
 def clip_global_norm(gradient: Array, max_norm: float | None) -> float:
@@ -40,13 +43,14 @@ class ArrayOptimizer:
     def clip(self, max_norm: float | None) -> float:
         return clip_global_norm(self.gradients, max_norm)
 
-    def step(self, learning_rate: float) -> None:
+    def step(self, learning_rate: Rate) -> None:
         self.steps += 1
+        rate = float(learning_rate)
         if self._rates is None:
-            self.move(learning_rate)
+            self.move(rate)
             return
         before = self.parameters.copy()
-        self.move(learning_rate)
+        self.move(rate)
         self.parameters[:] = before + self._rates * (self.parameters - before)
 
     def move(self, learning_rate: float) -> None:

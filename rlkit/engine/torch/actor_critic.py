@@ -1,4 +1,7 @@
-"""The reference engine: autograd, for every network and device; by `compute=compile` its losses are compiled."""
+"""The reference engine: autograd, for every network and device.
+
+By `compute=compile` its losses are compiled; on a GPU, its steps can be recorded as CUDA graphs.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,9 @@ from torch import Tensor
 
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.engine.actor_critic import Metrics, TorchLoss
-from rlkit.engine.descent import Descent
+from rlkit.engine.descent import Descent, Rate
 from rlkit.engine.threads import threads_for
+from rlkit.engine.torch.recorded import Objective, RecordedStep, is_number
 from rlkit.networks.actor_critic import ActorCritic
 from rlkit.spaces import MASKED_LOGIT, Array
 from rlkit.system import gpu
@@ -23,58 +27,92 @@ CHUNK = 1024
 
 
 class TorchEngine:
-    """Gradient steps on a loss written with torch; see `Engine`. `compiled` fuses network and loss by torch.compile."""
+    """Gradient steps on a loss written with torch; see `Engine`.
+
+    `compiled` fuses network and loss by torch.compile. `recorded`, for a network on a GPU that this process trains
+    alone, makes CUDA graphs of whole gradient steps, and of acting and evaluating for batch sizes that come often.
+    """
 
     def __init__(
-        self, network: ActorCritic, loss: TorchLoss, descent: Descent[Tensor], *, compiled: bool = False
+        self,
+        network: ActorCritic,
+        loss: TorchLoss,
+        descent: Descent[Tensor],
+        *,
+        compiled: bool = False,
+        recorded: bool = False,
     ) -> None:
         self._network, self._loss, self.descent = network, loss, descent
-        self._compiled = compiled
         self.device = descent.flat.device
-        self._objective = gpu.compiled(self._plain_objective, self.device) if compiled else self._plain_objective
-        self._policy: Callable[[tuple[Tensor, ...]], Tensor] = network.policy
-        self._outputs: Callable[[tuple[Tensor, ...]], tuple[Tensor, Tensor]] = network.forward
-        if compiled and gpu.acts_compiled(self.device):
-            self._policy = gpu.compiled_by_rows(network.policy, self.device)
-            self._outputs = gpu.compiled_by_rows(network.forward, self.device)
+        self._objective: Objective = torch.compile(self._plain_objective) if compiled else self._plain_objective
+        self._compiled = compiled
+        self._policy: Callable[..., tuple[Tensor, ...]] = self._plain_policy
+        self._outputs: Callable[..., tuple[Tensor, ...]] = self._plain_outputs
+        self._recorded_step: RecordedStep | None = None
+        if recorded:
+            fast_policy = torch.compile(self._plain_policy, dynamic=False) if compiled else None
+            fast_outputs = torch.compile(self._plain_outputs, dynamic=False) if compiled else None
+            self._policy = gpu.Recorded(self._plain_policy, self.device, fast_policy)
+            self._outputs = gpu.Recorded(self._plain_outputs, self.device, fast_outputs)
+            self._recorded_step = RecordedStep(self._step, self._plain_objective, self._objective, self.device)
         self._coefficients: tuple[Any, Any] = (None, None)
         """The last ones, and the same as tensors."""
         self._batch: PolicyBatch | None = None
 
     def policy(self, features: tuple[Array, ...]) -> Array:
         with torch.no_grad(), threads_for(len(features[0])):
-            return _array(self._policy(self._tensors(features)))
+            return _array(self._policy(*self._tensors(features))[0])
 
     def evaluate(self, features: tuple[Array, ...]) -> tuple[Array, Array]:
         outputs = []
         with torch.no_grad():
             for start in range(0, len(features[0]), CHUNK):
                 chunk = self._tensors(tuple(part[start : start + CHUNK] for part in features))
-                outputs.append([_array(out) for out in self._outputs(chunk)])
+                outputs.append([_array(out) for out in self._outputs(*chunk)])
         params, values = zip(*outputs, strict=True)
         return np.concatenate(params), np.concatenate(values)
 
+    def uploaded(self, features: tuple[Array, ...]) -> tuple[Any, ...]:
+        return features if self.device.type == "cpu" else self._tensors(features)
+
     def load(self, batch: PolicyBatch) -> None:
+        if self._recorded_step is not None:
+            batch = self._recorded_step.in_place(batch)
         self._batch = batch.map(lambda part: gpu.uploaded(part, self.device))
 
     def step(self, rows: Array, coefficients: Any, learning_rate: float) -> Metrics:
         assert self._batch is not None, "load comes before step"
-        index = gpu.uploaded(rows, self.device)
-        batch = self._batch.map(lambda part: part[index])
+        if self._recorded_step is not None and self.descent.recordable:
+            names, found = self._recorded_step(self._batch, rows, coefficients, learning_rate)
+            return dict(zip(names, found.tolist(), strict=True))
         if self._compiled and coefficients is not None:
             coefficients = self._not_constant(coefficients)
-        loss, metrics = self._objective(batch, coefficients)
+        index = gpu.uploaded(rows, self.device)
+        metrics = self._step(self._objective, self._batch, index, coefficients, learning_rate)
+        numbers = torch.stack(list(metrics.values())).tolist()  # one transfer for all
+        return dict(zip(metrics, numbers, strict=True))
+
+    def _step(
+        self, objective: Objective, batch: PolicyBatch, index: Tensor, coefficients: Any, learning_rate: Rate
+    ) -> dict[str, Tensor]:
+        """Takes a gradient step on some rows of the batch; returns the metrics, which nothing has waited for yet."""
+        loss, metrics = objective(batch.map(lambda part: part[index]), coefficients)
         self.descent.gradients.zero_()
         torch.autograd.backward(loss)
-        metrics["grad_norm"] = self.descent.step(learning_rate)
-        numbers = torch.stack([value.detach() for value in metrics.values()]).tolist()  # one transfer for all
-        return dict(zip(metrics, numbers, strict=True))
+        metrics = {name: value.detach() for name, value in metrics.items()}
+        return {**metrics, "grad_norm": self.descent.step(learning_rate)}
 
     def _plain_objective(self, batch: PolicyBatch, coefficients: Any) -> tuple[Tensor, dict[str, Tensor]]:
         params, values = self._network(batch.features)
         if batch.action_mask is not None:
             params = params.masked_fill(~batch.action_mask, MASKED)
         return self._loss(self._network.head, params, values, batch, coefficients)
+
+    def _plain_policy(self, *features: Tensor) -> tuple[Tensor]:
+        return (self._network.policy(features),)
+
+    def _plain_outputs(self, *features: Tensor) -> tuple[Tensor, Tensor]:
+        return self._network(features)  # type: ignore[no-any-return]
 
     def state_dict(self) -> dict[str, Any]:
         return self.descent.state_dict()
@@ -89,8 +127,7 @@ class TorchEngine:
         """Numbers as tensors: torch.compile takes one for a constant, and compiles anew when a schedule changes it."""
 
         def tensor(value: Any) -> Any:
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            return torch.tensor(float(value), device=self.device) if number else value
+            return torch.tensor(float(value), device=self.device) if is_number(value) else value
 
         if coefficients != self._coefficients[0]:
             self._coefficients = coefficients, type(coefficients)(*map(tensor, coefficients))

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rlkit.engine.descent import Rate
 from rlkit.spaces import Array
 
 
@@ -25,10 +26,11 @@ class TorchOptimizer:
         self._rates = None if rates is None else rates.to(parameters.device)
         self._moved = nn.Parameter(parameters)
         self._moved.grad = gradients
+        self._capturable = parameters.is_cuda  # its steps may be recorded as CUDA graphs
         self._optimizer: torch.optim.Optimizer = (
-            torch.optim.Adam([self._moved], eps=eps, fused=True)
+            torch.optim.Adam([self._moved], eps=eps, fused=True, capturable=self._capturable)
             if name == "adam"
-            else torch.optim.RMSprop([self._moved], eps=eps)
+            else torch.optim.RMSprop([self._moved], eps=eps, capturable=self._capturable)
         )
         names = ("exp_avg", "exp_avg_sq") if name == "adam" else ("square_avg",)
         self._set({name: torch.zeros_like(parameters) for name in names}, 0)
@@ -57,7 +59,7 @@ class TorchOptimizer:
             self._gradients.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
         return norm
 
-    def step(self, learning_rate: float) -> None:
+    def step(self, learning_rate: Rate) -> None:
         self._optimizer.param_groups[0]["lr"] = learning_rate
         before = None if self._rates is None else self._moved.detach().clone()
         self._optimizer.step()
@@ -69,9 +71,10 @@ class TorchOptimizer:
         return {**{name: moment.copy() for name, moment in self.moments.items()}, "steps": self.steps}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        device = self._moved.device
-        moments = {name: np.array(state[name], np.float32) for name in self.moments}
-        self._set({name: torch.from_numpy(moment).to(device) for name, moment in moments.items()}, state["steps"])
+        # In place, since CUDA graphs hold the addresses of the moments.
+        for name in self.moments:
+            self._state[name].copy_(torch.from_numpy(np.array(state[name], np.float32)))
+        self.steps = state["steps"]
 
     @property
     def _state(self) -> dict[str, Tensor]:
@@ -79,7 +82,7 @@ class TorchOptimizer:
         return state
 
     def _set(self, moments: dict[str, Tensor], steps: int) -> None:
-        # The fused Adam wants the count of steps beside the parameters, RMSProp on the CPU.
-        fused = isinstance(self._optimizer, torch.optim.Adam)
-        step = torch.tensor(float(steps), device=self._moved.device if fused else "cpu")
+        # A plain RMSProp wants the count of steps on the CPU, all others beside the parameters.
+        beside = self._capturable or isinstance(self._optimizer, torch.optim.Adam)
+        step = torch.tensor(float(steps), device=self._moved.device if beside else "cpu")
         self._optimizer.state[self._moved] = {"step": step, **moments}
