@@ -5,14 +5,25 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlkit.errors import RlkitError, check_choice, unknown
 from rlkit.runs.files import make_folder, write_text
+from rlkit.runs.reading import checked, checked_fields, damaged, read_json, read_text, shown
 from rlkit.runs.run_folder import find_checkpoint
-from rlkit.runs.tensor_files import MODEL_FILE, check_fit, damaged, read_tensors, write_tensors
+from rlkit.runs.tensor_files import (
+    MODEL_FILE,
+    Header,
+    check_finite,
+    check_fit,
+    load_tensors,
+    memory_for,
+    open_tensors,
+    write_tensors,
+)
 from rlkit.system.dotted_paths import import_from_file, import_module_from_file, is_dotted_path
 from rlkit.system.imports import NothingImportedFrom
 
@@ -20,7 +31,7 @@ if TYPE_CHECKING:
     from gymnasium import spaces
 
     from rlkit.agents.base import Agent
-    from rlkit.setting import NetworkConfig
+    from rlkit.setting import AgentConfig, NetworkConfig
 
 FORMAT = 3
 READABLE_FORMATS = (1, 2, 3)
@@ -29,6 +40,12 @@ observations were not scaled by their bounds, and no hidden layers were behind C
 AGENT_FILE = "agent.json"
 _FINGERPRINT = "agent"
 """The key in the header of the model file that says which agent its tensors belong to."""
+_ENV_FINGERPRINT = "env"
+"""The key that says which environment the agent was trained on; files of earlier versions have none."""
+LARGEST_SPACE = 2**24
+"""Bytes that a saved space may take beside those of the model's file."""
+ANY_NUM_ENVS = (1, 2**20)
+"""Few and many environments: agents are made for any number, and files don't say how many there were in training."""
 
 
 def save(agent: Agent[Any], path: str | Path, *, metadata: Mapping[str, str] = {}, durable: bool = True) -> Path:
@@ -44,10 +61,10 @@ def save(agent: Agent[Any], path: str | Path, *, metadata: Mapping[str, str] = {
     except TypeError as error:
         raise RlkitError(f"the agent cannot be saved: its configuration or env_kwargs is not JSON: {error}") from error
     folder = make_folder(Path(path))
-    if not (folder / AGENT_FILE).is_file() or (folder / AGENT_FILE).read_bytes() != text.encode():
+    if not (folder / AGENT_FILE).is_file() or read_text(folder / AGENT_FILE) != text:
         write_text(folder / AGENT_FILE, text)
-    fingerprint = {_FINGERPRINT: _fingerprint(description)}
-    write_tensors(folder / MODEL_FILE, agent.model.state_dict(), {**metadata, **fingerprint}, durable=durable)
+    fingerprints = {_FINGERPRINT: _fingerprint(description), _ENV_FINGERPRINT: _hash(description["env"])}
+    write_tensors(folder / MODEL_FILE, agent.model.state_dict(), {**metadata, **fingerprints}, durable=durable)
     return folder
 
 
@@ -66,33 +83,98 @@ def load(path: str | Path, *, device: str = "auto") -> Agent[Any]:
 
 def _load(folder: Path, device: str) -> Agent[Any]:
     """The agent whose files are in a folder."""
-    from rlkit.agents import VARIANTS
-    from rlkit.registry import find_agent, make_agent
+    from rlkit.registry import make_agent
     from rlkit.setting import Setting
-    from rlkit.space_json import from_json
 
-    description = _read_description(folder)
-    tensors, metadata = read_tensors(folder / MODEL_FILE)
-    try:
-        if (name := description["agent"]) not in VARIANTS and not is_dotted_path(name):
-            raise unknown(f"agent in {folder / AGENT_FILE}", name, VARIANTS)
-        if metadata.get(_FINGERPRINT) != _fingerprint(description):
+    file = folder / AGENT_FILE
+    with open_tensors(folder / MODEL_FILE) as header:
+        description = _read_description(folder)
+        name = _read_name(description, file)
+        if header.metadata.get(_FINGERPRINT) != _fingerprint(description):
             raise RlkitError(f"{folder}: {MODEL_FILE} is of another agent than the one that {AGENT_FILE} describes")
-        if is_dotted_path(name):
-            import_from_file("agent", name, folder / AGENT_FILE)
-        variant, fields = find_agent(name), description["config"]
-        config = variant.make(**(variant.config.upgraded(fields) if description["format"] == 1 else fields))
-        observation_space, action_space = (from_json(description[key]) for key in ("observation_space", "action_space"))
-        network = _network(description, observation_space)
-        if network.module is not None:
-            import_from_file("network.module", network.module, folder / AGENT_FILE)
-    except (KeyError, TypeError, ValueError) as error:
-        raise damaged(folder / AGENT_FILE, error) from error
-    agent = make_agent(config, Setting(observation_space, action_space, network, device=device), variant.path)
-    check_fit(folder / MODEL_FILE, AGENT_FILE, agent.model.state_dict(), tensors)
+        config = _read_config(name, description, file)
+        observation_space, action_space = _read_spaces(description, header, file)
+        network = _read_network(description, observation_space, file)
+        setting = Setting(observation_space, action_space, network, device=device)
+        try:
+            with memory_for(header):
+                agent = make_agent(config, setting, name if is_dotted_path(name) else "")
+        except RlkitError:
+            raise
+        except Exception as error:  # of a library, or of the user's own class, about values that cannot be
+            raise damaged(file, error) from error
+        check_fit(header, AGENT_FILE, agent.model.state_dict())
+        tensors = load_tensors(header)
+    check_finite(header.file, tensors, agent.model.state_dict())
     agent.model.load_state_dict(tensors)
     agent.env = description.get("env")
     return agent
+
+
+def _read_name(description: Mapping[str, Any], file: Path) -> str:
+    from rlkit.agents import VARIANTS
+
+    name: str = checked(description["agent"], str, f"{file}: agent")
+    if name not in VARIANTS and not is_dotted_path(name):
+        raise unknown(f"agent in {file}", shown(name).strip("'"), VARIANTS)
+    return name
+
+
+def _read_config(name: str, description: Mapping[str, Any], file: Path) -> AgentConfig:
+    """The hyperparameters of the agent with that name."""
+    from rlkit.registry import find_agent
+
+    if is_dotted_path(name):
+        import_from_file("agent", name, file)
+    variant = find_agent(name)
+    fields = checked(description["config"], dict[str, Any], f"{file}: config")
+    try:
+        fields = variant.config.upgraded(fields) if description["format"] == 1 else fields
+    except (AttributeError, TypeError) as error:
+        raise damaged(file, error) from error
+    config = variant.make(**checked_fields(fields, variant.config, f"{file}: config"))
+    if not variant.path:
+        _check_config(config, file)
+    return config
+
+
+def _check_config(config: AgentConfig, file: Path) -> None:
+    """Raises RlkitError for hyperparameters that could not have been trained with."""
+    errors = []
+    for num_envs in ANY_NUM_ENVS:
+        try:
+            config.validate(num_envs)
+        except RlkitError as error:
+            errors.append(error)
+    if len(errors) == len(ANY_NUM_ENVS):
+        raise damaged(file, f"{errors[0]}")
+
+
+def _read_network(description: Mapping[str, Any], observation_space: spaces.Space[Any], file: Path) -> NetworkConfig:
+    """The configuration of the network that was saved, whichever version of rlkit saved it."""
+    from rlkit.networks.features import is_image
+    from rlkit.setting import NetworkConfig
+    from rlkit.spaces import leaf_spaces
+
+    fields = checked_fields(description["network"], NetworkConfig, f"{file}: network")
+    if description["format"] < 3:
+        encoder = fields.get("encoder", NetworkConfig.encoder)
+        images = any(is_image(leaf, encoder) for leaf in leaf_spaces(observation_space))
+        fields = NetworkConfig.upgraded(fields, images=images)
+    network = NetworkConfig(**fields)
+    if not isinstance(network.backbone, dict | None):  # a path, from which something else would be read
+        raise damaged(file, f"network.backbone is {shown(network.backbone)}: expected the description of a network")
+    if network.module is not None:
+        import_from_file("network.module", network.module, file)
+    return network
+
+
+def _read_spaces(description: Mapping[str, Any], header: Header, file: Path) -> list[spaces.Space[Any]]:
+    """The observation and the action space; RlkitError for one that would take more memory than a model of its file."""
+    from rlkit.space_json import from_json
+
+    names = ("observation_space", "action_space")
+    return [from_json(description[name], f"{file}: {name}", LARGEST_SPACE + header.size) for name in names]
 
 
 def read_env(path: str | Path) -> dict[str, Any]:
@@ -109,6 +191,10 @@ def read_env(path: str | Path) -> dict[str, Any]:
     types = {"id": str, "kwargs": dict, "preprocessing": str}
     if not isinstance(env, dict) or not all(isinstance(env.get(key), kind) for key, kind in types.items()):
         raise RlkitError(f"{file} is damaged: its env is not an id, kwargs and a preprocessing")
+    with open_tensors(folder / MODEL_FILE) as header:
+        trained_on = header.metadata.get(_ENV_FINGERPRINT, _hash(env))
+    if trained_on != _hash(env):
+        raise RlkitError(f"{file}: env is not the one that the model was saved with; env=<id> env_kwargs=… chooses it")
     if module := env["id"].rpartition(":")[0]:
         import_module_from_file("env", env["id"], module, file)
     return env
@@ -136,39 +222,29 @@ def _describe(agent: Agent[Any]) -> dict[str, Any]:
     }
 
 
-def _network(description: Mapping[str, Any], observation_space: spaces.Space[Any]) -> NetworkConfig:
-    """The configuration of the network that was saved, whichever version of rlkit saved it."""
-    from rlkit.networks.features import is_image
-    from rlkit.setting import NetworkConfig
-    from rlkit.spaces import leaf_spaces
-
-    fields: dict[str, Any] = dict(description["network"])
-    if description["format"] < 3:
-        images = any(is_image(leaf, fields["encoder"]) for leaf in leaf_spaces(observation_space))
-        fields = NetworkConfig.upgraded(fields, images=images)
-    return NetworkConfig(**fields)
-
-
 def _fields(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
 def _fingerprint(description: Mapping[str, Any]) -> str:
     """Tells apart agents whose tensors have the same names and shapes."""
-    parts = [description[key] for key in ("agent", "config", "network", "observation_space", "action_space")]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return _hash([description[key] for key in ("agent", "config", "network", "observation_space", "action_space")])
+
+
+def _hash(tree: Any) -> str:
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
     file = folder / AGENT_FILE
-    try:
-        description = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RlkitError(f"{file} is missing: it belongs beside {MODEL_FILE}") from error
-    except (OSError, ValueError) as error:
-        raise damaged(file, error) from error
+    if not os.path.lexists(file):
+        raise RlkitError(f"{file} is missing: it belongs beside {MODEL_FILE}")
+    description = read_json(file)
     found = description.get("format") if isinstance(description, dict) else None
-    if found not in READABLE_FORMATS:
+    if isinstance(found, bool) or found not in READABLE_FORMATS:
         known = ", ".join(map(str, READABLE_FORMATS[:-1])) + f" and {READABLE_FORMATS[-1]}"
-        raise RlkitError(f"{file} has format {found!r}; this version of rlkit reads formats {known}")
+        raise RlkitError(f"{file} has format {shown(found)}; this version of rlkit reads formats {known}")
+    for key in ("agent", "config", "network", "observation_space", "action_space"):
+        if key not in description:
+            raise damaged(file, f"{key} is missing")
     return dict(description)

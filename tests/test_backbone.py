@@ -234,7 +234,7 @@ def test_mistakes(tmp_path: Path) -> None:
         (run, (5, 16, 16), {}, "trained on images of 3 channels, and those .* have 5: expected 3, 1, or a stack"),
         (run, (7,), {}, "takes images, and there are none in Box"),
         (run, (16, 16, 3), {"encoder": "mlp"}, "none in Box.*; network.encoder=auto"),
-        ({"model": "autoencoder"}, (16, 16, 3), {}, "describes no companion model"),
+        ({"model": "autoencoder"}, (16, 16, 3), {}, "describes a companion model"),
     ]
     for path, shape, network, message in expectations:
         with pytest.raises(RlkitError, match=message):

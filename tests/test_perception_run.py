@@ -128,7 +128,7 @@ def test_recipes_can_be_overridden_in_every_group() -> None:
             ["recipe=lenet-mnist", "data_root=nowhere"],
             "`python -m rlkit.perception.fetch mnist data_root=nowhere`",
         ),
-        (["resume=nowhere"], "nowhere cannot be resumed: its .hydra/ is missing or damaged"),
+        (["resume=nowhere"], "nowhere cannot be resumed: cannot read "),
         (["--epochs=3"], "cannot read '--epochs=3': expected key=value"),
         (["device=cuda"], "device=cuda: there is no GPU"),
     ],

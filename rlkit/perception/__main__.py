@@ -61,22 +61,25 @@ def _resume(arguments: list[str]) -> None:
 
 
 def _resume_run(run_dir: Path, changes: list[str]) -> None:
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError  # type: ignore[import-untyped]
+    from omegaconf import DictConfig, ListConfig, OmegaConf
 
     from rlkit.perception.config_source import APP
     from rlkit.perception.run import run
     from rlkit.runs.hydra_app import compose, make_job, plain_choices, readable_errors, refuse_interpolations
+    from rlkit.runs.reading import checked, read_yaml
 
+    file, overrides_file = run_dir / ".hydra" / "config.yaml", run_dir / ".hydra" / "overrides.yaml"
     try:
-        stored = OmegaConf.load(run_dir / ".hydra" / "config.yaml")
-        overrides = [str(override) for override in OmegaConf.load(run_dir / ".hydra" / "overrides.yaml")]
-        own = OmegaConf.select(stored, "own_classes", default={}).values()
-        _import_loggers(run_dir / ".hydra", [*map(str, own), *overrides])
-    except (OSError, YAMLError, OmegaConfBaseException) as error:
-        raise RlkitError(f"{run_dir} cannot be resumed: its .hydra/ is missing or damaged") from error
-    refuse_interpolations(stored, run_dir / ".hydra" / "config.yaml")
+        stored, chosen = read_yaml(file), read_yaml(overrides_file)
+    except RlkitError as error:
+        raise RlkitError(f"{run_dir} cannot be resumed: {error}") from error
+    if not isinstance(stored, DictConfig) or not isinstance(chosen, ListConfig):
+        raise RlkitError(f"{run_dir} cannot be resumed: its .hydra/ holds no configuration of a run")
+    for each, where in ((stored, file), (chosen, overrides_file)):
+        refuse_interpolations(each, where)
+    overrides = checked(OmegaConf.to_container(chosen), list[str], f"{overrides_file}")
+    own = checked(stored.get("own_classes", {}), dict[str, str], f"{file}: own_classes")
+    _import_loggers(run_dir / ".hydra", [*own.values(), *overrides])
     # Composing once more gives the types of all fields. The values are those that the run began with, even if its
     # recipe has changed since; so of its overrides, only the choices of configs count.
     composed, hydra_config, _ = compose(APP, plain_choices(APP, overrides))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rlkit.errors import RlkitError
-from rlkit.perception.checkpoint import Description, build_model, difference, load_model
+from rlkit.perception.checkpoint import Description, build_model, described_by, difference, load_model
 from rlkit.perception.inputs import Inputs
 
 
@@ -55,10 +55,7 @@ class Backbone(nn.Module):
 
         `description` has the fields of `Description`. Raises RlkitError when they describe no backbone.
         """
-        try:
-            described = Description(**description)
-        except TypeError as error:
-            raise RlkitError(f"this describes no companion model: {error}") from error
+        described = described_by(description, "what describes a companion model")
         return cls(*build_model(described), frozen=frozen, description=described)
 
     @property

@@ -8,23 +8,37 @@ one fingerprint.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+import math
+import os
+import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from rlkit import __version__
-from rlkit.errors import RlkitError
+from rlkit.errors import RlkitError, unknown
 from rlkit.perception.inputs import Inputs
-from rlkit.perception.loop import Training
-from rlkit.perception.models import make_model
+from rlkit.perception.loop import Numbers, Training
+from rlkit.perception.models import MODELS, make_model
 from rlkit.runs.files import json_text, make_folder, write_text
+from rlkit.runs.reading import checked, checked_fields, damaged, parse_json, read_json, shown
 from rlkit.runs.run_folder import RunFolder, find_checkpoint
-from rlkit.runs.tensor_files import MODEL_FILE, check_fit, damaged, read_tensors, write_tensors
+from rlkit.runs.tensor_files import (
+    MODEL_FILE,
+    check_finite,
+    check_fit,
+    load_tensors,
+    memory_for,
+    open_tensors,
+    read_tensors,
+    write_tensors,
+)
 
 FORMAT = 1
 DESCRIPTION_FILE = "model.json"
@@ -95,12 +109,18 @@ def resume(trainer: Training, description: Description, folder: RunFolder) -> No
         raise RlkitError(
             f"{folder.path} holds no run that could be resumed: checkpoints/last/{TRAINING_FILE} is missing"
         )
-    tensors, metadata = read_tensors(file)
-    mine = {f"task.{name}": tensor for name, tensor in trainer.task.state_dict().items()}
+    with open_tensors(file) as header:
+        mine = trainer.task.state_dict()
+        name = f"{file}: state"
+        numbers = _complete(parse_json(header.metadata.get("state", ""), file), Numbers, name)
+        now = read_description(file.parent)[1]
+        _check_data(folder, now, description, numbers.get("samples"), trainer.sizes)
+        check_fit(header.below("task."), "the recipe", mine)
+        if (best := header.below("best.")).tensors:
+            check_fit(best, "the recipe", mine)
+        tensors = load_tensors(header)
+    check_finite(file, tensors, {f"task.{name}": tensor for name, tensor in mine.items()})
     try:
-        numbers = json.loads(metadata["state"])
-        _check_data(folder, read_description(file.parent)[1], description, numbers.get("samples"), trainer.sizes)
-        check_fit(file, "the recipe", mine, {name: tensors[name] for name in tensors if name.startswith("task.")})
         trainer.load_state(tensors, numbers)
     except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         raise damaged(file, error) from error
@@ -165,22 +185,32 @@ def read_description(path: str | Path) -> tuple[Path, Description]:
     """
     folder = find_checkpoint(path)
     file = folder / DESCRIPTION_FILE
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        version = found.pop("format", None)
-        if version != FORMAT:
-            raise RlkitError(f"{file} has format {version!r}; this version of rlkit reads format {FORMAT}")
-        found.pop("rlkit")
-        names = {name: tuple(found.get(name, ())) for name in ("classes", "vocabulary", "columns")}
-        description = Description(**{**found, **names})
-        _check_names(file, description)
-        return folder, description
-    except FileNotFoundError as error:
-        raise RlkitError(
-            f"{folder} holds no companion model: {DESCRIPTION_FILE} is missing beside {MODEL_FILE}"
-        ) from error
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise damaged(file, error) from error
+    if not os.path.lexists(file):
+        raise RlkitError(f"{folder} holds no companion model: {DESCRIPTION_FILE} is missing beside {MODEL_FILE}")
+    found = dict(checked(read_json(file), dict[str, Any], f"{file}"))
+    version = found.pop("format", None)
+    if isinstance(version, bool) or version != FORMAT:
+        raise RlkitError(f"{file} has format {shown(version)}; this version of rlkit reads format {FORMAT}")
+    found.pop("rlkit", None)
+    description = described_by(found, f"{file}")
+    _check_names(file, description)
+    return folder, description
+
+
+def described_by(found: Any, name: str) -> Description:
+    """Makes the description that a file holds, which messages call `name`; raises RlkitError for wrong types."""
+    fields = _complete(found, Description, name)
+    names = {key: tuple(fields.get(key, ())) for key in ("classes", "vocabulary", "columns")}
+    return Description(**{**fields, **names})
+
+
+def _complete(found: Any, kind: type[Any], name: str) -> dict[str, Any]:
+    """Returns the fields of a dataclass; raises RlkitError for wrong types, and where one without a default is gone."""
+    fields = checked_fields(found, kind, name)
+    for each in dataclasses.fields(kind):
+        if each.name not in fields and each.default is MISSING and each.default_factory is MISSING:
+            raise RlkitError(f"{name} is damaged: {each.name} is missing")
+    return fields
 
 
 def _check_names(file: Path, description: Description) -> None:
@@ -195,8 +225,31 @@ def _check_names(file: Path, description: Description) -> None:
 
 
 def build_model(description: Description) -> tuple[nn.Module, Inputs]:
-    """Builds the described model with random weights, and its input stage; raises RlkitError for unknown names."""
-    return make_model(description.model, **description.fields), Inputs(**description.inputs)
+    """Builds the described model with random weights, and its input stage.
+
+    Raises RlkitError for unknown names, and for values from which neither can be built.
+    """
+    fields, inputs = description.fields, description.inputs
+    if description.model in MODELS:
+        fields = _arguments(MODELS[description.model], fields, f"model {description.model}")
+    known = ("mean", "std", "resize", "limits")
+    for name in inputs:
+        if name not in known:
+            raise unknown("field of a model's inputs", shown(name).strip("'"), known)
+    inputs = _arguments(Inputs, inputs, "inputs")
+    mean, std, resize = inputs.get("mean", []), inputs.get("std", []), inputs.get("resize")
+    if len(mean) != len(std) or not all(map(math.isfinite, [*mean, *std])) or 0 in std:
+        raise RlkitError("inputs: expected as many mean as std, all of them finite, and no std of 0")
+    shape = fields.get("input_shape")
+    if resize is not None and shape is not None and len(shape) == 3 and shape[1:] != [resize, resize]:
+        raise RlkitError(f"inputs.resize={resize} does not fit the model's input_shape={shape}")
+    return make_model(description.model, **fields), Inputs(**inputs)
+
+
+def _arguments(kind: type[Any], values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Returns the arguments of a class's constructor; raises RlkitError for wrong types."""
+    hints = typing.get_type_hints(kind.__init__)
+    return {key: checked(value, hints.get(key, Any), f"{name}: {key}") for key, value in values.items()}
 
 
 def load_model(path: str | Path) -> tuple[nn.Module, Inputs, Description]:
@@ -205,14 +258,19 @@ def load_model(path: str | Path) -> tuple[nn.Module, Inputs, Description]:
     Raises RlkitError when there is no checkpoint, when it is damaged, or when this version does not know its model.
     """
     folder, description = read_description(path)
-    tensors, metadata = read_tensors(folder / MODEL_FILE)
-    if metadata.get("description", description.fingerprint()) != description.fingerprint():
-        raise RlkitError(f"{folder}: {MODEL_FILE} is of another model than the one that {DESCRIPTION_FILE} describes")
-    try:
-        model, inputs = build_model(description)
-    except TypeError as error:
-        raise damaged(folder / DESCRIPTION_FILE, error) from error
+    with open_tensors(folder / MODEL_FILE) as header:
+        if header.metadata.get("description", description.fingerprint()) != description.fingerprint():
+            raise RlkitError(
+                f"{folder}: {MODEL_FILE} is of another model than the one that {DESCRIPTION_FILE} describes"
+            )
+        try:
+            with memory_for(header):
+                model, inputs = build_model(description)
+        except RlkitError as error:
+            raise RlkitError(f"{folder / DESCRIPTION_FILE}: {error}") from error
+        check_fit(header.below("model."), DESCRIPTION_FILE, model.state_dict())
+        tensors = load_tensors(header)
     found = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
-    check_fit(folder / MODEL_FILE, DESCRIPTION_FILE, model.state_dict(), found)
+    check_finite(header.file, found, model.state_dict())
     model.load_state_dict(found)
     return model.eval(), inputs.eval(), description

@@ -22,7 +22,14 @@ from rlkit.errors import RlkitError, check_choice, unknown
 from rlkit.perception.config import FitConfig
 from rlkit.perception.data.samples import Batch, Data, Samples, check_numbers
 from rlkit.perception.inputs import Inputs
-from rlkit.perception.optimization import clip_gradients, learning_rate_factor, make_optimizer, penalty
+from rlkit.perception.optimization import (
+    check_optimizer_state,
+    clip_gradients,
+    learning_rate_factor,
+    make_optimizer,
+    penalty,
+    state_names,
+)
 from rlkit.perception.task import DIRECTIONS, Task
 from rlkit.runs.loggers import Logger
 from rlkit.runs.progress import Progress
@@ -35,6 +42,44 @@ _COUNTERS = ("epoch", "steps", "batches_done", "best", "best_epoch", "_patience_
 """Attributes of `Training` that are saved as plain numbers, beside the tensors."""
 UNCHECKED_STEPS = 50
 """Losses that are read from a GPU together, because every reading waits until the GPU has caught up."""
+
+
+@dataclass
+class Numbers:
+    """The plain numbers in the state of a training."""
+
+    epoch: int
+    """Finished epochs."""
+    steps: int
+    """Gradient steps of all epochs."""
+    batches_done: int
+    """Batches of this epoch."""
+    best: float | None
+    """Best value of the monitored metric so far, as a number of which less is better."""
+    best_epoch: int | None
+    _patience_best: float
+    _stale: int
+    sums: dict[str, float]
+    """Sums of metrics for the next row of metrics.csv."""
+    weights: dict[str, float]
+    """Number of samples in each sum."""
+    scaler: dict[str, Any]
+    """State of the scaler of losses; empty without one."""
+    monitor: str = ""
+    """The monitored metric with its direction; empty in checkpoints of earlier versions."""
+    samples: list[int] | None = None
+    """Number of samples to learn from, to validate and to test; None in checkpoints of earlier versions."""
+
+    def check(self, batches_per_epoch: int) -> None:
+        """Raises ValueError for numbers that no training can have."""
+        if min(self.epoch, self.steps, self.batches_done, self._stale) < 0 or self.batches_done > batches_per_epoch:
+            raise ValueError("its counts of epochs, steps and batches contradict each other")
+        if self.best_epoch is not None and not 1 <= self.best_epoch <= self.epoch:
+            raise ValueError(f"its best epoch is {self.best_epoch} of {self.epoch}")
+        if not all(map(math.isfinite, [*self.sums.values(), *self.weights.values(), self.best or 0])):
+            raise ValueError("one of its numbers is not finite")
+        if min(self.weights.values(), default=1) <= 0 or self._patience_best != self._patience_best:
+            raise ValueError("one of its numbers is out of range")
 
 
 @dataclass
@@ -310,26 +355,31 @@ class Training:
         sums = {name: float(value) for name, value in self._sums.items() if name != "weights"}
         return tensors, {**numbers, "sums": sums, "weights": weights, "scaler": self.scaler.state_dict()}
 
-    def load_state(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+    def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Restores what `state` returned; raises KeyError, ValueError or RuntimeError if it is of another training."""
+        numbers = Numbers(**values)
+        numbers.check(self.batches_per_epoch)
         self.task.load_state_dict(_below("task.", tensors))
         for part, optimizer in self.optimizers.items():
             state: dict[int, dict[str, Tensor]] = {}
             for name, tensor in _below(f"optimizer.{part}.", tensors).items():
                 index, _, name = name.partition(".")
                 state.setdefault(int(index), {})[name] = tensor
+            check_optimizer_state(optimizer, self.config, state)
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        if numbers.steps and state_names(self.config) and not any(one.state for one in self.optimizers.values()):
+            raise ValueError("the optimiser's state is missing")
         self.order.set_state(tensors["order"])
         self._order_state = tensors["order"]
         for name in _COUNTERS:
-            setattr(self, name, numbers[name])
-        self._sums = {**numbers["sums"], "weights": dict(numbers["weights"])} if numbers["sums"] else {}
+            setattr(self, name, getattr(numbers, name))
+        self._sums = {**numbers.sums, "weights": dict(numbers.weights)} if numbers.sums else {}
         if self.best_epoch is not None:
             self.best_state = _below("best.", tensors) or None
-        if numbers.get("monitor", self._monitor_of_old) != self._monitor:  # another metric, whose best is still to come
+        if (numbers.monitor or self._monitor_of_old) != self._monitor:  # another metric, whose best is still to come
             self.best, self.best_epoch, self.best_state = None, None, None
             self._patience_best, self._stale = math.inf, 0
-        self.scaler.load_state_dict(numbers["scaler"])
+        self.scaler.load_state_dict(numbers.scaler)
         if self.device == "cuda" and "generator.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["generator.cuda"])
         torch.set_rng_state(tensors["generator"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,28 @@ def make_optimizer(module: nn.Module, config: FitConfig, learning_rate: float) -
         )
     kind = AdamW if config.optimizer == "adamw" else Adam
     return kind(parameters, learning_rate, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay)
+
+
+def state_names(config: FitConfig) -> list[str]:
+    """Lists the tensors that the optimiser keeps for each parameter, once it has taken a step."""
+    if config.optimizer in ("adam", "adamw"):
+        return ["exp_avg", "exp_avg_sq", "step"]
+    momentum = ["momentum_buffer"] if config.momentum else []
+    return momentum if config.optimizer == "sgd" else [*momentum, "square_avg", "step"]
+
+
+def check_optimizer_state(optimizer: Optimizer, config: FitConfig, state: Mapping[int, Mapping[str, Tensor]]) -> None:
+    """Raises ValueError unless a stored state, tensors by a parameter's number and their names, is this optimiser's."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, tensors in state.items():
+        if not 0 <= index < len(parameters) or sorted(tensors) != state_names(config):
+            raise ValueError(f"the optimiser's state of parameter {index} is not complete, or of another optimiser")
+        for name, tensor in tensors.items():
+            shape = torch.Size() if name == "step" else parameters[index].shape
+            if tensor.shape != shape or tensor.dtype != torch.float32:
+                raise ValueError(f"the optimiser's {name} of parameter {index} does not fit the parameter")
+            if not bool(tensor.isfinite().all()) or (name.endswith(("_sq", "step", "square_avg")) and tensor.min() < 0):
+                raise ValueError(f"the optimiser's {name} of parameter {index} is not finite, or negative")
 
 
 def learning_rate_factor(config: FitConfig, step: int, total_steps: int, epoch: int) -> float:

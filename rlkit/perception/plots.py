@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rlkit.perception.loop import STEP_KEY
 from rlkit.runs.files import atomic
+from rlkit.runs.reading import read_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,8 +29,7 @@ def draw_curves(run_dir: Path) -> Path | None:
 
     Returns the picture's path, or None if there are no metrics yet.
     """
-    with (run_dir / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = list(read_rows(run_dir / "metrics.csv", STEP_KEY))[1:]
     names = [key.partition("/")[2] for key in (rows[0] if rows else ()) if key.startswith(("train/", "val/"))]
     names = [name for name in dict.fromkeys(names) if not name.startswith("learning_rate")][:MOST_PANELS]
     if not names:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
 import platform
 import signal
 import time
@@ -18,7 +19,7 @@ import torch
 from torch import nn
 
 import rlkit
-from rlkit.errors import RlkitError
+from rlkit.errors import RlkitError, check_range
 from rlkit.perception import checkpoint
 from rlkit.perception.backbone import transfer
 from rlkit.perception.checkpoint import Description
@@ -32,6 +33,7 @@ from rlkit.perception.task import Task
 from rlkit.perception.tasks import TASKS
 from rlkit.runs.loggers import make_loggers
 from rlkit.runs.progress import Progress
+from rlkit.runs.reading import checked, read_json
 from rlkit.runs.run_folder import LostFolder, RunFolder
 from rlkit.system.processes import ending_signals, handled
 
@@ -196,12 +198,17 @@ def _device(name: str) -> str:
 
 
 def _seconds_so_far(run_dir: Path) -> float:
-    import json
-
-    try:
-        return float(json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))["wall_time_s"])
-    except (OSError, ValueError, KeyError, TypeError):
+    """The time that a run has taken before it is resumed; 0 if it was killed before it wrote its summary."""
+    file = run_dir / "summary.json"
+    if not os.path.lexists(file):
         return 0.0
+    try:
+        summary = checked(read_json(file), dict[str, Any], f"{file}")
+        seconds: float = checked(summary.get("wall_time_s", 0.0), float, f"{file}: wall_time_s")
+        check_range(f"{file}: wall_time_s", seconds, 0, 1e12)
+    except RlkitError as error:
+        raise RlkitError(f"{error}; the run can be resumed without this file") from error
+    return seconds
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from rlkit.errors import RlkitError
 LOCK_FILE = ".lock"
 """File in the run folder that is locked while a run writes into the folder; it says which process that is."""
 
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+"""Flags with which the lock file is opened, not by a link: in somebody else's folder that could lead to any file."""
 _held: set[tuple[int, int]] = set()
 """Device and inode of the lock files that this process holds: the kernel would give it each of them a second time."""
 _changing = threading.Lock()
@@ -34,7 +36,7 @@ class FolderLock:
             # Asked before opening, because closing any descriptor of the file would give up this process's lock.
             if self._path.exists() and _identity(os.stat(self._path)) in _held:
                 raise _in_use(folder, f"this process, {os.getpid()}")
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._descriptor = os.open(self._path, _FLAGS, 0o666)
             try:
                 fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:

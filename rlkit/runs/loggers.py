@@ -7,8 +7,9 @@ a user's own by its dotted path; the dataclass of its fields is the one that it 
 from __future__ import annotations
 
 import csv
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 from rlkit.errors import RlkitError, check_choice, unknown
 from rlkit.runs.files import atomic
+from rlkit.runs.reading import read_rows
 from rlkit.system.dotted_paths import config_class, find_class, installed, is_dotted_path
 
 STEP_KEY = "time/total_timesteps"
@@ -44,9 +46,9 @@ class CSVLogger:
         self._path = run_dir / "metrics.csv"
         self._step_key = step_key
         self._columns = [step_key]
-        if resume_at is not None and self._path.exists():
+        if resume_at is not None and os.path.lexists(self._path):
             self._columns, rows = self._read()
-            self._rewrite([row for row in rows if int(row[step_key]) <= resume_at])
+            self._rewrite(row for row in rows if int(row[step_key]) <= resume_at)
             return
         try:
             self._file = self._path.open("x", newline="", encoding="utf-8")
@@ -79,10 +81,10 @@ class CSVLogger:
         self._columns += new
         self._rewrite(rows)
 
-    def _read(self) -> tuple[list[str], list[dict[str, str]]]:
-        with self._path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            return list(reader.fieldnames or self._columns), list(reader)
+    def _read(self) -> tuple[list[str], Iterator[dict[str, str]]]:
+        """Returns the columns and the rows of the file as it is."""
+        rows = read_rows(self._path, self._step_key)
+        return list(next(rows, {self._step_key: ""})), rows
 
     def _rewrite(self, rows: Iterable[Mapping[str, str]]) -> None:
         with atomic(self._path, durable=False) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:

@@ -78,8 +78,10 @@ def make_model(name: str, **fields: Any) -> nn.Module:
         _check(field, value, known[field].default)
     try:
         return MODELS[name](**fields)
-    except (IndexError, RuntimeError, ValueError, ZeroDivisionError) as error:  # torch's, for impossible sizes
-        raise RlkitError(f"model {name} cannot be built with {fields}: {error}") from error
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        # Torch's, for impossible sizes.
+        reason = " ".join(f"{error}".split())
+        raise RlkitError(f"model {name} cannot be built with {f'{fields}'[:300]}: {reason[:300]}") from error
 
 
 def _check(field: str, value: Any, default: Any) -> None:
