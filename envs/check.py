@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import math
+import random
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +15,7 @@ import numpy as np
 from gymnasium import spaces
 
 from rlkit.errors import Misfit, RlkitError, one_line, shown
-from rlkit.spaces import LARGEST, LEAF_SPACES, Array, check_computable, fitted, leaf_spaces
+from rlkit.spaces import LARGEST, LEAF_SPACES, Array, check_computable, fitted, leaf_spaces, leaves
 
 Env = gym.Env[Any, Any]
 
@@ -19,6 +23,9 @@ LIMIT = float(LARGEST)
 
 CHECKED_STEPS = 5
 """Number of random steps that `check_env` takes."""
+
+ENDLESS_STEPS = 1_000
+"""Random steps without an episode's end after which an environment may have none."""
 
 
 def env_error(name: str, message: str) -> RlkitError:
@@ -39,22 +46,70 @@ def env_errors(name: str, doing: str) -> Iterator[None]:
         raise env_error(name, f"{doing} raised {type(error).__name__}: {error}") from error
 
 
-def check_env(env: Env, name: str) -> None:
-    """Checks an environment by resetting it and taking a few random steps.
+def check_env(env: Env, name: str, steps: int = CHECKED_STEPS) -> list[str]:
+    """Checks an environment by resetting it and taking a few random steps, and returns notes on what is unwise in it.
 
-    Raises RlkitError if its observation space is not supported, if reset or step raises an exception, if an observation
-    or an action mask does not fit its space, or if an observation or a reward is not finite. `name` is the
-    environment's name in the message.
+    Raises RlkitError if it is defined wrongly, if reset or step raises an exception, if what they return does not fit
+    its spaces, or if the spaces change. `name` is the environment's name in the message. Notes are about an environment
+    that writes into its actions, changes an observation after it was returned, or draws from global generators; and,
+    where at least `ENDLESS_STEPS` steps are taken, about one that has no time limit and does not end.
     """
-    _check_space(env.observation_space, name)
+    _check_definition(env, name)
+    before = copy.deepcopy((env.observation_space, env.action_space))
     env.action_space.seed(0)
-    mask = _checked_reset(env, name, seed=0)
-    for _ in range(CHECKED_STEPS):
+    notes: dict[str, None] = {}  # in the order in which they were found, each once
+    ended = False
+    generators = _generator_states()
+    obs, mask = _checked_reset(env, name, seed=0)
+    for _ in range(steps):
+        action = sample_action(env.action_space, mask)
+        kept, given = _copied(env.observation_space, obs), _copied(env.action_space, action)
         with env_errors(name, "step"):
-            result = env.step(sample_action(env.action_space, mask))
-            obs, _, terminated, truncated, info = checked_step(result)
-            fitted(env.observation_space, obs)
-        mask = _checked_reset(env, name) if terminated or truncated else _checked_mask(env, info, name)
+            next_obs, _, terminated, truncated, info = checked_step(env.step(action))
+            fitted(env.observation_space, next_obs)
+        if not _equal(given, _copied(env.action_space, action)):
+            notes["it writes into the actions that it gets; it should copy them first"] = None
+        if not _equal(kept, _copied(env.observation_space, obs)):
+            notes["it changes an observation after it was returned; rlkit copies them, others may not"] = None
+        obs = next_obs
+        mask = _checked_mask(env, info, name)
+        if terminated or truncated:
+            ended = True
+            obs, mask = _checked_reset(env, name)
+        _check_unchanged(env, before, name)
+    for which, state in _generator_states().items():
+        if state != generators.get(which, state):
+            notes[f"it draws from the global generator of {which}, which a reset does not seed; use self.np_random"] = (
+                None
+            )
+    if not ended and steps >= ENDLESS_STEPS and (env.spec is None or env.spec.max_episode_steps is None):
+        notes[f"no episode ended in {steps:,} random steps, and it has no time limit: register max_episode_steps"] = (
+            None
+        )
+    return [f"env {name}: {note}" for note in notes]
+
+
+def _copied(space: spaces.Space[Any], value: Any) -> list[Array]:
+    return [leaf.copy() for leaf in leaves(space, value)]
+
+
+def _equal(some: list[Array], others: list[Array]) -> bool:
+    return all(np.array_equal(one, other) for one, other in zip(some, others, strict=True))
+
+
+def _check_unchanged(env: Env, before: tuple[Any, Any], name: str) -> None:
+    for which, was in zip(("observation_space", "action_space"), before, strict=True):
+        if (now := getattr(env, which)) != was:
+            raise env_error(name, f"its {which} changed from {was} to {now}; it must stay, as networks are made for it")
+
+
+def _generator_states() -> dict[str, Any]:
+    """The states of the global generators, by the names of their modules; torch's only if it was imported."""
+    legacy: Any = np.random.get_state()
+    states: dict[str, Any] = {"np.random": (legacy[1].tobytes(), *legacy[2:]), "random": random.getstate()}
+    if (torch := sys.modules.get("torch")) is not None:
+        states["torch"] = bytes(torch.get_rng_state().numpy())
+    return states
 
 
 def checked_reset(result: Any) -> tuple[Any, dict[str, Any]]:
@@ -157,22 +212,37 @@ def _described(result: Any) -> str:
     return f"a tuple of {len(result)}" if isinstance(result, tuple) else f"a {type(result).__name__}"
 
 
-def _checked_reset(env: Env, name: str, seed: int | None = None) -> np.ndarray[Any, Any] | None:
+def _checked_reset(env: Env, name: str, seed: int | None = None) -> tuple[Any, np.ndarray[Any, Any] | None]:
     with env_errors(name, "reset"):
         obs, info = checked_reset(env.reset(seed=seed))
         fitted(env.observation_space, obs)
-    return _checked_mask(env, info, name)
+    return obs, _checked_mask(env, info, name)
 
 
-def _check_space(space: spaces.Space[Any], name: str) -> None:
-    parts = leaf_spaces(space)
+def _check_definition(env: Env, name: str) -> None:
+    """Raises RlkitError for spaces that are none or that no agent can have, and for metadata that are no dict."""
+    for which in ("observation_space", "action_space"):
+        space = getattr(env, which, None)
+        if not isinstance(space, spaces.Space):
+            raise env_error(name, f"its {which} is {shown(space)}; expected a space of gymnasium.spaces")
+        if any(0 in (part.shape or ()) for part in _some(space)):
+            raise env_error(name, f"its {which} {space} has no numbers in it; expected a shape without 0")
+    if not isinstance(metadata := getattr(env, "metadata", None), dict):
+        raise env_error(name, f"its metadata is {shown(metadata)}; expected a dict")
+    parts = leaf_spaces(env.observation_space)
     if not parts:
-        raise env_error(name, f"the observation space {space} is empty")
+        raise env_error(name, f"the observation space {env.observation_space} is empty")
     for part in parts:
         if not isinstance(part, LEAF_SPACES):
             supported = ", ".join(kind.__name__ for kind in LEAF_SPACES)
             problem = f"observations of the space {part} are not supported"
             raise env_error(name, f"{problem}; supported are {supported}, and Dict and Tuple of them")
+
+
+def _some(space: spaces.Space[Any]) -> tuple[spaces.Space[Any], ...]:
+    """The leaves of a space if they hold no number between them, else none: one part may be empty beside others."""
+    parts = leaf_spaces(space)
+    return () if any(math.prod(part.shape or ()) for part in parts) else parts
 
 
 def _checked_mask(env: Env, info: dict[str, Any], name: str) -> np.ndarray[Any, Any] | None:

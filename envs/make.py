@@ -127,13 +127,17 @@ class EnvFactory:
 
 def make_env(factory: EnvFactory) -> Env:
     """Makes one environment and checks it; raises RlkitError like `check_env`."""
+    return make_noted_env(factory)[0]
+
+
+def make_noted_env(factory: EnvFactory) -> tuple[Env, list[str]]:
+    """Makes one environment and checks it; also returns notes on it, and raises RlkitError, like `check_env`."""
     env = factory()
     try:
-        check_env(env, factory.id)
+        return env, check_env(env, factory.id)
     except RlkitError:
         env.close()
         raise
-    return env
 
 
 def make_vector_env(
@@ -141,14 +145,21 @@ def make_vector_env(
 ) -> tuple[VectorEnv[Any, Any, Any], str]:
     """Makes a vector environment; also returns a sentence that names its implementation and the reason for it.
 
-    `sync` and `async` reset in the step that ends an episode (SAME_STEP), and give equal data. A native vector
-    environment resets as its `metadata["autoreset_mode"]` says. Raises RlkitError for an environment that cannot be
-    made or does not fit its own spaces, and for `native` if there is no native implementation.
+    The notes of `check_env` follow it. `sync` and `async` reset in the step that ends an episode (SAME_STEP), and give
+    equal data. A native vector environment resets as its `metadata["autoreset_mode"]` says. Raises RlkitError for an
+    environment that cannot be made or does not fit its own spaces, and for `native` if there is no native
+    implementation.
     """
     check_choice("vectorization", vectorization, VECTORIZATIONS)
     check_range("num_envs", num_envs, 1)
-    spec = find_spec(factory.id)
-    env = make_env(factory)
+    env, notes = make_noted_env(factory)
+    envs, choice = _vector_env(factory, find_spec(factory.id), env, num_envs, vectorization)
+    return envs, "; ".join([choice, *notes])
+
+
+def _vector_env(
+    factory: EnvFactory, spec: EnvSpec, env: Env, num_envs: int, vectorization: str
+) -> tuple[VectorEnv[Any, Any, Any], str]:
     reason = "as asked for"
     if vectorization == "envpool":
         with contextlib.closing(env), env_errors(factory.id, f"making {num_envs} of it by EnvPool"):

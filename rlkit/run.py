@@ -26,7 +26,7 @@ from rlkit.agents.base import Agent
 from rlkit.collector import Collector
 from rlkit.config import TrainConfig
 from rlkit.engine.make import why_chosen
-from rlkit.envs import EnvFactory, make_env, make_vector_env
+from rlkit.envs import EnvFactory, make_noted_env, make_vector_env
 from rlkit.episodes import Evaluation, evaluate_policy
 from rlkit.errors import RlkitError
 from rlkit.profiling import Profile, table
@@ -190,7 +190,7 @@ def _synchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, ranks: 
 
 def _asynchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, ranks: Ranks, stack: ExitStack) -> Parts:
     """Starts A3C's workers, each with its own environments: processes on this machine, or actors on a Ray cluster."""
-    env = make_env(factory)
+    env, env_notes = make_noted_env(factory)
     agent = _agent(config, config.num_envs, env.observation_space, env.action_space, seeds, ranks)
     env.close()
     if not isinstance(agent, A3C):
@@ -202,7 +202,9 @@ def _asynchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, ranks:
     workers = pool(config, agent, factory)
     stack.callback(workers.stop)
     workers.start()
-    return Parts(agent, workers, functools.partial(AsynchronousTrainer, config, agent, workers), [str(workers)])
+    return Parts(
+        agent, workers, functools.partial(AsynchronousTrainer, config, agent, workers), [str(workers), *env_notes]
+    )
 
 
 def _agent(

@@ -22,6 +22,8 @@ from rlkit import checkpoint
 from rlkit.agents.base import Agent
 from rlkit.collector import Collector
 from rlkit.envs import EnvFactory
+from rlkit.envs.check import ENDLESS_STEPS
+from rlkit.envs.check import check_env as look_over
 from rlkit.envs.probes import (
     Probe,
     ProbeAction,
@@ -352,3 +354,18 @@ def _parameters(agent: Any) -> list[Array]:
 
 def _different(first: list[Array], second: list[Array]) -> bool:
     return any(not np.array_equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+def check_env(env: str | gym.Env[Any, Any], steps: int = ENDLESS_STEPS, **kwargs: Any) -> list[str]:
+    """Looks over an environment of yours for `steps` random steps, and returns notes on what is unwise in it.
+
+    `env` is an id, made with `kwargs`, or an environment. Raises RlkitError like `rlkit.envs.check.check_env`, which
+    training calls for a few steps.
+    """
+    if not isinstance(env, str):
+        return look_over(env, env.spec.id if env.spec else type(env.unwrapped).__name__, steps)
+    made = EnvFactory(env, kwargs)()
+    try:
+        return look_over(made, env, steps)
+    finally:
+        made.close()

@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium import spaces
 from torch import nn
 
+from rlkit.errors import RlkitError
 from rlkit.networks.backbone import BackboneEncoder
 from rlkit.networks.normalization import CLIP, RunningStatistics
 from rlkit.spaces import Array, Obs, leaf_spaces
@@ -22,6 +23,16 @@ NEAR = 30.0
 """Largest bound of a Box whose numbers a network takes as they are: learning copes with them, as with Acrobot's ±28."""
 LARGEST_BOUND = 1e6
 """Bounds beyond this say that an environment knows none, so that nothing can be scaled by them."""
+
+
+MAX_CATEGORIES = 2**22
+"""Most values that discrete observations or actions have in a network, which has weights for each of them."""
+
+
+def check_categories(kind: str, space: object, count: int) -> None:
+    """Raises RlkitError for more values of discrete observations or actions than a network can have weights for."""
+    if count > MAX_CATEGORIES:
+        raise RlkitError(f"the {kind} {space} are {count:,} values for a network: expected at most {MAX_CATEGORIES:,}")
 
 
 def is_image(space: spaces.Space[Any], encoder: str = "auto") -> bool:
@@ -114,6 +125,8 @@ class ObsFeatures(nn.Module):
     ) -> None:
         super().__init__()
         self.leaves = leaf_spaces(space)
+        discrete = [_vector_size(leaf) for leaf in self.leaves if not isinstance(leaf, spaces.Box)]
+        check_categories("observations", space, sum(discrete))
         images = [i for i, leaf in enumerate(self.leaves) if is_image(leaf, encoder)]
         self.vectors = [i for i in range(len(self.leaves)) if i not in images]
         self.images = [] if backbone else images

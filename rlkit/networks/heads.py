@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rlkit.errors import RlkitError
+from rlkit.networks.features import check_categories
 from rlkit.setting import NetworkConfig
 from rlkit.spaces import Array
 from rlkit.system.ranks import RowGenerator
@@ -187,6 +188,8 @@ class Gaussian:
 def make_head(space: spaces.Space[Any], config: NetworkConfig) -> Head:
     """Makes the head for an action space; raises RlkitError for a space that no head can handle."""
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
+        sizes = [space.n] if isinstance(space, spaces.Discrete) else space.nvec
+        check_categories("actions", space, int(np.sum(sizes, dtype=np.int64)))
         return Categorical(space)
     if isinstance(space, spaces.MultiBinary):
         return Bernoulli(space)

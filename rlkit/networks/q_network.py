@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rlkit.errors import RlkitError
 from rlkit.networks.encoders import make_encoders
+from rlkit.networks.features import check_categories
 from rlkit.networks.mlp import hidden_sizes, mlp
 from rlkit.networks.noisy import NoisyLinear
 from rlkit.setting import NetworkConfig
@@ -47,6 +48,7 @@ class QNetwork(nn.Module):
                 f"network.critic_hidden_sizes={config.critic_hidden_sizes} is for agents with a policy and a critic; "
                 "action values have one network: network.hidden_sizes"
             )
+        check_categories("actions", f"Discrete({num_actions})", num_actions)
         self.dueling, self.noisy = dueling, noisy_std is not None
         self.register_buffer("atoms", None if atoms is None else torch.as_tensor(atoms), persistent=False)
         self.features, self.cnns = make_encoders(observation_space, config, generator)
