@@ -140,6 +140,32 @@ def state_without(key: str) -> Fault:
     return lambda patch: wrapped(patch, ActorCriticPolicy, "load_state_dict", wrong)
 
 
+def hands_out_what_it_stores(patch: Patch) -> None:
+    patch.setattr("rlkit.networks.heads.Bernoulli.env_action", lambda self, action: action.reshape(-1, *self._shape))
+
+
+def returns_one_array_again(patch: Patch) -> None:
+    arrays: dict[Any, Any] = {}
+
+    def wrong(original: Any, *args: Any, **kwargs: Any) -> Any:
+        step = original(*args, **kwargs)
+        kept = arrays.setdefault((step.env_action.shape, step.env_action.dtype), step.env_action)
+        np.copyto(kept, step.env_action)
+        return step._replace(env_action=kept)
+
+    wrapped(patch, A2C, "act", wrong)
+
+
+def writes_into_observations(patch: Patch) -> None:
+    def wrong(original: Any, self: Any, obs: Any, **kwargs: Any) -> Any:
+        step = original(self, obs, **kwargs)
+        if obs[0].dtype == np.float32:  # others would be outside of their spaces, and be noticed at once
+            np.negative(obs[0], out=obs[0])
+        return step
+
+    wrapped(patch, A2C, "act", wrong)
+
+
 def saves_a_copy(patch: Patch) -> None:
     def wrong(original: Any, self: Any, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
@@ -179,6 +205,9 @@ POLICY_GRADIENT_FAULTS: dict[str, tuple[Fault, str]] = {
     "resets taken for steps": (all_rows, "autoreset"),
     "masks forgotten": (forgets_masks, "masks"),
     "actions out of bounds": (ignores_bounds, "spaces"),
+    "environments get what is stored": (hands_out_what_it_stores, "memory"),
+    "one array for all actions": (returns_one_array_again, "memory"),
+    "observations written into": (writes_into_observations, "memory"),
     "a generator that is not its own": (draws_from_numpys_generator, "determinism"),
     "optimiser not restored": (state_without("optimizer"), "state"),
     "generator not restored": (state_without("rng"), "state"),
@@ -255,7 +284,12 @@ def test_faults_of_dqn_are_named(name: str, monkeypatch: Patch) -> None:
 # What it is given, and what it says
 
 
-def test_an_agent_of_ones_own() -> None:
+@pytest.mark.parametrize(
+    ("fields", "outcome"),
+    [({}, "all is right"), ({"learning_rate": 1e-4}, "right, but slow"), ({"num_steps": 16, "learning_rate": 0.1}, "")],
+    ids=["its defaults", "a small learning rate", "what suits probes"],
+)
+def test_an_agent_of_ones_own(fields: dict[str, Any], outcome: str) -> None:
     file = Path(__file__).parents[1] / "examples" / "own_agent.py"
     spec = importlib.util.spec_from_file_location("own_agent", file)
     assert spec is not None
@@ -265,10 +299,11 @@ def test_an_agent_of_ones_own() -> None:
     patch.setitem(importlib.import_module("sys").modules, "own_agent", own)  # dataclasses look it up
     try:
         spec.loader.exec_module(own)
-        report = check_agent(own.Linear, own.LinearConfig(num_steps=16, learning_rate=0.1))
+        report = check_agent(own.Linear, own.LinearConfig(**fields))
     finally:
         patch.undo()
     report.raise_if_failed()
+    assert outcome in str(report)
     assert "save and load" in {check.name for check in report.checks}  # by the path of its class
 
 

@@ -130,7 +130,7 @@ class Bernoulli:
         return (params > 0).astype(np.int8)
 
     def env_action(self, action: Array) -> Array:
-        return action.reshape(len(action), *self._shape)
+        return action.reshape(len(action), *self._shape).copy()  # environments may write into what they get
 
 
 class Gaussian:
