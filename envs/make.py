@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib
 import inspect
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,11 +16,13 @@ from gymnasium.vector import VectorEnv
 
 from rlkit.envs.atari import FRAME_SKIP, atari_stack, is_atari, native_atari_kwargs, silence_banner
 from rlkit.envs.check import check_env, env_errors, sample_action
+from rlkit.envs.lifetime import close_all
 from rlkit.envs.pool import make_envpool
-from rlkit.envs.vector import AsyncVectorEnv, SyncVectorEnv
+from rlkit.envs.vector import WITHOUT, AsyncVectorEnv, SyncVectorEnv
 from rlkit.envs.wrappers import ActionMaskInfo
 from rlkit.errors import RlkitError, check_choice, check_range, unknown
-from rlkit.system.processes import num_cores
+from rlkit.system.processes import NEEDS_GUARD, num_cores, reruns_main
+from rlkit.system.seeding import env_seeds, global_state, seed_globally, seeded_globally
 
 Env = gym.Env[Any, Any]
 
@@ -98,9 +99,10 @@ class EnvFactory:
     render_mode: str | None = None
     """Gymnasium's render mode, which determines what `render` returns."""
 
-    def __call__(self, spec: EnvSpec | None = None) -> Env:
+    def __call__(self, spec: EnvSpec | None = None, seed: int | None = None) -> Env:
         """Makes the environment; `spec` is its registration, for a process in which the id is not registered.
 
+        With a `seed`, the global generators start from it, because constructors may draw from them.
         Raises RlkitError for an unknown id, for a constructor that raises an exception, and if the Atari stack is asked
         for around another environment.
         """
@@ -112,6 +114,10 @@ class EnvFactory:
         with env_errors(self.id, "making it"):
             if is_atari(spec):
                 silence_banner()
+            if seed is not None:
+                if isinstance(spec.entry_point, str):
+                    load_env_creator(spec.entry_point)  # first, because it may import torch, which is seeded as well
+                seed_globally(seed)
             # Gymnasium's checker would cost time at every step; `check_env` checks one environment for all instead.
             env = gym.make(spec, disable_env_checker=True, **({**kwargs, "frameskip": 1} if stacked else kwargs))
             if stacked:
@@ -136,46 +142,87 @@ def make_noted_env(factory: EnvFactory) -> tuple[Env, list[str]]:
     try:
         return env, check_env(env, factory.id)
     except RlkitError:
-        env.close()
+        close_all([env])
         raise
 
 
 def make_vector_env(
-    factory: EnvFactory, num_envs: int, vectorization: str = "auto"
+    factory: EnvFactory, num_envs: int, vectorization: str = "auto", seed: int = 0
 ) -> tuple[VectorEnv[Any, Any, Any], str]:
     """Makes a vector environment; also returns a sentence that names its implementation and the reason for it.
 
     The notes of `check_env` follow it. `sync` and `async` reset in the step that ends an episode (SAME_STEP), and give
-    equal data. A native vector environment resets as its `metadata["autoreset_mode"]` says. Raises RlkitError for an
-    environment that cannot be made or does not fit its own spaces, and for `native` if there is no native
-    implementation.
+    equal data, unless the environment draws from global generators, of which every process has its own. Constructors
+    find them as `seed` says. A native vector environment resets as its `metadata["autoreset_mode"]` says. Raises
+    RlkitError for an environment that cannot be made or does not fit its own spaces, and for `native` if there is no
+    native implementation.
     """
     check_choice("vectorization", vectorization, VECTORIZATIONS)
     check_range("num_envs", num_envs, 1)
-    env, notes = make_noted_env(factory)
-    envs, choice = _vector_env(factory, find_spec(factory.id), env, num_envs, vectorization)
+    wanted, reason = vectorization, "as asked for"
+    with seeded_globally(seed):  # how long it is tried out, and how much it draws in that, depends on its speed
+        env, notes = make_noted_env(factory)
+        if vectorization == "auto":
+            wanted, reason = _choose(factory, find_spec(factory.id), env, num_envs)
+        close_all([env])
+    envs, choice = _vector_env(factory, num_envs, wanted, reason, seed, may_fall_back=vectorization == "auto")
     return envs, "; ".join([choice, *notes])
 
 
 def _vector_env(
-    factory: EnvFactory, spec: EnvSpec, env: Env, num_envs: int, vectorization: str
+    factory: EnvFactory, num_envs: int, wanted: str, reason: str, seed: int, *, may_fall_back: bool
 ) -> tuple[VectorEnv[Any, Any, Any], str]:
-    reason = "as asked for"
-    if vectorization == "envpool":
-        with contextlib.closing(env), env_errors(factory.id, f"making {num_envs} of it by EnvPool"):
+    spec = find_spec(factory.id)
+    if wanted == "envpool":
+        return _make_envpool(factory, spec, num_envs)
+    if wanted == "native":
+        with env_errors(factory.id, f"making {num_envs} of it"):
+            return _make_native(factory, spec, num_envs), f"native vector environment: {reason}"
+    env_fns = [functools.partial(factory, spec, own_seed) for own_seed in env_seeds(seed, num_envs)]
+    if wanted == "async":
+        try:
+            envs = _make_async(env_fns, factory.id, try_reset=may_fall_back)
+            return envs, f"async, {num_envs} worker processes: {reason}"
+        except RlkitError as error:
+            if not may_fall_back:
+                raise
+            reason = f"worker processes were tried, but {error}".removesuffix(f"; {WITHOUT}")
+    return _make_sync(env_fns, factory.id), f"sync, in this process: {reason}"
+
+
+def _make_sync(env_fns: Sequence[Callable[[], Env]], name: str) -> SyncVectorEnv:
+    with env_errors(name, f"making {len(env_fns)} of it"):
+        try:
+            return SyncVectorEnv(env_fns)
+        except RlkitError as error:
+            if len(env_fns) == 1:
+                raise
+            raise RlkitError(f"{error}; one could be made, but not {len(env_fns)} at once: num_envs=1") from error
+
+
+def _make_async(env_fns: Sequence[Callable[[], Env]], name: str, *, try_reset: bool) -> AsyncVectorEnv:
+    """Makes environments in worker processes; `try_reset` finds out if a reset works there as well."""
+    with env_errors(name, f"making {len(env_fns)} of it in worker processes"):
+        envs = AsyncVectorEnv(env_fns, name)
+    if try_reset:
+        try:
+            with env_errors(name, "reset in a worker process"):
+                envs.reset(seed=0)
+        except RlkitError:
+            close_all([envs])
+            raise
+    return envs
+
+
+def _make_envpool(factory: EnvFactory, spec: EnvSpec, num_envs: int) -> tuple[VectorEnv[Any, Any, Any], str]:
+    env = make_env(factory)
+    try:
+        with env_errors(factory.id, f"making {num_envs} of it by EnvPool"):
             stacked = factory.has_atari_stack(spec)
             envs = make_envpool(spec, env, num_envs, factory.kwargs, stacked=stacked, training=factory.training)
-            return envs, f"EnvPool's vector environment: {reason}"
-    if vectorization == "auto":
-        vectorization, reason = _choose(factory, spec, env, num_envs)
-    env.close()
-    with env_errors(factory.id, f"making {num_envs} of it"):
-        if vectorization == "native":
-            return _make_native(factory, spec, num_envs), f"native vector environment: {reason}"
-        env_fns = [functools.partial(factory, spec)] * num_envs
-        if vectorization == "async":
-            return AsyncVectorEnv(env_fns, factory.id), f"async, {num_envs} worker processes: {reason}"
-        return SyncVectorEnv(env_fns), f"sync, in this process: {reason}"
+            return envs, "EnvPool's vector environment: as asked for"
+    finally:
+        close_all([env])
 
 
 def _choose(factory: EnvFactory, spec: EnvSpec, env: Env, num_envs: int) -> tuple[str, str]:
@@ -193,11 +240,17 @@ def _choose(factory: EnvFactory, spec: EnvSpec, env: Env, num_envs: int) -> tupl
     parallel = min(num_cores(), num_envs)
     if parallel == 1:
         return "sync", "there is one environment, or one core"
+    before = global_state()
     with env_errors(factory.id, "step"):
         step_time = _step_time(env)
     # A step takes step_time / parallel + ASYNC_STEP_COST with worker processes, and step_time without.
     pays_from = ASYNC_STEP_COST / (1 - 1 / parallel)
     comparison = f"a step takes {step_time * 1e3:.2g} ms; worker processes pay from {pays_from * 1e3:.2g} ms on"
+    if step_time > pays_from and global_state() != before:
+        # By then the data would depend on the measurement.
+        return "sync", f"{comparison}, but it draws from global generators, of which every process has its own"
+    if step_time > pays_from and reruns_main():
+        return "sync", f"{comparison}, but {NEEDS_GUARD}"
     return ("async" if step_time > pays_from else "sync"), comparison
 
 

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
-from multiprocessing import connection
+from multiprocessing import active_children, connection
 from typing import Any
 
 import gymnasium as gym
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.async_vector_env import AsyncState, _async_worker
-from gymnasium.vector.utils import iterate
+from gymnasium.vector.utils import CloudpickleWrapper, iterate
 
 from rlkit.envs.check import checked_flags, checked_info, checked_reset, checked_rewards, checked_step
+from rlkit.envs.lifetime import close_all, seed_spaces
 from rlkit.envs.wrappers import WorkerEnv
 from rlkit.errors import RlkitError
 from rlkit.spaces import stacked
-from rlkit.system.processes import end_with_parent, interrupts_deferred
+from rlkit.system.processes import NEEDS_GUARD, allow_children, end_with_parent, interrupts_deferred, reruns_main
 
 Env = gym.Env[Any, Any]
 Transitions = tuple[Any, Any, Any, Any, dict[str, Any]]
 """Observations, rewards, terminated and truncated, each (num_envs, ...), and infos."""
 
+WITHOUT = "vectorization=sync does without them"
+"""Advice, in errors of worker processes."""
 CLOSING_TIME = 2.0
 """Seconds that a worker has to close its environment once its parent is gone."""
 
@@ -35,7 +40,16 @@ class SyncVectorEnv(gym.vector.SyncVectorEnv[Any, Any]):
     """
 
     def __init__(self, env_fns: Sequence[Callable[[], Env]]) -> None:
-        super().__init__(env_fns, autoreset_mode=AutoresetMode.SAME_STEP)
+        """Makes the environments; if one cannot be made, closes the others before it raises that error."""
+        made: list[Env] = []
+        try:
+            for env_fn in env_fns:
+                made.append(env_fn())
+            super().__init__([functools.partial(_itself, env) for env in made], autoreset_mode=AutoresetMode.SAME_STEP)
+        except BaseException:
+            self.closed = True
+            close_all(made)
+            raise
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Resets every environment; `seed` is the first one's, after which they count up, or a list of all seeds."""
@@ -45,6 +59,8 @@ class SyncVectorEnv(gym.vector.SyncVectorEnv[Any, Any]):
             seed = [None if seed is None else seed + i for i in range(self.num_envs)]
         infos: dict[str, Any] = {}
         for i, (env, own_seed) in enumerate(zip(self.envs, seed, strict=True)):
+            if own_seed is not None:
+                seed_spaces(env, own_seed)
             self._env_obs[i], info = checked_reset(env.reset(seed=own_seed, options=options))
             infos = self._add_info(infos, info, i)
         return stacked(self.single_observation_space, self._env_obs), infos
@@ -85,19 +101,37 @@ class SyncVectorEnv(gym.vector.SyncVectorEnv[Any, Any]):
             infos,
         )
 
+    def close_extras(self, **kwargs: Any) -> None:
+        """Closes every environment, though closing another one may raise an exception."""
+        close_all(self.envs)
+
 
 class AsyncVectorEnv(gym.vector.AsyncVectorEnv[Any, Any]):
     """A vector environment that steps every environment in a process of its own, started by spawn.
 
     The workers end with this process, however it ends, and ignore Ctrl-C. `name` is the environment's name in errors.
-    Raises RlkitError when a worker dies.
+    Raises RlkitError if the environment cannot be made in a worker, when a worker dies, and in a script without a main
+    guard.
     """
 
     def __init__(self, env_fns: Sequence[Callable[[], Env]], name: str) -> None:
         self._name = name
-        hint = "a script needs `if __name__ == '__main__':` around what it does, or vectorization=sync"
-        with self._dead_workers_reported(hint), interrupts_deferred():
-            super().__init__(env_fns, context="spawn", worker=_worker, autoreset_mode=AutoresetMode.SAME_STEP)
+        if reruns_main():
+            self.closed = True
+            raise RlkitError(f"vectorization=async starts processes: {NEEDS_GUARD}; or vectorization=sync")
+        # In bytes, so that it is unpickled where an error of that can be sent home.
+        packed = [functools.partial(_unpacked, pickle.dumps(CloudpickleWrapper(env_fn))) for env_fn in env_fns]
+        worker = functools.partial(_worker, name=name)
+        try:
+            with self._dead_workers_reported(), interrupts_deferred():
+                super().__init__(packed, context="spawn", worker=worker, autoreset_mode=AutoresetMode.SAME_STEP)
+        except BaseException:
+            self.closed = True
+            for process in getattr(self, "processes", []):
+                if process.pid is not None:
+                    process.terminate()
+                    process.join()
+            raise
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Resets every environment; `seed` is the first one's, after which they count up, or a list of all seeds."""
@@ -129,7 +163,7 @@ class AsyncVectorEnv(gym.vector.AsyncVectorEnv[Any, Any]):
             raise errors[0][2]
 
     @contextlib.contextmanager
-    def _dead_workers_reported(self, hint: str = "vectorization=sync does without them") -> Iterator[None]:
+    def _dead_workers_reported(self) -> Iterator[None]:
         try:
             yield
         except (EOFError, ConnectionError) as error:
@@ -138,12 +172,43 @@ class AsyncVectorEnv(gym.vector.AsyncVectorEnv[Any, Any]):
             for process in dead:
                 process.join(timeout=1)
             codes = ", ".join(sorted({str(process.exitcode) for process in dead}))
-            self.close(terminate=True)
-            raise RlkitError(f"env {self._name}: a worker process died (exit code {codes}); {hint}") from error
+            if hasattr(self, "_state"):
+                self.close(terminate=True)
+            raise RlkitError(f"env {self._name}: a worker process died (exit code {codes}); {WITHOUT}") from error
 
 
-def _worker(index: int, env_fn: Callable[[], Env], *args: Any) -> None:
-    """Runs Gymnasium's worker, but ends it quietly with its parent, even when the parent is killed."""
+def _worker(
+    index: int, env_fn: Callable[[], Env], pipe: Any, parent_pipe: Any, memory: Any, errors: Any, *args: Any, name: str
+) -> None:
+    """Runs Gymnasium's worker, but ends it quietly with its parent, even when the parent is killed.
+
+    If the environment cannot be made, the error is the answer to the parent's first command.
+    """
     end_with_parent(CLOSING_TIME)
+    allow_children()
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        _async_worker(index, lambda: WorkerEnv(env_fn()), *args)
+        try:
+            env = env_fn()
+        except BaseException as error:
+            reason = str(error)
+            if not isinstance(error, RlkitError):
+                reason = f"env {name}: making it raised {type(error).__name__}: {error}"
+            message = " ".join(f"{reason}, in a worker process; {WITHOUT}".split())
+            errors.put((index, RlkitError, RlkitError(message), ""))
+            parent_pipe.close()
+            pipe.recv()
+            pipe.send((None, False))
+            return
+        try:
+            _async_worker(index, functools.partial(_itself, env), pipe, parent_pipe, memory, errors, *args)
+        finally:
+            for child in active_children():  # which the environment has not ended, and which would be waited for
+                child.terminate()
+
+
+def _itself(env: Env) -> Env:
+    return env
+
+
+def _unpacked(packed: bytes) -> WorkerEnv:
+    return WorkerEnv(pickle.loads(packed)())  # the bytes are this program's, of a moment ago

@@ -11,7 +11,9 @@ import gymnasium as gym
 import numpy as np
 
 from rlkit.envs.check import checked_reset, checked_step
+from rlkit.envs.lifetime import close_all, seed_spaces
 from rlkit.spaces import fitted
+from rlkit.system.seeding import seed_globally
 
 Env = gym.Env[Any, Any]
 Transition = tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]
@@ -51,7 +53,10 @@ class WorkerEnv(gym.Wrapper[Any, Any, Any, Any]):
     """
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Resets the environment."""
+        """Resets the environment; a seed is also that of the spaces and the global generators that it may draw from."""
+        if seed is not None:
+            seed_globally(seed)
+            seed_spaces(self.env, seed)
         with _plain_errors():
             result = self.env.reset(seed=seed, options=options)
         obs, info = checked_reset(result)
@@ -65,6 +70,10 @@ class WorkerEnv(gym.Wrapper[Any, Any, Any, Any]):
         obs, reward, terminated, truncated, info = checked_step(result)
         fitted(self.env.observation_space, obs)
         return deepcopy(obs) if terminated or truncated else obs, reward, terminated, truncated, info
+
+    def close(self) -> None:
+        """Closes the environment; what raises in that is said on stderr."""
+        close_all([self.env])
 
 
 @contextlib.contextmanager

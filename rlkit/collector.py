@@ -10,8 +10,10 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from rlkit.buffers.transition import Buffer, Transition
+from rlkit.envs.lifetime import seed_spaces
 from rlkit.errors import Misfit, RlkitError, one_line, shown
 from rlkit.spaces import Array, Obs, check_computable, count_true, fitted, leaf_spaces, leaves
+from rlkit.system.seeding import seed_globally
 
 
 class Step(NamedTuple):
@@ -46,7 +48,9 @@ class Collector:
     """Steps environments with an agent; each `collect` goes on with the episodes that the last one left open.
 
     It handles all of Gymnasium's autoreset modes. The reset of an environment is never stored as experience, nor
-    counted as a timestep, and an episode's own last observation is kept beside the next episode's first one.
+    counted as a timestep, and an episode's own last observation is kept beside the next episode's first one. `seeds`
+    has one seed per environment; the first one is also that of the process's global generators, from which some
+    environments draw.
     """
 
     def __init__(self, envs: VectorEnv[Any, Any, Any], seeds: list[int], name: str = "the environment") -> None:
@@ -61,6 +65,8 @@ class Collector:
         self._valid = np.ones(self.num_envs, np.bool_)
         # A native vector environment has one generator for all its parts, so it takes one seed, not a list.
         native = not hasattr(envs, "env_fns")
+        seed_globally(seeds[0])
+        seed_spaces(envs, seeds[0])
         with self._misfits_told():
             obs, info = self._call("reset", seed=seeds[0] if native else seeds)
             self._obs = self._checked(obs)

@@ -25,6 +25,10 @@ PREPROCESSINGS = ("auto", "none", "atari")
 """Choices of `EnvConfig.preprocessing`."""
 DISTRIBUTIONS = ("none", "ray")
 """Choices of `TrainConfig.distributed`."""
+EVALUATIONS_PER_RUN = 10
+"""Evaluations in a run, unless `eval_interval` says otherwise."""
+EVAL_STEPS_LIMITS = (1_000, 100_000)
+"""Least and greatest number of steps after which `eval_max_steps=null` cuts an episode."""
 
 
 @dataclass
@@ -91,6 +95,9 @@ class TrainConfig:
     """Episodes of each evaluation during training."""
     final_eval_episodes: int = 20
     """Episodes of the evaluation at the end, whose result goes into summary.json; 0 leaves it out."""
+    eval_max_steps: int | None = None
+    """Steps after which an episode of an evaluation is cut if the environment says no time limit of its own; null: as
+    many as training takes between two evaluations, but from 1,000 to 100,000."""
     checkpoint_interval: int | None = None
     """Timesteps between writes of checkpoints/last; null: a tenth of the run; 0: only at the end."""
     log_interval: int | None = None
@@ -105,9 +112,13 @@ class TrainConfig:
         return agent.abilities
 
     @property
-    def most_eval_episodes(self) -> int:
-        """Number of episodes of the longest evaluation."""
-        return max(self.eval_episodes, self.final_eval_episodes)
+    def max_eval_episode_steps(self) -> int:
+        """Steps after which an episode of an evaluation is cut: `eval_max_steps`, or what null stands for."""
+        if self.eval_max_steps is not None:
+            return self.eval_max_steps
+        interval = self.total_timesteps // EVALUATIONS_PER_RUN if self.eval_interval is None else self.eval_interval
+        least, most = EVAL_STEPS_LIMITS
+        return min(max(least, interval or self.total_timesteps), most)
 
     def validate(self) -> None:
         """Raises RlkitError on the first field whose value cannot work."""
@@ -117,6 +128,7 @@ class TrainConfig:
         check_range("seed", self.seed, 0, 2**31 - 1)
         check_range("eval_episodes", self.eval_episodes, 1)
         check_range("final_eval_episodes", self.final_eval_episodes, 0)
+        check_range("eval_max_steps", self.eval_max_steps, 1)
         check_range("eval_interval", self.eval_interval, 0)
         check_range("checkpoint_interval", self.checkpoint_interval, 0)
         check_range("log_interval", self.log_interval, 1)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -39,6 +38,8 @@ class Evaluation:
     """Undiscounted sum of rewards of each episode."""
     lengths: list[int]
     """Number of steps of each episode."""
+    num_cut: int = 0
+    """Number of episodes that did not end, and were cut."""
 
     @property
     def return_mean(self) -> float:
@@ -56,18 +57,13 @@ class Evaluation:
         """Mean length over episodes."""
         return sum(self.lengths) / len(self.lengths)
 
-    @property
-    def num_cut(self) -> int:
-        """Number of episodes that did not end, and were cut after MAX_EPISODE_STEPS."""
-        return sum(length >= MAX_EPISODE_STEPS for length in self.lengths)
-
     def remark(self) -> str:
         """Returns a sentence for the user about episodes that were cut; empty if none was."""
         if not self.num_cut:
             return ""
         return (
             f"{self.num_cut} of {len(self.lengths)} evaluation episodes did not end, and were cut after "
-            f"{MAX_EPISODE_STEPS:,} steps: the environment sets no time limit"
+            f"{max(self.lengths):,} steps: the environment sets no time limit"
         )
 
 
@@ -81,49 +77,69 @@ def evaluate_policy(
     num_envs: int = 8,
     seed: int = 0,
     deterministic: bool = True,
+    max_episode_steps: int | None = None,
 ) -> Evaluation:
     """Plays `episodes` whole episodes and returns their undiscounted returns and lengths.
 
     `env` is an id, an environment, or several equal environments to play in side by side. `env_kwargs`, `preprocessing`
     and `num_envs` are for an id; there are never more environments than episodes. Episode i starts from `seed + i`,
-    whatever the number of environments is. Every episode that starts counts, so that short ones weigh no more than long
-    ones, and one that does not end is cut after MAX_EPISODE_STEPS. Action masks are taken from `info["action_mask"]`.
+    whatever the number of environments is; the global generators, from which some environments draw, start from `seed`
+    and are restored afterwards. Every episode that starts counts, so that short ones weigh no more than long ones. One
+    that does not end is cut after MAX_EPISODE_STEPS, or after `max_episode_steps` if the environment says no time limit
+    of its own. Action masks are taken from `info["action_mask"]`.
     Raises RlkitError when the environment does not fit the agent, or fails.
     """
     import gymnasium as gym
 
     check_range("episodes", episodes, 1)
-    if isinstance(env, gym.Env):
-        return _play(agent, [env], episodes, seed, deterministic)
-    if not isinstance(env, str):
-        return _play(agent, env[:episodes], episodes, seed, deterministic)
+    from rlkit.envs import EnvFactory
+    from rlkit.envs.check import check_env
+    from rlkit.envs.lifetime import LazyEnvs
+    from rlkit.system.seeding import seeded_globally
 
-    from rlkit.envs import EnvFactory, make_env
+    def play(envs: Sequence[Env]) -> Evaluation:
+        return _play(agent, envs[:episodes], episodes, seed, deterministic, max_episode_steps)
 
-    check_range("num_envs", num_envs, 1)
-    factory = EnvFactory(env, env_kwargs or {}, preprocessing, training=False)
-    with ExitStack() as stack:
-        envs = []
-        for make in [functools.partial(make_env, factory)] + [factory] * (min(episodes, num_envs) - 1):
-            envs.append(make())
-            stack.callback(envs[-1].close)
-        return _play(agent, envs, episodes, seed, deterministic)
+    with seeded_globally(seed):
+        if not isinstance(env, str):
+            return play([env] if isinstance(env, gym.Env) else env)
+        check_range("num_envs", num_envs, 1)
+        factory = EnvFactory(env, env_kwargs or {}, preprocessing, training=False)
+        with closing(LazyEnvs(factory)) as envs:
+            made = envs(min(episodes, num_envs))
+            check_env(made[0], factory.id)
+            return play(made)
 
 
-def _play(agent: Predictor, envs: Sequence[Env], episodes: int, seed: int, deterministic: bool) -> Evaluation:
+def _play(
+    agent: Predictor,
+    envs: Sequence[Env],
+    episodes: int,
+    seed: int,
+    deterministic: bool,
+    max_episode_steps: int | None,
+) -> Evaluation:
     """Plays episode i in environment i modulo the number of environments, and returns all results."""
     import numpy as np
 
     from rlkit.envs.check import checked_reset, checked_step, env_error, env_errors
+    from rlkit.envs.lifetime import has_time_limit, name_of, seed_spaces
     from rlkit.spaces import fitted, stacked
+    from rlkit.system.seeding import episode_seed
 
+    def reset(env: Env, episode: int) -> tuple[Any, dict[str, Any]]:
+        with env_errors(name, "reset"):
+            seed_spaces(env, episode_seed(seed, episode))
+            return checked_reset(env.reset(seed=episode_seed(seed, episode)))
+
+    limit = MAX_EPISODE_STEPS if max_episode_steps is None or has_time_limit(envs[0]) else max_episode_steps
+    num_cut = 0
     space, num_envs = envs[0].observation_space, len(envs)
-    name = envs[0].spec.id if envs[0].spec else type(envs[0].unwrapped).__name__
+    name = name_of(envs[0])
     _check_spaces(agent, envs[0], name)
     returns, lengths = [0.0] * episodes, [0] * episodes
     playing = list(range(num_envs))  # the episode that each environment plays
-    with env_errors(name, "reset"):
-        starts = [checked_reset(env.reset(seed=seed + i)) for i, env in enumerate(envs)]
+    starts = [reset(env, i) for i, env in enumerate(envs)]
     observations = [obs for obs, _ in starts]
     masks = [info.get("action_mask") for _, info in starts]
     episode_start = np.ones(num_envs, dtype=bool)
@@ -147,17 +163,17 @@ def _play(agent: Predictor, envs: Sequence[Env], episodes: int, seed: int, deter
                 observations[i], reward, terminated, truncated, info = checked_step(env.step(actions[i]))
                 returns[episode] += reward
                 lengths[episode] += 1
-                if terminated or truncated or lengths[episode] == MAX_EPISODE_STEPS:
+                if (ended := terminated or truncated) or lengths[episode] == limit:
+                    num_cut += not ended
                     if not math.isfinite(returns[episode]):
                         raise RlkitError(f"env {name}: the return of an episode is {returns[episode]}")
                     fitted(space, observations[i])
                     playing[i] += num_envs
                     if playing[i] < episodes:
-                        with env_errors(name, "reset"):
-                            observations[i], info = checked_reset(env.reset(seed=seed + playing[i]))
+                        observations[i], info = reset(env, playing[i])
                         episode_start[i] = True
                 masks[i] = info.get("action_mask", masks[i])
-    return Evaluation(returns, lengths)
+    return Evaluation(returns, lengths, num_cut)
 
 
 def _check_spaces(agent: Predictor, env: Env, name: str) -> None:

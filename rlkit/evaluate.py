@@ -119,6 +119,7 @@ def parse(arguments: Sequence[str]) -> tuple[Path, EvaluateConfig]:
 def _evaluate_and_report(run: Path, config: EvaluateConfig) -> None:
     from rlkit import checkpoint, video
     from rlkit.envs import EnvFactory
+    from rlkit.envs.lifetime import close_all
     from rlkit.runs.files import write_json
     from rlkit.runs.run_folder import find_checkpoint
 
@@ -170,7 +171,7 @@ def _evaluate_and_report(run: Path, config: EvaluateConfig) -> None:
             agent, filmed, run_dir / "videos", count, seed=config.seed, deterministic=config.deterministic
         ):
             print(f"video: {path}")
-        filmed.close()
+        close_all([filmed])
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from rlkit.agents.base import Agent
 from rlkit.errors import RlkitError, unknown
 from rlkit.setting import AgentConfig, Setting
 from rlkit.system.dotted_paths import config_class, dotted_path, find_class, installed, is_dotted_path
+from rlkit.system.threads import one_thread
 
 GROUP = "rlkit.agents"
 """The group of entry points by which installed packages give their agents short names."""
@@ -56,13 +57,15 @@ def name_of(agent: Agent[Any]) -> str:
 def make_agent(config: AgentConfig, setting: Setting, path: str = "") -> Agent[Any]:
     """Makes the agent that a config belongs to, or, with a dotted `path`, an agent of the user's own class.
 
-    Raises RlkitError for a config that belongs to no agent in the table, and for a path that leads nowhere.
+    Its first weights depend on the setting's seed alone, not on the number of cores. Raises RlkitError for a config
+    that belongs to no agent in the table, and for a path that leads nowhere.
     """
-    if path:
-        return find_agent(path).agent(config, setting)
-    for variant in VARIANTS.values():
-        if type(config) is variant.config:
-            return variant.agent(config, setting)
+    with one_thread():
+        if path:
+            return find_agent(path).agent(config, setting)
+        for variant in VARIANTS.values():
+            if type(config) is variant.config:
+                return variant.agent(config, setting)
     raise RlkitError(f"no agent takes the config {type(config).__name__}; known: {', '.join(VARIANTS)}")
 
 

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
-from threadpoolctl import threadpool_limits
 
 import rlkit
 from rlkit.agents.a3c import A3C
@@ -27,6 +26,7 @@ from rlkit.collector import Collector
 from rlkit.config import TrainConfig
 from rlkit.engine.make import why_chosen
 from rlkit.envs import EnvFactory, make_noted_env, make_vector_env
+from rlkit.envs.lifetime import LazyEnvs, close_all
 from rlkit.episodes import Evaluation, evaluate_policy
 from rlkit.errors import RlkitError
 from rlkit.profiling import Profile, table
@@ -39,7 +39,8 @@ from rlkit.system.allocator import keep_freed_memory
 from rlkit.system.dotted_paths import python_path
 from rlkit.system.processes import ending_signals, handled
 from rlkit.system.ranks import LostRank, Ranks, launched
-from rlkit.system.seeding import Seeds, env_seeds, run_seeds
+from rlkit.system.seeding import Seeds, env_seeds, run_seeds, seeded_globally
+from rlkit.system.threads import one_thread
 from rlkit.trainer import CollectAndUpdate, Output, Source, Trainer
 from rlkit.workers.asynchronous import AsynchronousTrainer, Workers
 from rlkit.workers.ray_workers import RayWorkers
@@ -55,6 +56,8 @@ class Parts:
     agent: Agent[Any]
     source: Source
     make_trainer: Callable[[Output], Trainer]
+    close: Callable[[], None]
+    """Ends what training alone needs: its environments, or the workers that have them."""
     notes: list[str] = field(default_factory=list)
     """Short sentences on what was chosen, for the user."""
 
@@ -81,26 +84,67 @@ def run_training(config: TrainConfig, run_dir: Path, *, hydra_files: Mapping[str
     seeds, ranks = run_seeds(config.seed), Ranks(launched())
     env: dict[str, Any] = {**asdict(config.env), "kwargs": config.env_kwargs}
     with ExitStack() as stack:
+        stack.enter_context(seeded_globally(seeds.envs))  # for environments that draw from the global generators
         build = _asynchronous if config.abilities.has_workers else _synchronous
         parts = build(config, EnvFactory(**env), seeds, ranks, stack)
         parts.agent.env = env
         stack.enter_context(_threads(parts.agent))
         if ranks.rank:
             return _follow(config, parts, run_dir)
-        output = _output(config, parts, run_dir, hydra_files, seeds, stack)
-        return _lead(config, parts, output, seeds)
+        evaluations = Evaluations(config, parts.agent, seeds, stack)
+        output = _output(config, parts, run_dir, hydra_files, evaluations, stack)
+        return _lead(config, parts, output, evaluations)
+
+
+class Evaluations:
+    """The evaluations of a run, in environments that are made when the first one is due."""
+
+    def __init__(self, config: TrainConfig, agent: Agent[Any], seeds: Seeds, stack: ExitStack) -> None:
+        """Leaves the closing of the environments to `stack`."""
+        assert agent.env is not None
+        self.say: Callable[[str], object] = lambda line: None
+        """Tells the user a line."""
+        self._config, self._agent, self._seeds = config, agent, seeds
+        self._envs = LazyEnvs(EnvFactory(**agent.env, training=False), lambda line: self.say(line))
+        self._possible = True
+        stack.callback(self._envs.close)
+
+    def during_training(self, episodes: int) -> Evaluation | None:
+        """Evaluates while training's environments exist; returns None if no further one can be made beside them."""
+        try:
+            envs = self._made(episodes) if self._possible else []
+        except RlkitError as error:
+            self._possible = False
+            self.say(f"no evaluations before the end, when the environments of training are closed: {error}")
+            return None
+        return self._played(envs, episodes, self._seeds.evaluation) if envs else None
+
+    def at_the_end(self, episodes: int) -> Evaluation:
+        """Evaluates after training."""
+        return self._played(self._made(episodes), episodes, self._seeds.final_evaluation)
+
+    def _made(self, episodes: int) -> list[gymnasium.Env[Any, Any]]:
+        with seeded_globally(self._seeds.evaluation):  # training must not notice if constructors draw
+            return self._envs(min(episodes, EVAL_ENVS))
+
+    def _played(self, envs: list[gymnasium.Env[Any, Any]], episodes: int, seed: int) -> Evaluation:
+        limit = self._config.max_eval_episode_steps
+        played = evaluate_policy(self._agent, envs, episodes, seed=seed, max_episode_steps=limit)
+        if remark := played.remark():
+            self.say(remark)
+        return played
 
 
 def _output(
-    config: TrainConfig, parts: Parts, run_dir: Path, hydra_files: Mapping[str, str], seeds: Seeds, stack: ExitStack
+    config: TrainConfig,
+    parts: Parts,
+    run_dir: Path,
+    hydra_files: Mapping[str, str],
+    evaluations: Evaluations,
+    stack: ExitStack,
 ) -> Output:
-    """Makes the run folder, the loggers and the evaluation, and tells the user what was chosen."""
+    """Makes the run folder and the loggers, and tells the user what was chosen."""
     agent = parts.agent
-    assert agent.env is not None
-    factory = EnvFactory(**agent.env, training=False)
-    eval_envs = [factory() for _ in range(min(EVAL_ENVS, config.most_eval_episodes))]
-    for eval_env in eval_envs:
-        stack.callback(eval_env.close)
     folder = RunFolder.create(run_dir, hydra_files)
     stack.callback(folder.release)
     loggers = make_loggers(config.logger, run_dir, asdict(config), own=config.own_classes)
@@ -111,16 +155,11 @@ def _output(
     why = why_chosen(agent.model) if config.compute == "auto" else None
     progress.say("; ".join([*parts.notes, f"{agent.compute} on {agent.device}{f': {why}' if why else ''}"]))
 
-    def evaluate(episodes: int, seed: int = seeds.evaluation) -> Evaluation:
-        played = evaluate_policy(agent, eval_envs, episodes, seed=seed)
-        if remark := played.remark():
-            progress.say(remark)
-        return played
-
-    return Output(folder, loggers, progress, evaluate)
+    evaluations.say = progress.say
+    return Output(folder, loggers, progress, evaluations.during_training)
 
 
-def _lead(config: TrainConfig, parts: Parts, output: Output, seeds: Seeds) -> Result:
+def _lead(config: TrainConfig, parts: Parts, output: Output, evaluations: Evaluations) -> Result:
     """Trains, evaluates at the end, and writes down how the run ended, however it ends."""
     trainer = parts.make_trainer(output)
     profile = Profile(trainer, parts.source) if isinstance(parts.source, CollectAndUpdate) and config.profile else None
@@ -133,8 +172,9 @@ def _lead(config: TrainConfig, parts: Parts, output: Output, seeds: Seeds) -> Re
                 with profile.running() if profile else nullcontext():
                     trainer.train()
                     trainer.save("last")
+                parts.close()  # some environments cannot exist twice
                 if config.final_eval_episodes:
-                    evaluation = output.evaluate(config.final_eval_episodes, seeds.final_evaluation)
+                    evaluation = evaluations.at_the_end(config.final_eval_episodes)
                 output.folder.check_kept()
                 status = "finished"
         except LostFolder:
@@ -158,7 +198,7 @@ def _lead(config: TrainConfig, parts: Parts, output: Output, seeds: Seeds) -> Re
 def _follow(config: TrainConfig, parts: Parts, run_dir: Path) -> Result:
     """Trains on a rank other than the first, which alone logs, evaluates and saves."""
 
-    def evaluate(episodes: int, seed: int = 0) -> Evaluation:
+    def evaluate(episodes: int) -> Evaluation:
         raise AssertionError("never due")
 
     progress = Progress(config.total_timesteps, silent=True)
@@ -171,8 +211,9 @@ def _follow(config: TrainConfig, parts: Parts, run_dir: Path) -> Result:
 def _synchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, ranks: Ranks, stack: ExitStack) -> Parts:
     """Makes the parts of a process that steps a vector environment and learns, alone or under torchrun."""
     num_envs = ranks.per_rank(config.num_envs)
-    envs, choice = make_vector_env(factory, num_envs, config.vectorization)
-    stack.callback(envs.close)
+    envs, choice = make_vector_env(factory, num_envs, config.vectorization, seeds.envs)
+    close = functools.partial(close_all, [envs])
+    stack.callback(close)
     agent = _agent(config, num_envs, envs.single_observation_space, envs.single_action_space, seeds, ranks)
     buffer = agent.make_buffer(num_envs)
     notes = [choice, *agent.notes]
@@ -185,14 +226,14 @@ def _synchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, ranks: 
     if ranks.rank:
         config = replace(config, eval_interval=0, checkpoint_interval=0)  # the first one does both
     source = CollectAndUpdate(agent, buffer, collector)
-    return Parts(agent, source, functools.partial(Trainer, config, agent, source), notes)
+    return Parts(agent, source, functools.partial(Trainer, config, agent, source), close, notes)
 
 
 def _asynchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, ranks: Ranks, stack: ExitStack) -> Parts:
     """Starts A3C's workers, each with its own environments: processes on this machine, or actors on a Ray cluster."""
     env, env_notes = make_noted_env(factory)
     agent = _agent(config, config.num_envs, env.observation_space, env.action_space, seeds, ranks)
-    env.close()
+    close_all([env])
     if not isinstance(agent, A3C):
         raise RlkitError(
             f"{type(agent).__name__} has workers by its config's `abilities`, which agents derived from A3C can have; "
@@ -202,9 +243,9 @@ def _asynchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, ranks:
     workers = pool(config, agent, factory)
     stack.callback(workers.stop)
     workers.start()
-    return Parts(
-        agent, workers, functools.partial(AsynchronousTrainer, config, agent, workers), [str(workers), *env_notes]
-    )
+    make_trainer = functools.partial(AsynchronousTrainer, config, agent, workers)
+    notes = [str(workers), *env_notes]
+    return Parts(agent, workers, make_trainer, lambda: None, notes)  # training ends with its workers' end
 
 
 def _agent(
@@ -235,13 +276,8 @@ def _threads(agent: Agent[Any]) -> Iterator[None]:
         keep_freed_memory()
         yield
         return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(before)
+    with one_thread():
+        yield
 
 
 def _summary(trainer: Trainer, status: str, evaluation: Evaluation | None) -> dict[str, Any]:

@@ -16,14 +16,14 @@ from rlkit import checkpoint
 from rlkit.agents.base import Agent
 from rlkit.buffers.transition import BufferT
 from rlkit.collector import Collector, Episode
-from rlkit.config import TrainConfig
+from rlkit.config import EVALUATIONS_PER_RUN, TrainConfig
 from rlkit.episodes import Evaluation
 from rlkit.errors import RlkitError
 from rlkit.runs.loggers import Logger
 from rlkit.runs.progress import Progress
 from rlkit.runs.run_folder import RunFolder
 
-EVALUATIONS_PER_RUN = CHECKPOINTS_PER_RUN = 10
+CHECKPOINTS_PER_RUN = 10
 ROWS_PER_RUN = 200
 """Rows of metrics.csv in a run, unless `log_interval` says otherwise."""
 SECONDS_WITHOUT_DISK = 30
@@ -75,8 +75,8 @@ class CollectAndUpdate(Generic[BufferT]):
 class Evaluate(Protocol):
     """Plays episodes with the agent on environments of their own."""
 
-    def __call__(self, episodes: int, seed: int = ...) -> Evaluation:
-        """Plays so many episodes, from one seed on."""
+    def __call__(self, episodes: int) -> Evaluation | None:
+        """Plays so many episodes; returns None where that has to wait for the end of the run."""
 
 
 class Output(NamedTuple):
@@ -166,7 +166,8 @@ class Trainer:
 
     def evaluate(self) -> None:
         """Evaluates on separate environments."""
-        self.record(self._evaluate(self.config.eval_episodes))
+        if evaluation := self._evaluate(self.config.eval_episodes):
+            self.record(evaluation)
 
     def record(self, evaluation: Evaluation, more: Mapping[str, float] = {}) -> None:
         """Writes a row about an evaluation, with `more` in it, and saves the agent if it is the best so far."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 import gymnasium as gym
 import numpy as np
 
+from rlkit.envs.lifetime import close_all
 from rlkit.episodes import Predictor, evaluate_policy
 from rlkit.errors import RlkitError
 from rlkit.runs.files import atomic, make_folder
@@ -25,7 +26,7 @@ def make_recordable(factory: EnvFactory) -> Env:
     """Makes the factory's environment with rendering to arrays; raises RlkitError if it has no such render mode."""
     env = factory()
     modes = env.metadata.get("render_modes") or []
-    env.close()
+    close_all([env])
     if "rgb_array" not in modes:
         raise RlkitError(
             f"env {factory.id} cannot be recorded: that takes the render mode 'rgb_array', and it has "

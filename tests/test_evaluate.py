@@ -172,7 +172,7 @@ def test_an_episode_that_never_ends_is_cut(monkeypatch: pytest.MonkeyPatch) -> N
     evaluation = evaluate_policy(Fixed(Endless()), Endless(), 2)
     assert evaluation.lengths == [50, 50]
     assert evaluation.remark().startswith("2 of 2 evaluation episodes did not end, and were cut after 50 steps")
-    assert episodes.Evaluation([1.0, 2.0], [50, 7]).remark().startswith("1 of 2")
+    assert episodes.Evaluation([1.0, 2.0], [50, 7], 1).remark().startswith("1 of 2")
     assert episodes.Evaluation([1.0, 2.0], [49, 7]).remark() == ""
 
 

@@ -177,12 +177,12 @@ def test_a_folder_has_one_writer_and_a_killed_one_leaves_no_lock(forks: str, tmp
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as holder:
         try:
             assert holder.stdout is not None
-            lines = [holder.stdout.readline().strip() for _ in range(2 if forks == "forks" else 1)]
+            for _ in range(2 if forks == "forks" else 1):
+                holder.stdout.readline()
             with pytest.raises(
                 RlkitError, match=rf"is in use by process {holder.pid} on .*: expected a folder"
             ) as caught:
                 RunFolder.resume(tmp_path / "run")
-            assert str(holder.pid) in lines
             assert "\n" not in str(caught.value)
             holder.kill()
             holder.wait()

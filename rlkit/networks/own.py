@@ -32,7 +32,7 @@ from rlkit.setting import NetworkConfig
 from rlkit.spaces import Array, Obs, leaf_spaces, leaves, stacked
 from rlkit.system.dotted_paths import find_class
 from rlkit.system.ranks import Ranks
-from rlkit.system.seeding import seeded_globally
+from rlkit.system.seeding import seeded_alone
 
 PROBE_ROWS = 3
 LARGEST_PROBE = 1e6
@@ -52,7 +52,7 @@ def make_own(
     check = _Check(config, kind.__name__)
     check.arguments()
     seed = int(torch.randint(2**31, (1,), generator=generator))
-    with seeded_globally(seed):  # lazy modules draw their weights in the first forward
+    with seeded_alone(seed):  # lazy modules draw their weights in the first forward
         module: nn.Module = check.making(kind, space)
         encoder = OwnEncoder(module, space, config, check)
         encoder.num_outputs = check.all(module, encoder, features(probe(space)))

@@ -6,6 +6,7 @@ when the last process that has it open ends, however it ends.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import fcntl
 import importlib
@@ -17,7 +18,16 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from multiprocessing import connection, get_context, parent_process, reduction, resource_tracker
+from multiprocessing import (
+    active_children,
+    connection,
+    current_process,
+    get_context,
+    parent_process,
+    reduction,
+    resource_tracker,
+)
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -82,7 +92,44 @@ def _exit_after_parent(closing_time: float) -> None:
     if parent is not None:
         connection.wait([parent.sentinel])
         time.sleep(closing_time)
+        for child in active_children():  # this end does not end them
+            child.kill()
         os._exit(1)
+
+
+def allow_children() -> None:
+    """Lets this process start processes although it is a daemon: some environments start a simulator.
+
+    Daemons end with their parent, which is wanted; multiprocessing forbids them children, because nobody would end
+    those. `end_with_parent` does.
+    """
+    current_process()._config["daemon"] = False  # type: ignore[attr-defined]  # there is no public way
+
+
+def reruns_main() -> bool:
+    """True if a process that is started by spawn now would run the main program again, as far as here.
+
+    Spawn imports the script that was started, and runs all of it but what is under `if __name__ == "__main__":`.
+    """
+    main = sys.modules["__main__"]
+    file, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
+    if file is None or (spec is not None and spec.name.endswith("__main__")):
+        return False  # a notebook, `python -c`, or a package's __main__.py, which spawn leaves out
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    while frame is not None and not (frame.f_globals is vars(main) and frame.f_code.co_name == "<module>"):
+        frame = frame.f_back
+    if frame is None:
+        return False
+    try:
+        tree = ast.parse(Path(file).read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return True  # as of a program from a pipe, which a process cannot import either
+    guards = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)]
+    return not any(node.body[0].lineno <= frame.f_lineno <= (node.body[-1].end_lineno or 0) for node in guards)
+
+
+NEEDS_GUARD = "a script needs `if __name__ == '__main__':` around what it does, for each process would run it again"
+"""The reason for which no processes are started where `reruns_main` is true."""
 
 
 def run_child(target: str, *args: Any) -> None:

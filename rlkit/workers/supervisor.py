@@ -10,7 +10,7 @@ from multiprocessing import connection
 from typing import Any, NamedTuple
 
 from rlkit.errors import RlkitError
-from rlkit.system.processes import SPAWN, interrupts_deferred, run_child
+from rlkit.system.processes import NEEDS_GUARD, SPAWN, interrupts_deferred, reruns_main, run_child
 
 
 class Ready(NamedTuple):
@@ -67,7 +67,9 @@ class Supervisor:
         """Lines for the user, one about each restart; whoever prints them takes them out."""
 
     def start(self) -> None:
-        """Starts all members."""
+        """Starts all members; raises RlkitError in a script without a main guard."""
+        if self.members and reruns_main():
+            raise RlkitError(f"agent=a3c starts processes: {NEEDS_GUARD}")
         for member in self.members:
             self._start(member)
 
@@ -166,5 +168,4 @@ def _cause(code: int) -> str:
         return "killed by SIGKILL, as the kernel does when memory runs out"
     if code < 0:
         return f"killed by {signal.Signals(-code).name}"
-    hint = "; a script needs `if __name__ == '__main__':` around what it does" if code == 1 else ""
-    return f"exit code {code}{hint}"
+    return f"exit code {code}"

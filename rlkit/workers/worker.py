@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from gymnasium.envs.registration import EnvSpec
-from threadpoolctl import threadpool_limits
 
 from rlkit.agents.a3c import A3C
 from rlkit.agents.base import Agent
@@ -28,13 +27,15 @@ from rlkit.collector import Collector, Episode
 from rlkit.config import TrainConfig
 from rlkit.engine.shared import SharedParameters
 from rlkit.envs import EnvFactory
+from rlkit.envs.lifetime import LazyEnvs
 from rlkit.envs.vector import SyncVectorEnv
 from rlkit.episodes import evaluate_policy
 from rlkit.errors import RlkitError
 from rlkit.registry import make_agent
 from rlkit.setting import Setting
 from rlkit.system.allocator import keep_freed_memory
-from rlkit.system.seeding import env_seeds, run_seeds
+from rlkit.system.seeding import env_seeds, run_seeds, seed_globally
+from rlkit.system.threads import one_thread
 from rlkit.workers.budget import Budget
 from rlkit.workers.parameter_server import RemoteParameters
 from rlkit.workers.supervisor import Done, Failure, Ready
@@ -93,11 +94,12 @@ class Worker:
         self.index, self.num_envs = index, task.config.num_envs
         # The first worker has the run's own seeds: A3C with one worker then trains exactly as A2C with this seed.
         seeds = run_seeds(task.config.seed, *((index, starts) if index or starts else ()))
-        envs = SyncVectorEnv([functools.partial(task.factory, task.spec)] * self.num_envs)
+        own_seeds = env_seeds(seeds.envs, self.num_envs)
+        envs = SyncVectorEnv([functools.partial(task.factory, task.spec, seed) for seed in own_seeds])
         stack.callback(envs.close)
         self.agent = _agent(task, envs.single_observation_space, envs.single_action_space, seeds.agent)
         name = f"environment {task.factory.id}"
-        self._collector = Collector(envs, env_seeds(seeds.envs, self.num_envs), name)
+        self._collector = Collector(envs, own_seeds, name)
 
     def work(self, budget: Budget | RemoteParameters, send: Callable[[Report], object]) -> None:
         """Collects and learns until the budget is spent, and sends a report now and then and one at the end."""
@@ -134,16 +136,17 @@ def evaluate(packed: bytes, pipe: Connection) -> None:
     with _process(pipe) as stack:
         task = _unpacked(packed)
         config = task.config
-        make = functools.partial(task.factory, task.spec)
-        envs = [make() for _ in range(min(8, config.eval_episodes))]
-        for env in envs:
-            stack.callback(env.close)
         seeds = run_seeds(config.seed)
-        agent = _agent(task, envs[0].observation_space, envs[0].action_space, seeds.agent)
+        seed_globally(seeds.evaluation)
+        envs = LazyEnvs(functools.partial(task.factory, task.spec))
+        stack.callback(envs.close)
+        made = envs(min(8, config.eval_episodes))
+        agent = _agent(task, made[0].observation_space, made[0].action_space, seeds.agent)
         pipe.send(Ready())
         while (model := pipe.recv()) is not None:
             agent.model.load_state_dict({name: torch.from_numpy(array) for name, array in model.items()})
-            pipe.send(evaluate_policy(agent, envs, config.eval_episodes, seed=seeds.evaluation))
+            episodes, limit = config.eval_episodes, config.max_eval_episode_steps
+            pipe.send(evaluate_policy(agent, made, episodes, seed=seeds.evaluation, max_episode_steps=limit))
 
 
 def model_arrays(agent: Agent[Any]) -> dict[str, Any]:
@@ -156,7 +159,7 @@ def _process(pipe: Connection) -> Iterator[ExitStack]:
     """Wraps the body of a process: it sends `Done` or `Failure` when the body ends, and prints no traceback."""
     try:
         with ExitStack() as stack:
-            stack.enter_context(one_thread())
+            stack.enter_context(one_thread())  # every core has a process of its own
             yield stack
         pipe.send(Done())
     except (EOFError, ConnectionError):
@@ -164,14 +167,6 @@ def _process(pipe: Connection) -> Iterator[ExitStack]:
     except BaseException as error:
         with suppress(OSError):
             pipe.send(failure(error))
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Makes torch and NumPy compute with one thread: every core has a process of its own."""
-    torch.set_num_threads(1)
-    with threadpool_limits(1):
-        yield
 
 
 def failure(error: BaseException) -> Failure:
