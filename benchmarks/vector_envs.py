@@ -4,7 +4,7 @@
 
 Each vector environment takes its turn with random actions that were drawn before. Wall time is measured, because
 workers and threads spend CPU time outside of this process. EnvPool is measured if it is installed (`pip install
-"rlkit-gym[envpool]"`). Writes results/vector_envs.md.
+-e ".[envpool]"`). Writes results/vector_envs.md.
 """
 
 from __future__ import annotations

@@ -125,5 +125,5 @@ def import_envpool() -> Any:
         return importlib.import_module("envpool")
     except ModuleNotFoundError as error:
         raise RlkitError(
-            'vectorization=envpool needs EnvPool: pip install "rlkit-gym[envpool]"; vectorization=auto does without it'
+            'vectorization=envpool needs EnvPool: pip install -e ".[envpool]" in a clone; vectorization=auto needs none'
         ) from error

@@ -10,6 +10,7 @@ if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
 
     return_to_path(working_directory, sys.orig_argv)
 
+import os.path
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from rlkit.api import train
     from rlkit.checkpoint import load
     from rlkit.episodes import evaluate_policy
+
+if not os.path.isdir(os.path.join(__path__[0], "agents")):
+    # A clone without symbolic links has text files in place of rlkit/agents, rlkit/envs and rlkit/conf. The folders to
+    # which these lead are found beside this package.
+    __path__.append(os.path.dirname(os.path.abspath(__path__[0])))
 
 __version__ = "0.1.0"
 __all__ = ["RlkitError", "__version__", "evaluate_policy", "load", "train"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlkit.errors import RlkitError, one_error
+
 if TYPE_CHECKING:
     from rlkit.agents.base import Agent
     from rlkit.run import Result
@@ -28,16 +30,32 @@ def train(
     mistake in the arguments.
     """
     from rlkit.cli import composition
-    from rlkit.runs.hydra_app import override
+    from rlkit.runs.grammar import override
 
+    if env is not None and not isinstance(env, str):
+        raise RlkitError(_register(env))
     choices = {"experiment": experiment, "agent": agent, "env": env}
     given = {key: name for key, name in choices.items() if name is not None} | settings
-    overrides = [override(key, value) for key, value in given.items()]
-    if not tuned:
-        overrides.append("~tuned")
-    if run_dir is not None:
-        overrides.append(override("hydra.run.dir", run_dir))
-    job = composition.compose_job(overrides)
+    with one_error():
+        overrides = [override(key, value) for key, value in given.items()]
+        if not tuned:
+            overrides.append("~tuned")
+        if run_dir is not None:
+            overrides.append(override("hydra.run.dir", run_dir))
+        job = composition.compose_job(overrides)
     from rlkit.run import run_training  # only here, since it imports torch: a mistake in the settings ends sooner
 
     return run_training(job.config, job.run_dir, hydra_files=job.hydra_files)
+
+
+def _register(env: object) -> str:
+    """The advice for an environment, its class or a function that makes it, given in place of an id."""
+    made = env if isinstance(env, type) or callable(env) else type(env)
+    name = getattr(made, "__name__", type(env).__name__)
+    module = getattr(made, "__module__", "my_module")
+    module = "my_module" if module == "__main__" else module
+    return (
+        f"env={name}: expected an id, by which other processes and saved agents find the environment; write "
+        f"gymnasium.register('{name}-v0', entry_point='{module}:{name}') into my_envs.py and give "
+        f"env='my_envs:{name}-v0'"
+    )

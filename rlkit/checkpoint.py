@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlkit.errors import RlkitError, check_choice, unknown
+from rlkit.runs import exact_json
 from rlkit.runs.files import make_folder, write_text
 from rlkit.runs.reading import checked, checked_fields, damaged, read_json, read_text, shown
 from rlkit.runs.run_folder import find_checkpoint
@@ -26,6 +27,7 @@ from rlkit.runs.tensor_files import (
 )
 from rlkit.system.dotted_paths import import_from_file, import_module_from_file, is_dotted_path
 from rlkit.system.imports import NothingImportedFrom
+from rlkit.system.user_paths import user_path
 
 if TYPE_CHECKING:
     from gymnasium import spaces
@@ -60,7 +62,7 @@ def save(agent: Agent[Any], path: str | Path, *, metadata: Mapping[str, str] = {
         text = json.dumps(description, indent=2) + "\n"
     except TypeError as error:
         raise RlkitError(f"the agent cannot be saved: its configuration or env_kwargs is not JSON: {error}") from error
-    folder = make_folder(Path(path))
+    folder = make_folder(user_path(path))
     if not (folder / AGENT_FILE).is_file() or read_text(folder / AGENT_FILE) != text:
         write_text(folder / AGENT_FILE, text)
     fingerprints = {_FINGERPRINT: _fingerprint(description), _ENV_FINGERPRINT: _hash(description["env"])}
@@ -107,7 +109,7 @@ def _load(folder: Path, device: str) -> Agent[Any]:
         tensors = load_tensors(header)
     check_finite(header.file, tensors, agent.model.state_dict())
     agent.model.load_state_dict(tensors)
-    agent.env = description.get("env")
+    agent.env = _env(description)
     return agent
 
 
@@ -164,6 +166,7 @@ def _read_network(description: Mapping[str, Any], observation_space: spaces.Spac
     network = NetworkConfig(**fields)
     if not isinstance(network.backbone, dict | None):  # a path, from which something else would be read
         raise damaged(file, f"network.backbone is {shown(network.backbone)}: expected the description of a network")
+    network.module_args = exact_json.from_json(network.module_args)
     if network.module is not None:
         import_from_file("network.module", network.module, file)
     return network
@@ -185,15 +188,16 @@ def read_env(path: str | Path) -> dict[str, Any]:
     """
     folder = find_checkpoint(path)
     file = folder / AGENT_FILE
-    env: Any = _read_description(folder).get("env")
+    env: Any = _env(_read_description(folder))
     if env is None:
         raise RlkitError(f"{file} names no environment: give one with env=<id>")
     types = {"id": str, "kwargs": dict, "preprocessing": str}
     if not isinstance(env, dict) or not all(isinstance(env.get(key), kind) for key, kind in types.items()):
         raise RlkitError(f"{file} is damaged: its env is not an id, kwargs and a preprocessing")
     with open_tensors(folder / MODEL_FILE) as header:
-        trained_on = header.metadata.get(_ENV_FINGERPRINT, _hash(env))
-    if trained_on != _hash(env):
+        found = _hash(exact_json.to_json(env))
+        trained_on = header.metadata.get(_ENV_FINGERPRINT, found)
+    if trained_on != found:
         raise RlkitError(f"{file}: env is not the one that the model was saved with; env=<id> env_kwargs=… chooses it")
     if module := env["id"].rpartition(":")[0]:
         import_module_from_file("env", env["id"], module, file)
@@ -208,6 +212,7 @@ def _describe(agent: Agent[Any]) -> dict[str, Any]:
     from rlkit.space_json import to_json
 
     network = dataclasses.asdict(agent.network_config)
+    network["module_args"] = exact_json.to_json(network["module_args"])
     if network["backbone"] is not None:
         network["backbone"] = backbone.description(agent.model)  # its weights are the agent's; what they are of is here
     return {
@@ -218,8 +223,16 @@ def _describe(agent: Agent[Any]) -> dict[str, Any]:
         "network": network,
         "observation_space": to_json(agent.observation_space),
         "action_space": to_json(agent.action_space),
-        "env": agent.env,
+        "env": exact_json.to_json(agent.env),
     }
+
+
+def _env(description: Mapping[str, Any]) -> Any:
+    """The description's environment as it was given to the agent; what cannot be read stays as it is."""
+    try:
+        return exact_json.from_json(description.get("env"))
+    except ValueError:
+        return description.get("env")
 
 
 def _fields(config: Any) -> dict[str, Any]:

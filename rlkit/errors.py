@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 LONGEST_VALUE = 100
 """Characters of a value that an error shows."""
@@ -42,13 +44,55 @@ def shown(value: object) -> str:
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 4]} ..."
 
 
+@contextmanager
+def one_error() -> Iterator[None]:
+    """Raises an RlkitError without the errors of libraries that led to it, but with HYDRA_FULL_ERROR=1."""
+    try:
+        yield
+    except RlkitError as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        raise error.with_traceback(None) from None
+
+
 def unknown(kind: str, value: object, choices: Iterable[str]) -> RlkitError:
     """The error for a name that does not exist: says the nearest one that does, and all of them when few."""
     names = sorted(choices)
-    nearest = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
-    hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
+    near = nearest(str(value), names)
+    hint = f"; did you mean '{near}'?" if near else ""
     listing = f" (known: {', '.join(names)})" if len(names) <= 24 else ""
     return RlkitError(f"unknown {kind} '{value}'{hint}{listing}")
+
+
+def nearest(value: str, names: Iterable[str]) -> str | None:
+    """Returns the name that `value` is most likely a misspelling of; None if it is another word than all of them.
+
+    That is the name with a quarter of its letters changed at most, or the one that goes on, or begins, with `value`.
+    """
+    own = _letters(value)
+    edits = {name: min(_edits(own, _letters(part)) for part in (name, name.rpartition(".")[2])) for name in names}
+    near = min(edits, key=lambda name: edits[name], default=None)
+    if near is not None and edits[near] <= max(1, len(own) // 4):
+        return near
+    parts = [name for name in edits if len(own) > 2 and re.search(rf"(^|[^a-z0-9]){re.escape(own)}", _letters(name))]
+    return min(parts, key=len, default=None)
+
+
+def _letters(name: str) -> str:
+    return name.lower().replace("-", "_")
+
+
+def _edits(one: str, other: str) -> int:
+    """Counts the letters to change, insert, leave out or swap with their neighbour to make `one` of `other`."""
+    before: list[int] = []
+    row = list(range(len(other) + 1))
+    for i, letter in enumerate(one):
+        before, last, row = row, before, [i + 1]
+        for j, target in enumerate(other):
+            row.append(min(before[j + 1] + 1, row[j] + 1, before[j] + (letter != target)))
+            if i and j and letter == other[j - 1] and one[i - 1] == target:
+                row[-1] = min(row[-1], last[j - 1] + 1)
+    return row[-1]
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:

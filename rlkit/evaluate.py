@@ -7,14 +7,15 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rlkit.config import DEVICES
 from rlkit.episodes import evaluate_policy
-from rlkit.errors import RlkitError, check_choice, check_range, unknown
+from rlkit.errors import RlkitError, check_choice, check_range
 from rlkit.system.imports import NothingImportedFrom, return_to_working_directory
+from rlkit.system.user_paths import user_path
 
 
 @dataclass
@@ -92,34 +93,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str]) -> tuple[Path, EvaluateConfig]:
     """Returns the run folder and the options; raises RlkitError if one is unknown, missing or of the wrong type."""
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError  # type: ignore[import-untyped]
 
-    options = [argument for argument in arguments if re.match(r"[\w.]+=", argument)]
+    from rlkit.runs import grammar
+    from rlkit.runs.hydra_app import App, readable_errors, refuse_undeclared
+
+    options = [argument for argument in arguments if re.match(r"[+]*[\w.]+=", argument)]
     runs = [argument for argument in arguments if argument not in options]
     if flags := [run for run in runs if run.startswith("-")]:
         raise RlkitError(f"unknown option '{flags[0]}': options are key=value, and --help")
     if len(runs) != 1:
         given = f"not {' and '.join(runs)}" if runs else "and none was given"
         raise RlkitError(f"expected one run folder, checkpoint or model file, {given} (--help says more)")
-    config = OmegaConf.structured(EvaluateConfig)
-    for option in options:
-        key = re.split(r"[.=]", option)[0]
-        if key not in config:
-            raise unknown("key", key, [one.name for one in fields(EvaluateConfig)])
-        try:
-            config.merge_with_dotlist([option])
-        except (OmegaConfBaseException, YAMLError) as error:
-            raise RlkitError(f"{option}: {str(error).splitlines()[0]}") from error
-    typed: EvaluateConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
+    config = grammar.structured(EvaluateConfig)
+    OmegaConf.set_struct(config.env_kwargs, False)
+    with readable_errors(App(name="evaluate", conf="", config=EvaluateConfig, groups=())):
+        grammar.apply(config, grammar.with_homes(options))
+        typed: EvaluateConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
+    refuse_undeclared(typed)
     typed.validate()
-    return Path(runs[0]), typed
+    return user_path(runs[0]), typed
 
 
 def _evaluate_and_report(run: Path, config: EvaluateConfig) -> None:
     from rlkit import checkpoint, video
     from rlkit.envs import EnvFactory
     from rlkit.envs.lifetime import close_all
+    from rlkit.runs.exact_json import to_json
     from rlkit.runs.files import write_json
     from rlkit.runs.run_folder import find_checkpoint
 
@@ -154,7 +153,7 @@ def _evaluate_and_report(run: Path, config: EvaluateConfig) -> None:
     report = {
         "checkpoint": str(folder),
         "env": factory.id,
-        "env_kwargs": factory.kwargs,
+        "env_kwargs": to_json(factory.kwargs),
         "episodes": config.episodes,
         "seed": config.seed,
         "deterministic": config.deterministic,

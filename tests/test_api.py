@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 import rlkit
 from rlkit.cli.composition import compose
 from rlkit.config import TrainConfig
-from rlkit.runs.hydra_app import _literal
+from rlkit.runs.grammar import _literal
 from rlkit.runs.loggers import TensorBoardConfig, WandbConfig
 
 
@@ -80,7 +80,7 @@ def test_tuned_values_can_be_left_out(trained: list[Any]) -> None:
         ({"total_timestep": 5}, "unknown key 'total_timestep'; did you mean 'total_timesteps'?"),
         ({"num_envs": "many"}, "num_envs: Value 'many'"),
         ({"num_envs": 0}, "num_envs=0 is out of range"),
-        ({"env_kwargs": {"reward": print}}, "env_kwargs=<built-in function print>: expected"),
+        ({"env_kwargs": {"reward": print}}, "env_kwargs.reward=<built-in function print>: expected"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_made(

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -36,13 +36,13 @@ class Runs(list[tuple[TrainConfig, Path]]):
         super().__init__()
         self.working_dirs: list[Path] = []
 
-    def run_training(self, config: TrainConfig, run_dir: Path, *, hydra_files: Mapping[str, str]) -> str:
+    def run_training(self, config: TrainConfig, run_dir: Path, *, hydra_files: Mapping[str, str]) -> SimpleNamespace:
         if self.failure and (not self.failing_seeds or config.seed in self.failing_seeds):
             raise self.failure
         RunFolder.create(run_dir, hydra_files)
         self.append((config, run_dir))
         self.working_dirs.append(Path.cwd())
-        return "result"
+        return SimpleNamespace(summary={"eval_return_mean": 10.0 * config.seed})
 
 
 @pytest.fixture

@@ -111,7 +111,10 @@ def test_what_it_has_not_is_said(pools: list[CountingPool], factory: EnvFactory,
 
 def test_that_it_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "envpool", None)
-    with pytest.raises(RlkitError, match=r'needs EnvPool: pip install "rlkit-gym\[envpool\]"; vectorization=auto does'):
+    with pytest.raises(
+        RlkitError,
+        match=r'needs EnvPool: pip install -e "\.\[envpool\]" in a clone; vectorization=auto needs none',
+    ):
         make_vector_env(EnvFactory("CartPole-v1"), 2, "envpool")
 
 

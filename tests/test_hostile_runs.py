@@ -22,9 +22,9 @@ import rlkit
 from rlkit import checkpoint, perception
 from rlkit.agents.ppo import PPOConfig
 from rlkit.errors import RlkitError
-from rlkit.perception.config_source import APP
+from rlkit.perception.config_source import APP, PARTS
 from rlkit.registry import make_agent
-from rlkit.runs.hydra_app import plain_choices
+from rlkit.runs.hydra_app import compose_job, stored_choices
 from rlkit.setting import NetworkConfig, Setting
 from rlkit.system.imports import NothingImportedFrom
 
@@ -238,24 +238,22 @@ def test_stored_values_are_not_resolved(companion: Path) -> None:
     refused(done, "seed=${oc.env:HOME} would be resolved, which stored values never are")
 
 
-def test_a_users_own_interpolation_is_stored_as_its_value(tmp_path: Path) -> None:
-    quick = {"fit.epochs": 1, "data.image_size": 8, "model": "mlp"}
-    run = perception.train(
-        "lenet-digits", run_dir=tmp_path / "run", seed="${oc.env:RLKIT_NO_SUCH_VARIABLE,3}", **quick
-    ).run_dir
-    stored: Any = OmegaConf.to_container(OmegaConf.load(run / ".hydra" / "config.yaml"), resolve=False)
+def test_a_users_own_interpolation_is_stored_as_its_value() -> None:
+    setting = "seed=${oc.env:RLKIT_NO_SUCH_VARIABLE,3}"
+    files = compose_job(APP, ["recipe=lenet-digits", setting]).hydra_files
+    stored: Any = OmegaConf.to_container(OmegaConf.create(files["config.yaml"]), resolve=False)
     assert stored["seed"] == 3
 
 
-def test_choices_of_configs_are_kept_and_nothing_else() -> None:
-    kept = ["recipe=lenet-digits", "recipe='lenet-mnist'", "~recipe", "model=mlp", "logger=[tensorboard]", "logger=[]"]
-    values = [
-        "fit.epochs=3",
-        "data=${oc.env:HOME}",
-        "hydra=x",
-        "+hydra.x=1",
-        "recipe@evil=lenet",
-        "data={_target_: x}",
-        "recipe=../../evil",
-    ]
-    assert plain_choices(APP, [*kept, *values]) == kept
+@pytest.mark.parametrize(
+    "choice",
+    ["${oc.env:HOME}", "../../evil", "/etc/evil", "pkg://payload", "a.b:C", "", None, 3, ["mlp"], {"x": "mlp"}],
+)
+def test_of_stored_choices_only_plain_names_count(choice: Any) -> None:
+    choices = {"data": "digits", "model": "mlp", "task": "classification"}
+    hydra_config = {"hydra": {"runtime": {"choices": choices | {"hydra/launcher": "evil"}}, "searchpath": ["pkg://x"]}}
+    kept = ["data=digits", "model=mlp", "task=classification"]
+    assert stored_choices(OmegaConf.create(hydra_config), PARTS) == kept
+    choices["model"] = choice
+    with pytest.raises(RlkitError, match="model=.* is no name of a config"):
+        stored_choices(OmegaConf.create({"hydra": {"runtime": {"choices": choices}}}), PARTS)

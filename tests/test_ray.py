@@ -182,7 +182,7 @@ def test_torchrun_does_not_start_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(RlkitError, match=r"distributed=ray needs Ray, .*: pip install 'rlkit-gym\[ray\]'"):
+    with pytest.raises(RlkitError, match=r"distributed=ray needs Ray, .*: pip install -e '\.\[ray\]'"):
         rlkit.train("a3c", "CartPole-v1", distributed="ray", run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from rlkit.buffers.prioritized import PrioritizedReplayBuffer
 from rlkit.buffers.replay import ReplayBuffer
 from rlkit.field_groups import ReplayConfig
 from rlkit.system.ranks import Ranks
+from rlkit.system.user_paths import user_path
 
 
 def make_replay_buffer(
@@ -32,7 +32,7 @@ def make_replay_buffer(
 
     `images` are the numbers of the observation's leaves that the network, which is on `device`, takes as images.
     """
-    size, folder = ranks.per_rank(config.size), None if config.folder is None else Path(config.folder)
+    size, folder = ranks.per_rank(config.size), None if config.folder is None else user_path(config.folder)
     placement = place_images(config.device, device, images, observation_space, size, folder)
     notes = [placement.note] if placement.note else []
     sizes = size, num_envs, observation_space, action_space

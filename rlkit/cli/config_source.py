@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 
 from rlkit.config import EnvConfig, TrainConfig
 from rlkit.registry import agent_names, find_agent, tuned_values
+from rlkit.runs import grammar
 from rlkit.runs.loggers import logger_names, logger_settings
 
 CONF = "rlkit.conf"
@@ -71,13 +72,13 @@ def _lookup(config_path: str) -> tuple[Any, str | None] | None:
     """Makes the config at the path, and names its package (the key it is merged at) if that is not its group."""
     group, _, name = config_path.partition("/")
     if config_path == "schema":
-        schema = OmegaConf.structured(TrainConfig)
+        schema = grammar.structured(TrainConfig)
         for arguments in (schema.env_kwargs, schema.network.module_args):
             OmegaConf.set_struct(arguments, False)  # so that any key can be set
         return schema, None
     if group == "agent" and name:
         variant = find_agent(name)
-        config = OmegaConf.structured(variant.make())
+        config = grammar.structured(variant.make())
         own = {"own_classes": {"agent": variant.path}} if variant.path else {}
         return OmegaConf.create({"agent": config, **own, **variant.run}), "_global_"
     if group == "logger" and name:
@@ -86,7 +87,7 @@ def _lookup(config_path: str) -> tuple[Any, str | None] | None:
         from rlkit.envs import check_id  # imports Gymnasium
 
         check_id(name)
-        return OmegaConf.structured(EnvConfig(id=name)), None
+        return grammar.structured(EnvConfig(id=name)), None
     if group == "tuned" and (tuned := _inherited_tuned_values(*name.split("/", 1))):
         return tuned, "_global_"
     return None

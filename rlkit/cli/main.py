@@ -24,6 +24,8 @@ TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 def main() -> None:
     """Runs the command line in sys.argv and exits."""
+    if not sys.flags.safe_path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # where `python -m rlkit` finds modules, which the console command does not
     try:
         _main(sys.argv[1:])
     except RlkitError as error:
@@ -59,14 +61,17 @@ def _main(arguments: list[str]) -> None:
     run(APP, arguments, _train, _fail)
 
 
-def _train(job: Job) -> None:
+def _train(job: Job) -> float | None:
+    """Trains the run of a job, and returns the number that a sweeper improves: the final evaluation's mean."""
     # Importing torch makes many objects, none of which is garbage. The collector would go through them again and again.
     gc.disable()
     from rlkit.run import run_training  # only here, since it imports torch: a mistake in the settings ends sooner
 
     gc.freeze()
     gc.enable()
-    run_training(job.config, job.run_dir, hydra_files=job.hydra_files)
+    result = run_training(job.config, job.run_dir, hydra_files=job.hydra_files)
+    mean: float | None = result.summary["eval_return_mean"]
+    return mean
 
 
 def _fail(error: RlkitError, cause: BaseException | None = None) -> NoReturn:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from rlkit.errors import RlkitError
@@ -41,10 +39,11 @@ def main() -> None:
         sys.exit(130)
 
 
-def _train(job: Job) -> None:
+def _train(job: Job) -> float | None:
+    """Trains the run of a job, and returns the number that a sweeper improves: the monitored metric."""
     from rlkit.perception.run import run  # here, because it imports torch: mistakes in the settings are told sooner
 
-    run(job.config, job.run_dir, hydra_files=job.hydra_files)
+    return run(job.config, job.run_dir, hydra_files=job.hydra_files).monitored
 
 
 def _resume(arguments: list[str]) -> None:
@@ -52,56 +51,20 @@ def _resume(arguments: list[str]) -> None:
 
     Further arguments, such as `fit.epochs=30`, change that configuration for good.
     """
+    from rlkit.perception.config_source import resumed
+    from rlkit.perception.run import run
+    from rlkit.runs import grammar
+    from rlkit.system.user_paths import user_path
+
+    arguments = grammar.with_homes(arguments)
     folders = [argument.removeprefix("resume=") for argument in arguments if argument.startswith("resume=")]
     changes = [argument for argument in arguments if not argument.startswith("resume=")]
     if len(folders) != 1:
         raise RlkitError(f"expected one run folder to resume, not {' and '.join(folders)}")
-    with NothingImportedFrom(folders[0]):
-        _resume_run(Path(folders[0]).absolute(), changes)
-
-
-def _resume_run(run_dir: Path, changes: list[str]) -> None:
-    from omegaconf import DictConfig, ListConfig, OmegaConf
-
-    from rlkit.perception.config_source import APP
-    from rlkit.perception.run import run
-    from rlkit.runs.hydra_app import compose, make_job, plain_choices, readable_errors, refuse_interpolations
-    from rlkit.runs.reading import checked, read_yaml
-
-    file, overrides_file = run_dir / ".hydra" / "config.yaml", run_dir / ".hydra" / "overrides.yaml"
-    try:
-        stored, chosen = read_yaml(file), read_yaml(overrides_file)
-    except RlkitError as error:
-        raise RlkitError(f"{run_dir} cannot be resumed: {error}") from error
-    if not isinstance(stored, DictConfig) or not isinstance(chosen, ListConfig):
-        raise RlkitError(f"{run_dir} cannot be resumed: its .hydra/ holds no configuration of a run")
-    for each, where in ((stored, file), (chosen, overrides_file)):
-        refuse_interpolations(each, where)
-    overrides = checked(OmegaConf.to_container(chosen), list[str], f"{overrides_file}")
-    own = checked(stored.get("own_classes", {}), dict[str, str], f"{file}: own_classes")
-    _import_loggers(run_dir / ".hydra", [*own.values(), *overrides])
-    # Composing once more gives the types of all fields. The values are those that the run began with, even if its
-    # recipe has changed since; so of its overrides, only the choices of configs count.
-    composed, hydra_config, _ = compose(APP, plain_choices(APP, overrides))
-    with readable_errors(APP):
-        composed.merge_with(stored)
-        composed.merge_with_dotlist(changes)
-    job = make_job(APP, composed, hydra_config, run_dir)
-    changed = {
-        "config.yaml": job.hydra_files["config.yaml"],
-        "overrides.yaml": OmegaConf.to_yaml(OmegaConf.create([*overrides, *changes])),
-    }
-    run(job.config, run_dir, hydra_files=changed if changes else {}, resume=True)
-
-
-def _import_loggers(folder: Path, settings: Iterable[str]) -> None:
-    """Imports the user's own loggers that stored settings name; RlkitError for code that lies in the run folder."""
-    from rlkit.system.dotted_paths import import_from_file, paths_in
-
-    for setting in settings:
-        if "=" not in setting or setting.startswith("logger="):
-            for path in paths_in(setting):
-                import_from_file("logger", path, folder / "overrides.yaml")
+    run_dir = user_path(folders[0]).absolute()
+    with NothingImportedFrom(run_dir):
+        job = resumed(run_dir, changes)
+        run(job.config, job.run_dir, hydra_files=job.hydra_files, resume=True)
 
 
 def _fail(error: RlkitError) -> NoReturn:

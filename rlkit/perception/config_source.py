@@ -12,6 +12,7 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, List, Union  # noqa: UP035
 
@@ -20,22 +21,24 @@ from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
+from rlkit.errors import RlkitError
 from rlkit.perception.config import PerceptionConfig
-from rlkit.runs.hydra_app import App
+from rlkit.runs import grammar, hydra_app
+from rlkit.runs.hydra_app import App, Job, readable_errors, refuse_interpolations, stored_choices
 from rlkit.runs.loggers import logger_names, logger_settings
+from rlkit.runs.reading import checked, read_yaml
+from rlkit.system.dotted_paths import import_from_file
 
 CONF = "rlkit.conf.perception"
 """Package with the YAML files of the recipes."""
 PROVIDED = ("data_root", "input_shape", "num_outputs", "vocabulary_size", "model")
 """Parameters that the run fills in, so that they are no fields of the configuration."""
-APP = App(
-    name="perception",
-    conf=CONF,
-    config=PerceptionConfig,
-    groups=("", "hydra", "recipe", "data", "model", "task", "logger"),
-)
+FILES = ("config", "overrides", "hydra")
+"""Names of the YAML files in a run folder's .hydra/."""
+PARTS = ("data", "model", "task")
+"""Groups whose choices are functions or classes, and whose fields are their keyword parameters."""
 
 
 def table(group: str) -> Mapping[str, Callable[..., Any]]:
@@ -130,15 +133,115 @@ def _lookup(config_path: str) -> Any:
     """Returns the config at the path, or None if this source has none there."""
     group, _, name = config_path.partition("/")
     if config_path == "schema":
-        schema = OmegaConf.structured(PerceptionConfig)
+        schema = grammar.structured(PerceptionConfig)
         for takes_any_key in (schema.augment, schema.fit.learning_rates):
             OmegaConf.set_struct(takes_any_key, False)
         return schema
     if group == "logger" and name:
         return OmegaConf.create(logger_settings(name))
-    if group in ("data", "model", "task") and name in table(group):
-        return OmegaConf.structured(fields_of(group, name))
+    if group in PARTS and name in table(group):
+        # Without types as yet: the recipe's fields, which come next, may be those of another choice.
+        return OmegaConf.create(OmegaConf.to_container(OmegaConf.structured(fields_of(group, name))))
     return None
+
+
+def finish(composed: DictConfig, hydra_config: DictConfig) -> None:
+    """Gives the fields of the data set, the model and the task their types, in a composed configuration.
+
+    Where the command line has another choice than the recipe, the recipe's fields are left out that the other choice
+    does not have; a model's also where the default differs, as the depths of two families of networks do.
+    """
+    hydra: Any = hydra_config.hydra
+    choices = hydra.runtime.choices
+    overrides = [str(override) for override in hydra.overrides.task]
+    parsed = grammar.parse(overrides)
+    given = {override.key_or_group for override in parsed}
+    own = _choices_of_recipe(hydra) if given & {*PARTS} and choices.get("recipe") else choices
+    OmegaConf.set_struct(composed, True)
+    for part in PARTS:
+        fields = fields_of(part, choices[part])
+        untyped, typed = composed[part], grammar.structured(fields)
+        if choices[part] != own[part]:
+            of_recipe, defaults = fields_of(part, own[part])(), fields()
+            for name in list(untyped):
+                taken = name in typed and (part != "model" or _same_default(name, of_recipe, defaults))
+                if not taken and not any(key == f"{part}.{name}" for key in given):
+                    with open_dict(untyped):
+                        del untyped[name]
+        composed[part] = typed
+        OmegaConf.update(composed, part, untyped)
+
+
+def _same_default(name: str, one: Any, other: Any) -> bool:
+    return bool(getattr(one, name, None) == getattr(other, name))
+
+
+def _choices_of_recipe(hydra: Any) -> DictConfig:
+    """Returns the choices that the recipe of a composed configuration makes by itself."""
+    folders = [source.path for source in hydra.runtime.config_sources if source.schema == "file"]
+    overrides = [f"recipe='{hydra.runtime.choices.recipe}'"]
+    if folders:
+        paths = ",".join(f"'file://{folder}'" for folder in folders)
+        overrides.append(f"hydra.searchpath=[{paths}]")
+    _, alone, _ = hydra_app.compose_unfinished(APP, overrides)
+    choices: DictConfig = alone.hydra.runtime.choices
+    return choices
+
+
+def resumed(run_dir: Path, changes: Sequence[str]) -> Job:
+    """Makes the job that continues the run in a folder, with the configuration that is stored there, and changes.
+
+    All that it needs of the run is in the folder: the recipe, which may have changed or be gone since, is not read.
+    Raises RlkitError for a folder that holds no such configuration, and for a change that cannot be.
+    """
+    folder = run_dir / ".hydra"
+    try:
+        stored, overrides, stored_hydra = (read_yaml(folder / f"{name}.yaml") for name in FILES)
+    except RlkitError as error:
+        raise RlkitError(f"{run_dir} cannot be resumed: {error}") from error
+    if not isinstance(stored, DictConfig) or not isinstance(overrides, ListConfig):
+        raise RlkitError(f"{run_dir} cannot be resumed: its .hydra/ holds no configuration of a run")
+    refuse_interpolations(stored, folder / "config.yaml")
+    own = checked(stored.get("own_classes", {}), dict[str, str], f"{folder / 'config.yaml'}: own_classes")
+    given = checked(OmegaConf.to_container(overrides), list[str], f"{folder / 'overrides.yaml'}")
+    keys = list(map(str, stored.get("logger") or {}))
+    for path in own.values():
+        import_from_file("logger", path, folder / "config.yaml")
+    loggers = [own.get(key, key) for key in keys if key in own or ":" not in key]  # a key alone imports nothing
+    with readable_errors(APP):
+        for_loggers, for_values = _sorted_changes(changes)
+        chosen = for_loggers or [grammar.override("logger", loggers)]
+        composed, hydra_config, _ = hydra_app.compose(APP, [*stored_choices(stored_hydra, PARTS), "~recipe", *chosen])
+        for group in ("logger", "own_classes") if for_loggers else ():  # of loggers that are left out, nothing is kept
+            kept = {key: value for key, value in stored.get(group, {}).items() if key in composed[group]}
+            stored[group] = kept
+        composed.merge_with(stored)
+        grammar.apply(composed, for_values)
+    job = hydra_app.make_job(APP, composed, hydra_config, run_dir)
+    files = {
+        "config.yaml": job.hydra_files["config.yaml"],
+        "overrides.yaml": OmegaConf.to_yaml(OmegaConf.create([*given, *changes])),
+    }
+    return job._replace(hydra_files=files if changes else {})
+
+
+def _sorted_changes(changes: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Returns the changes of a stored run that choose loggers, and those that set values.
+
+    Raises RlkitError for a change of what the run consists of.
+    """
+    for_loggers, for_values = [], []
+    for change, parsed in zip(changes, grammar.parse(changes), strict=True):
+        key = parsed.key_or_group
+        if key in ("recipe", *PARTS) or key.startswith("hydra"):
+            raise RlkitError(
+                f"{change}: a run that is resumed keeps its folder and its {', '.join(PARTS)}; expected fields"
+            )
+        if key == "logger":
+            for_loggers.append("logger=[]" if parsed.is_delete() else change)
+        else:
+            for_values.append(change)
+    return for_loggers, for_values
 
 
 class PerceptionSearchPath(SearchPathPlugin):
@@ -152,3 +255,10 @@ class PerceptionSearchPath(SearchPathPlugin):
 
 Plugins.instance().register(PerceptionSource)
 Plugins.instance().register(PerceptionSearchPath)
+APP = App(
+    name="perception",
+    conf=CONF,
+    config=PerceptionConfig,
+    groups=("", "hydra", "recipe", "data", "model", "task", "logger"),
+    finish=finish,
+)

@@ -25,6 +25,7 @@ from typing import NamedTuple
 from rlkit.errors import RlkitError, unknown
 from rlkit.perception.data.root import VARIABLE
 from rlkit.runs.files import atomic, make_folder
+from rlkit.system.user_paths import user_path
 
 CHUNK = 1 << 20
 """Bytes that are read from a download at a time."""
@@ -119,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if name not in known:
                 raise unknown("data set", name, known)
         for name in names:
-            fetch(name, Path(root).expanduser())
+            fetch(name, user_path(root))
     except RlkitError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

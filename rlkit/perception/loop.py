@@ -272,6 +272,12 @@ class Training:
             self._stale += self.config.validation_interval
 
     @property
+    def monitored(self) -> float | None:
+        """The monitored metric of the best epoch; None without validation."""
+        smaller = self.task.better[self.config.monitor] == "smaller"
+        return self.best if self.best is None or smaller else -self.best
+
+    @property
     def stopped_early(self) -> bool:
         """True if validation has not improved for `patience` epochs."""
         return self.config.patience is not None and self._stale >= self.config.patience

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 import rlkit
-from rlkit.errors import RlkitError, check_range
+from rlkit.errors import RlkitError, check_range, one_error
 from rlkit.perception import checkpoint
 from rlkit.perception.backbone import transfer
 from rlkit.perception.checkpoint import Description
@@ -45,6 +45,8 @@ class Result:
     task: Task
     summary: dict[str, Any]
     run_dir: Path
+    monitored: float | None = None
+    """The validation metric `fit.monitor` at its best; without validation the test's, None where there is neither."""
 
 
 def train(recipe: str, run_dir: str | Path | None = None, **settings: Any) -> Result:
@@ -53,12 +55,14 @@ def train(recipe: str, run_dir: str | Path | None = None, **settings: Any) -> Re
     Nested keys are dotted: `**{"fit.epochs": 3}`. Raises RlkitError for any mistake in them.
     """
     from rlkit.perception.config_source import APP
-    from rlkit.runs.hydra_app import compose_job, override
+    from rlkit.runs.grammar import override
+    from rlkit.runs.hydra_app import compose_job
 
-    overrides = [override("recipe", recipe), *(override(key, value) for key, value in settings.items())]
-    if run_dir is not None:
-        overrides.append(override("hydra.run.dir", run_dir))
-    job = compose_job(APP, overrides)
+    with one_error():
+        overrides = [override("recipe", recipe), *(override(key, value) for key, value in settings.items())]
+        if run_dir is not None:
+            overrides.append(override("hydra.run.dir", run_dir))
+        job = compose_job(APP, overrides)
     return run(job.config, job.run_dir, hydra_files=job.hydra_files)
 
 
@@ -154,7 +158,10 @@ def run(config: PerceptionConfig, run_dir: Path, *, hydra_files: Mapping[str, st
             if (run_dir / "metrics.csv").exists():
                 draw_curves(run_dir)
             progress.say(_closing_words(summary, run_dir))
-    return Result(task, summary, run_dir)
+    monitored = training.monitored
+    if monitored is None:
+        monitored = results.get(f"test_{config.fit.monitor}")
+    return Result(task, summary, run_dir, monitored)
 
 
 def make_data(config: PerceptionConfig) -> Data:

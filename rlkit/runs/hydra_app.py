@@ -8,9 +8,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -18,8 +18,6 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.utils import env_override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
@@ -28,8 +26,9 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from rlkit.errors import RlkitError, unknown
+from rlkit.runs import grammar
 from rlkit.runs.loggers import check_loggers, logger_names, unused_logger
-from rlkit.system.dotted_paths import dotted_path
+from rlkit.system.user_paths import user_path
 
 
 class App(NamedTuple):
@@ -45,6 +44,8 @@ class App(NamedTuple):
     """Names of the config groups, which are the keys that choose a config by its name."""
     explanations: Mapping[str, str] = {}
     """Messages that replace an error of Hydra's, by a text that occurs in the error."""
+    finish: Callable[[DictConfig, DictConfig], None] | None = None
+    """Completes a composed configuration, which comes with Hydra's own, before it is checked; None: nothing to do."""
 
 
 class Job(NamedTuple):
@@ -57,14 +58,15 @@ class Job(NamedTuple):
 
 
 def run(
-    app: App, overrides: Sequence[str], start: Callable[[Job], None], fail: Callable[[RlkitError], NoReturn]
+    app: App, overrides: Sequence[str], start: Callable[[Job], float | None], fail: Callable[[RlkitError], NoReturn]
 ) -> None:
     """Starts the run that the command line describes, or with `-m` all runs of its sweep.
 
-    A mistake is raised as an RlkitError, except in a single run that Hydra's own launcher has started: that one is
-    ended by `fail`, which reports the error and exits.
+    `start` returns the number that a sweeper such as Optuna's is to improve, None where there is none. A mistake is
+    raised as an RlkitError, except in a single run that Hydra's own launcher has started: that one is ended by `fail`,
+    which reports the error and exits.
     """
-    arguments = list(overrides)
+    arguments = grammar.with_homes(overrides)
     parsed, rest = get_args_parser().parse_known_args(arguments)
     if rest:
         raise RlkitError(f"cannot read '{rest[0]}': expected key=value, and options such as -m before or after these")
@@ -76,12 +78,14 @@ def run(
     if parsed.config_dir:
         check_encoding(Path(parsed.config_dir))
 
-    def task(composed: DictConfig) -> None:
+    def task(composed: DictConfig) -> float | None:
         """Runs one of Hydra's jobs in the folder that Hydra has made for it."""
         hydra_config: Any = HydraConfig.instance().cfg
         run_dir = Path(hydra_config.hydra.runtime.output_dir)
         try:
-            start(make_job(app, composed, hydra_config, run_dir))
+            with readable_errors(app):
+                _finish(app, composed, hydra_config)
+            return start(make_job(app, composed, hydra_config, run_dir))
         except RlkitError as error:
             if hydra_config.hydra.mode == RunMode.MULTIRUN:
                 raise  # Hydra goes on with the other jobs, and raises this error at the end
@@ -90,8 +94,24 @@ def run(
             _remove_empty(run_dir)
 
     # With HYDRA_FULL_ERROR, Hydra raises errors instead of printing them itself, so that they can be made readable.
-    with env_override({"HYDRA_FULL_ERROR": "1"}), readable_errors(app):
+    with env_override({"HYDRA_FULL_ERROR": "1"}), readable_errors(app), _command_line(arguments):
         hydra.main(version_base="1.3", config_path=f"pkg://{app.conf}", config_name="config")(task)()
+
+
+@contextmanager
+def _command_line(arguments: list[str]) -> Iterator[None]:
+    """Puts arguments into the place where Hydra reads them."""
+    before = sys.argv
+    sys.argv = [before[0], *arguments]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+def _finish(app: App, composed: DictConfig, hydra_config: DictConfig) -> None:
+    if app.finish is not None:
+        app.finish(composed, hydra_config)
 
 
 def compose_job(app: App, overrides: Sequence[str]) -> Job:
@@ -104,14 +124,23 @@ def compose(app: App, overrides: Sequence[str]) -> tuple[DictConfig, DictConfig,
 
     Raises RlkitError for a mistake in the overrides.
     """
+    overrides = grammar.with_homes(overrides)
     check_choices(app, overrides)
+    composed, hydra_config, run_dir = compose_unfinished(app, overrides)
+    with readable_errors(app):
+        _finish(app, composed, hydra_config)
+    return composed, hydra_config, run_dir
+
+
+def compose_unfinished(app: App, overrides: Sequence[str]) -> tuple[DictConfig, DictConfig, Path]:
+    """Returns what `compose` does, as Hydra composes it: without the app's `finish`."""
     outer = GlobalHydra.instance().hydra  # set where this is called inside another Hydra application
     GlobalHydra.instance().clear()
     try:
         with readable_errors(app), hydra.initialize_config_module(app.conf, app.name, version_base="1.3"):
             composed = hydra.compose("config", list(overrides), return_hydra_config=True)
-            run_dir = Path(composed.hydra.run.dir).absolute()
-            composed.hydra.runtime.output_dir = str(run_dir)
+            run_dir = user_path(composed.hydra.run.dir).absolute()
+            composed.hydra.runtime.output_dir = grammar.escaped(str(run_dir))
     finally:
         GlobalHydra.instance().hydra = outer
     hydra_config = OmegaConf.masked_copy(composed, "hydra")
@@ -128,7 +157,7 @@ def make_job(app: App, composed: DictConfig, hydra_config: DictConfig, run_dir: 
     with readable_errors(app):
         config = OmegaConf.to_object(composed)
         files = {
-            "config.yaml": OmegaConf.to_yaml(composed, resolve=True),
+            "config.yaml": grammar.as_yaml(composed),
             "hydra.yaml": OmegaConf.to_yaml(hydra_config),
             "overrides.yaml": OmegaConf.to_yaml(hydra_config.hydra.overrides.task),
         }
@@ -202,7 +231,7 @@ def check_encoding(folder: Path) -> None:
 def check_choices(app: App, overrides: Sequence[str]) -> None:
     """Raises RlkitError for a group's choice that is no name, because Hydra's own error does not name the override."""
     with readable_errors(app):
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        parsed = grammar.parse(overrides)
     for override in parsed:
         group = override.key_or_group
         if override.is_sweep_override() or override.is_delete() or not (group in app.groups or "/" in group):
@@ -213,22 +242,20 @@ def check_choices(app: App, overrides: Sequence[str]) -> None:
             raise RlkitError(f"{override.input_line}: expected a name, or for logger a list of names")
 
 
-def plain_choices(app: App, overrides: Sequence[str]) -> list[str]:
-    """Returns those overrides of a stored run that choose or drop configs of the app's groups by plain names.
+def stored_choices(hydra_config: Any, groups: Sequence[str]) -> list[str]:
+    """Returns the choices of groups that a stored run's own Hydra configuration names, as overrides.
 
-    A stored file must not bring more with it: Hydra's own settings, such as a search path, import packages.
+    A stored file must not bring more with it: only plain names of configs count, by which nothing is imported, and no
+    way leads to a file outside of the group. Raises RlkitError for a choice that is no such name.
     """
-    plain = re.compile(r"(?!.*\.\.)[\w.:/-]+")  # a name, and no way to a file outside of the group
+    choices = OmegaConf.select(hydra_config, "hydra.runtime.choices")
     kept = []
-    for override in overrides:
-        with readable_errors(app):
-            (parsed,) = OverridesParser.create().parse_overrides([override])
-        value = None if parsed.is_delete() or parsed.is_sweep_override() else parsed.value()
-        names = value if isinstance(value, list) else [value]
-        chooses = parsed.is_delete() or all(isinstance(name, str) and plain.fullmatch(name) for name in names)
-        if parsed.key_or_group in app.groups and parsed.package is None and chooses:
-            kept.append(override)
-    return [override for override in kept if not override.lstrip("+~").startswith("hydra")]
+    for group in groups:
+        name = choices.get(group) if isinstance(choices, DictConfig) else None
+        if not isinstance(name, str) or not re.fullmatch(r"[\w-]+", name):
+            raise RlkitError(f"the stored choice {group}={name} is no name of a config")
+        kept.append(f"{group}={name}")
+    return kept
 
 
 def refuse_interpolations(stored: Any, file: Path) -> None:
@@ -237,7 +264,7 @@ def refuse_interpolations(stored: Any, file: Path) -> None:
     Runs store the values that they have.
     """
     for key, value in _values(OmegaConf.to_container(stored, resolve=False)):
-        if "${" in str(value):
+        if grammar.is_interpolation(value):
             raise RlkitError(f"{file}: {key}={value} would be resolved, which stored values never are; write the value")
 
 
@@ -292,26 +319,3 @@ def _remove_empty(run_dir: Path) -> None:
         for parent in run_dir.parents:
             if Path.cwd() in parent.parents:
                 parent.rmdir()
-
-
-def override(key: str, value: Any) -> str:
-    """Returns `key=value` as it is written on the command line; raises RlkitError for a value that cannot be."""
-    return f"{key}={_literal(key, value)}"
-
-
-def _literal(key: str, value: Any) -> str:
-    """Returns `value` as it is written on the command line; raises RlkitError, which names `key`, if it cannot be."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, Real):  # includes NumPy's numbers
-        return str(value)
-    if isinstance(value, str | Path):
-        return QuotedString(str(value), Quote.single).with_quotes()
-    if isinstance(value, type):
-        return _literal(key, dotted_path(key, value))
-    if isinstance(value, Mapping):
-        paths = {name: dotted_path(f"{key}.{name}", item) for name, item in value.items() if isinstance(item, type)}
-        return "{" + ",".join(f"{name}:{_literal(key, item)}" for name, item in {**value, **paths}.items()) + "}"
-    if isinstance(value, Sequence):
-        return "[" + ",".join(_literal(key, item) for item in value) + "]"
-    raise RlkitError(f"{key}={value!r}: expected None, a bool, a number, a string, a class, or a list or dict of these")

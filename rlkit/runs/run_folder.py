@@ -14,6 +14,7 @@ from rlkit.errors import RlkitError
 from rlkit.runs.files import write_json, write_text
 from rlkit.runs.folder_lock import FolderLock
 from rlkit.runs.tensor_files import MODEL_FILE
+from rlkit.system.user_paths import user_path
 
 RUN_FILES = ("summary.json", "metrics.csv", "checkpoints", ".hydra")
 """Files and folders by which a folder is recognised as a run's."""
@@ -117,7 +118,7 @@ def find_checkpoint(path: str | Path) -> Path:
 
     In a run folder it is the best checkpoint, else the last one. Raises RlkitError when there is no model.
     """
-    given = Path(path)
+    given = user_path(path)
     if given.name == MODEL_FILE and os.path.isfile(given):
         return given.parent
     for folder in (given, given / "checkpoints" / "best", given / "checkpoints" / "last"):

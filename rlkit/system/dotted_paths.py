@@ -174,7 +174,7 @@ def _hint(module: str) -> str:
     """The nearest module that there is, or why this one is not found though it is in the working directory."""
     parent, _, name = module.rpartition(".")
     if not parent and (os.path.isdir(name) or os.path.isfile(f"{name}.py")):
-        return "; it is in the working directory, where `python -m rlkit` looks and `rlkit` does not"
+        return "; it is in the working directory, which is not on Python's path here; PYTHONPATH=. adds it"
     path = sys.modules[parent].__path__ if parent in sys.modules else None
     names = [found.name for found in pkgutil.iter_modules(path)]
     nearest = difflib.get_close_matches(name, names, n=1)

@@ -147,7 +147,7 @@ def import_ray() -> Any:
             import ray
         except ImportError as error:
             raise RlkitError(
-                f"distributed=ray needs Ray, which cannot be imported ({error}): pip install 'rlkit-gym[ray]'"
+                f"distributed=ray needs Ray, which cannot be imported ({error}): pip install -e '.[ray]' in a clone"
             ) from error
     return ray
 

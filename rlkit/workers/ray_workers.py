@@ -393,5 +393,5 @@ def _cause(error: Exception, location: Location | None) -> str:
 
 def _with_hint(why: str) -> str:
     """Adds to the reason of a failure, if a node lacks a module, what the user can do about it."""
-    hint = "; every node of the cluster needs rlkit-gym[ray], and the environment's module"
+    hint = "; every node of the cluster needs rlkit with Ray, and the environment's module"
     return why + hint * ("ModuleNotFoundError" in why)

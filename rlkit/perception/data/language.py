@@ -15,6 +15,7 @@ from rlkit.perception.data.readers import read_text
 from rlkit.perception.data.root import locate
 from rlkit.perception.data.samples import Data, TensorSamples, split
 from rlkit.perception.data.text import read_reviews
+from rlkit.system.user_paths import user_path
 
 UNKNOWN, END = "<unknown>", "<end>"
 UNITS = ("characters", "words")
@@ -79,7 +80,7 @@ def read_texts(source: str, data_root: Path | None = None) -> list[str]:
     if source == "imdb":
         reviews, _ = read_reviews(locate(data_root, "imdb", ["imdb.csv"]) / "imdb.csv")
         return [review.replace("<br />", " ") for review in dict.fromkeys(reviews)]
-    file = Path(source).expanduser()
+    file = user_path(source)
     try:
         whole = read_text(file).strip()
     except RlkitError as error:

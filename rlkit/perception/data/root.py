@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlkit.errors import RlkitError
+from rlkit.system.user_paths import user_path
 
 VARIABLE = "RLKIT_DATA"
 """Environment variable with the folder of the data sets, for commands without `data_root`."""
@@ -23,11 +24,11 @@ def locate(data_root: str | Path | None, name: str, files: Sequence[str]) -> Pat
             f"the data set {name} comes in files, and neither data_root=FOLDER nor the variable {VARIABLE} says where; "
             f"`python -m rlkit.perception.fetch {name} data_root=FOLDER` fetches it; recipe=lenet-digits needs none"
         )
-    folder = Path(root).expanduser() / name
+    folder = user_path(root) / name
     missing = [file for file in files if not (folder / file).exists() and not (folder / f"{file}.gz").exists()]
     if missing:
         raise RlkitError(
-            f"the data set {name} is not in {Path(root).expanduser()}: {name}/{missing[0]} is missing; "
+            f"the data set {name} is not in {user_path(root)}: {name}/{missing[0]} is missing; "
             f"`python -m rlkit.perception.fetch {name} data_root={root}` fetches it"
         )
     return folder
