@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with NothingImportedFrom(run):
                 _evaluate_and_report(run, config)
     except RlkitError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

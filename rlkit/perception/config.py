@@ -13,6 +13,9 @@ SCHEDULES = ("constant", "linear", "cosine", "step", "exponential", "one_cycle")
 AMPS = ("auto", "off", "bfloat16", "float16")
 DEVICES = ("auto", "cpu", "cuda")
 
+LARGEST_RATE = 1e6
+"""Largest rate of learning or decay, above which steps leave the numbers that float32 has."""
+
 
 @dataclass
 class FitConfig:
@@ -99,7 +102,9 @@ class FitConfig:
         check_choice("fit.schedule", self.schedule, SCHEDULES)
         check_choice("fit.amp", self.amp, AMPS)
         for name, rate in self.learning_rates.items():
-            check_range(f"fit.learning_rates.{name}", rate, 0, exclusive=True)
+            check_range(f"fit.learning_rates.{name}", rate, 0, LARGEST_RATE, exclusive=True)
+        for name in ("learning_rate", "weight_decay", "l1", "l2"):
+            check_range(f"fit.{name}", getattr(self, name), high=LARGEST_RATE)
         if self.nesterov and not self.momentum:
             raise RlkitError("fit.nesterov=true needs fit.momentum to be greater than 0")
         try:
