@@ -61,7 +61,6 @@ def open_file(file: Path, limit: int | None = None) -> BinaryIO:
         descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except OSError as error:
         raise RlkitError(f"cannot read {file}: {error.strerror}") from error
-    opened = os.fdopen(descriptor, "rb")
     status = os.fstat(descriptor)
     try:
         if not stat.S_ISREG(status.st_mode):
@@ -71,9 +70,9 @@ def open_file(file: Path, limit: int | None = None) -> BinaryIO:
         if _in_holes(descriptor, status.st_size) > max(LARGEST_HOLE, status.st_size * 7 // 8):
             raise RlkitError(f"{file} is damaged: most of its {status.st_size:,} bytes were never written")
     except RlkitError:
-        opened.close()
+        os.close(descriptor)
         raise
-    return opened
+    return os.fdopen(descriptor, "rb")
 
 
 def _kind(mode: int) -> str:
