@@ -162,6 +162,9 @@ def _action_mask(info: dict[str, Any]) -> Array | None:
     mask = info.get("action_mask")
     if mask is None:
         return None
-    if mask.dtype == object:
-        mask = np.stack(list(mask))
-    return mask.astype(np.bool_)
+    try:
+        if mask.dtype == object:
+            mask = np.stack(list(mask))
+        return mask.astype(np.bool_)
+    except Exception as error:  # lists of several lengths, text, objects of the user's own
+        raise Misfit(f"the action mask {shown(mask)}", "expected one bool for each action") from error

@@ -147,7 +147,8 @@ def _play(
     while min(playing) < episodes:
         # Environments that are done stay in the batch with their last observation, because a recurrent agent's memory
         # has one row per environment.
-        masked = {} if masks[0] is None else {"action_masks": np.array(masks)}
+        with env_errors(name, "reading its action masks"):
+            masked = {} if masks[0] is None else {"action_masks": np.array(masks, dtype=np.bool_)}
         try:
             obs = stacked(space, observations)
             actions, state = agent.predict(
