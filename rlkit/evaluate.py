@@ -15,6 +15,7 @@ from rlkit.config import DEVICES
 from rlkit.episodes import evaluate_policy
 from rlkit.errors import RlkitError, check_choice, check_range
 from rlkit.system.imports import NothingImportedFrom, return_to_working_directory
+from rlkit.system.terminal import complain, prepare, say
 from rlkit.system.user_paths import user_path
 
 
@@ -68,11 +69,10 @@ def help_text() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code: 0, 2 for a mistake of the user's, 130 after Ctrl-C."""
+    prepare()
     arguments = sys.argv[1:] if arguments is None else arguments
     if {"-h", "--help"} & set(arguments):
-        from rlkit.runs.field_docs import show
-
-        show(help_text())
+        say(help_text())
         return 0
     try:
         run, config = parse(arguments)
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with NothingImportedFrom(run):
                 _evaluate_and_report(run, config)
     except RlkitError as error:
-        print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
+        complain(error)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -142,13 +142,6 @@ def _evaluate_and_report(run: Path, config: EvaluateConfig) -> None:
         deterministic=config.deterministic,
     )
     returns = evaluation.returns
-    print(f"{agent.config.name} on {factory.id}, from {folder}")
-    print(
-        f"return {evaluation.return_mean:.2f} ± {evaluation.return_std:.2f} over {config.episodes} episodes "
-        f"({min(returns):.2f} to {max(returns):.2f}), mean length {evaluation.length_mean:.1f}"
-    )
-    if remark := evaluation.remark():
-        print(remark)
     run_dir = folder.parent.parent if folder.parent.name == "checkpoints" else folder
     report = {
         "checkpoint": str(folder),
@@ -163,13 +156,20 @@ def _evaluate_and_report(run: Path, config: EvaluateConfig) -> None:
         **asdict(evaluation),
     }
     write_json(run_dir / "evaluation.json", report)
-    print(f"written: {run_dir / 'evaluation.json'}")
+    say(f"{agent.config.name} on {factory.id}, from {folder}")
+    say(
+        f"return {evaluation.return_mean:.2f} ± {evaluation.return_std:.2f} over {config.episodes} episodes "
+        f"({min(returns):.2f} to {max(returns):.2f}), mean length {evaluation.length_mean:.1f}"
+    )
+    if remark := evaluation.remark():
+        say(remark)
+    say(f"written: {run_dir / 'evaluation.json'}")
     if filmed is not None:
         count = min(config.video_episodes, config.episodes)
         for path in video.record(
             agent, filmed, run_dir / "videos", count, seed=config.seed, deterministic=config.deterministic
         ):
-            print(f"video: {path}")
+            say(f"video: {path}")
         close_all([filmed])
 
 

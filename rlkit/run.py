@@ -40,6 +40,7 @@ from rlkit.system.dotted_paths import python_path
 from rlkit.system.processes import ending_signals, handled
 from rlkit.system.ranks import LostRank, Ranks, launched
 from rlkit.system.seeding import Seeds, env_seeds, run_seeds, seeded_globally
+from rlkit.system.terminal import remarked
 from rlkit.system.threads import one_thread
 from rlkit.trainer import CollectAndUpdate, Output, Source, Trainer
 from rlkit.workers.asynchronous import AsynchronousTrainer, Workers
@@ -178,20 +179,24 @@ def _lead(config: TrainConfig, parts: Parts, output: Output, evaluations: Evalua
                 output.folder.check_kept()
                 status = "finished"
         except LostFolder:
-            trainer.save("last")  # a removed folder must not cost the agent
+            with remarked("saving the agent"):  # a removed folder must not cost the agent
+                trainer.save("last")
             raise
         except (KeyboardInterrupt, LostRank):
             status = "interrupted"
-            trainer.save("last")
+            with remarked("saving the agent"):
+                trainer.save("last")
             raise
         finally:
             summary = _summary(trainer, status, evaluation)
-            output.folder.write_summary(summary)
-            if profile:
-                report = profile.report()
-                output.folder.write_profile(report)
-                output.progress.say(table(report))
-            output.progress.say(_closing_words(summary, trainer))
+            with nullcontext() if status == "finished" else remarked("writing the summary"):  # after the first error
+                output.folder.write_summary(summary)
+            with remarked("the profile" if profile else "the closing words"):
+                if profile:
+                    report = profile.report()
+                    output.folder.write_profile(report)
+                    output.progress.say(table(report))
+                output.progress.say(_closing_words(summary, trainer))
     return Result(parts.agent, summary, output.folder.path)
 
 

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import math
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
+from numpy.typing import NDArray
 
 from rlkit.envs.lifetime import close_all
 from rlkit.episodes import Predictor, evaluate_policy
-from rlkit.errors import RlkitError
+from rlkit.errors import RlkitError, one_line, shown
 from rlkit.runs.files import atomic, make_folder
 
 if TYPE_CHECKING:
     from rlkit.envs import EnvFactory
 
 Env = gym.Env[Any, Any]
+MOST_FPS = 1_000
+"""Frames per second above which no video is made."""
 
 
 def make_recordable(factory: EnvFactory) -> Env:
@@ -45,10 +50,26 @@ def record(
     """
     make_folder(folder)
     paths = [folder / f"episode-{i}.mp4" for i in range(episodes)]
+    fps = _frames_per_second(env)
     for i, path in enumerate(paths):
-        with _video(path, env.metadata.get("render_fps", 30)) as write_frame:
+        with _video(path, fps) as write_frame:
             evaluate_policy(agent, _Filmed(env, write_frame), 1, seed=seed + i, deterministic=deterministic)
     return paths
+
+
+def _frames_per_second(env: Env) -> float:
+    """Returns the environment's `render_fps`, 30 where it has none; raises RlkitError unless it is a number above 0."""
+    given = (env.metadata or {}).get("render_fps")
+    try:
+        fps = 30.0 if given is None else float(given)
+    except (TypeError, ValueError, OverflowError):
+        fps = math.nan
+    if not 0 < fps <= MOST_FPS:
+        raise RlkitError(
+            f"metadata['render_fps']={shown(given)} of the environment is no speed of a video: expected a number above "
+            f"0, at most {MOST_FPS:,}, such as 30"
+        )
+    return fps
 
 
 class _Filmed(gym.Wrapper[Any, Any, Any, Any]):
@@ -72,25 +93,40 @@ class _Filmed(gym.Wrapper[Any, Any, Any, Any]):
         return result
 
 
+def _image(frame: Any) -> NDArray[np.uint8]:
+    """Returns a frame as an array; raises RlkitError for anything else than a picture in red, green and blue."""
+    if not isinstance(frame, np.ndarray):
+        got = "None" if frame is None else f"a {type(frame).__name__}, {shown(frame)}"
+    elif frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3 and frame.size:
+        return frame
+    else:
+        got = f"{frame.dtype} {frame.shape}"
+    raise RlkitError(f"a frame is an array of uint8 and shape (height, width, 3): render() gave {got}")
+
+
 @contextmanager
 def _video(path: Path, fps: float) -> Iterator[Callable[[Any], None]]:
     """Yields a function that takes the frames of one video, (height, width, 3) bytes.
 
-    If the block raises an exception, no file is left.
+    If the block raises an exception, no file is left. Raises RlkitError for what is no frame, for one of another size
+    than the first, and when the encoder fails.
     """
     import imageio_ffmpeg
 
     encoder: Generator[None, Any, None] | None = None
+    size: tuple[int, int] | None = None
 
     def write_frame(frame: Any) -> None:
-        nonlocal encoder
-        image = np.asarray(frame)
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        nonlocal encoder, size
+        image = _image(frame)
+        height, width = image.shape[:2]
+        if size is not None and size != (height, width):
             raise RlkitError(
-                f"a frame is an array of uint8 and shape (height, width, 3): render() gave {image.dtype} {image.shape}"
+                f"the frames of a video have one size: render() gave {height} × {width} pixels after {size[0]} × "
+                f"{size[1]}; expected an environment that keeps the size of its picture"
             )
+        size = height, width
         if encoder is None:
-            height, width = image.shape[:2]
             encoder = imageio_ffmpeg.write_frames(
                 temporary,
                 (width, height),
@@ -99,12 +135,20 @@ def _video(path: Path, fps: float) -> Iterator[Callable[[Any], None]]:
                 # Many players only show H.264 with an even width and height.
                 output_params=["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2"],
             )
-            encoder.send(None)
-        encoder.send(np.ascontiguousarray(image))
+        try:
+            if inspect.getgeneratorstate(encoder) == inspect.GEN_CREATED:
+                encoder.send(None)
+            encoder.send(np.ascontiguousarray(image))
+        except Exception as error:  # the encoder's, which is not the environment's fault
+            raise RlkitError(f"cannot encode {path}: {one_line(str(error))[:200]}") from error
 
     with atomic(path) as temporary:
         try:
             yield write_frame
-        finally:
-            if encoder is not None:
-                encoder.close()
+        except BaseException:
+            with suppress(Exception):  # it must not hide the first error
+                if encoder is not None:
+                    encoder.close()
+            raise
+        if encoder is not None:
+            encoder.close()

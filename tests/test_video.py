@@ -61,6 +61,73 @@ def test_frames_that_are_no_images_are_refused(tmp_path: Path) -> None:
         record(Fixed(env), env, tmp_path, 1)
 
 
+class Shows(Lottery):
+    """An environment whose pictures are given, one after another."""
+
+    def __init__(self, pictures: list[Any], fps: Any = 10) -> None:
+        super().__init__("rgb_array")
+        self.pictures, self.metadata = pictures, {"render_modes": ["rgb_array"], "render_fps": fps}
+
+    def render(self) -> Any:
+        return self.pictures[min(self.steps, len(self.pictures) - 1)]
+
+
+def picture(*shape: int) -> Any:
+    return np.full(shape, 100, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("frame", "words"),
+    [
+        (None, "gave None"),
+        ([picture(4, 4, 3)], "gave a list"),
+        ([[[1, 2, 3]]], "gave a list"),
+        (picture(4, 4, 4), r"gave uint8 \(4, 4, 4\)"),
+        (picture(4, 4), r"gave uint8 \(4, 4\)"),
+        (picture(0, 4, 3), r"gave uint8 \(0, 4, 3\)"),
+        (picture(4, 4, 3).astype(np.float32), "gave float32"),
+        (picture(4, 4, 3).astype(np.int64), "gave int64"),
+        ("text", "gave a str, 'text'"),
+    ],
+)
+def test_what_is_no_frame_is_named(frame: Any, words: str, tmp_path: Path) -> None:
+    for pictures in ([frame], [picture(4, 4, 3), frame]):
+        env = Shows(pictures)
+        with pytest.raises(RlkitError, match=rf"^a frame is an array of uint8 and .*{words}") as caught:
+            record(Fixed(env), env, tmp_path, 1)
+        assert "\n" not in str(caught.value)
+        assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("second", [(6, 4, 3), (4, 6, 3), (2, 8, 3), (3, 4, 3)])  # of which one has as many bytes
+def test_frames_of_changing_size_are_refused(second: tuple[int, ...], tmp_path: Path) -> None:
+    env = Shows([picture(4, 4, 3), picture(*second)])
+    with pytest.raises(RlkitError, match=f"^the frames .* {second[0]} × {second[1]} pixels after 4 × 4; expected"):
+        record(Fixed(env), env, tmp_path, 1)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("fps", [np.int64(20), np.float32(20), 20.0, "20", np.array(20)], ids=repr)
+def test_a_speed_of_any_kind_of_number(fps: Any, tmp_path: Path) -> None:
+    env = Shows([picture(4, 4, 3)], fps)
+    about, _ = frames(record(Fixed(env), env, tmp_path, 1)[0])
+    assert " 20 fps" in about
+
+
+@pytest.mark.parametrize(
+    "fps", [0, -1, float("nan"), float("inf"), "fast", [30], 10**400], ids=lambda fps: f"{fps}"[:9]
+)
+def test_a_speed_that_is_none_is_named(fps: Any, tmp_path: Path) -> None:
+    env = Shows([picture(4, 4, 3)], fps)
+    with pytest.raises(RlkitError, match=r"^metadata\['render_fps'\]=.* is no speed of a video: expected"):
+        record(Fixed(env), env, tmp_path, 1)
+
+
+def test_sizes_that_are_odd_are_padded(tmp_path: Path) -> None:
+    env = Shows([picture(1, 1, 3)])
+    assert frames(record(Fixed(env), env, tmp_path, 1)[0])[1][0].shape == (2, 2, 3)
+
+
 @pytest.mark.parametrize("id", ["CartPole-v1", "FrozenLake-v1"])
 def test_gymnasiums_environments_are_recorded_without_a_display(id: str, tmp_path: Path) -> None:
     env = make_recordable(EnvFactory(id))

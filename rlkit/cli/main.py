@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from rlkit.errors import RlkitError
 from rlkit.system import ranks
+from rlkit.system.terminal import complain, prepare, say
 
 if TYPE_CHECKING:
     from rlkit.runs.hydra_app import Job
@@ -24,6 +25,7 @@ TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 def main() -> None:
     """Runs the command line in sys.argv and exits."""
+    prepare()
     if not sys.flags.safe_path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # where `python -m rlkit` finds modules, which the console command does not
     try:
@@ -41,16 +43,15 @@ def main() -> None:
 def _main(arguments: list[str]) -> None:
     if "--help" in arguments or "-h" in arguments:
         from rlkit.cli.help import help_text
-        from rlkit.runs.field_docs import show
 
         given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
         loggers = given.get("logger", "").strip("[]").split(",")
-        show(help_text(given.get("agent", "ppo"), [name for name in loggers if name]))
+        say(help_text(given.get("agent", "ppo"), [name for name in loggers if name]))
         return
     if "--version" in arguments:
         from rlkit import __version__
 
-        print(f"rlkit {__version__}")
+        say(f"rlkit {__version__}")
         return
 
     if {"-m", "--multirun"} & set(arguments) and ranks.launched().size > 1:
@@ -78,5 +79,5 @@ def _fail(error: RlkitError, cause: BaseException | None = None) -> NoReturn:
     if TRACEBACKS:
         raise error from cause
     time.sleep(ranks.seconds_to_speak(error))
-    print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
+    complain(error)
     sys.exit(2)

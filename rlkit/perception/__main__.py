@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from rlkit.errors import RlkitError
 from rlkit.system.imports import NothingImportedFrom
+from rlkit.system.terminal import complain, prepare, say
 
 if TYPE_CHECKING:
     from rlkit.runs.hydra_app import Job
@@ -19,13 +20,13 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Runs the command line in sys.argv and exits."""
+    prepare()
     arguments = sys.argv[1:]
     try:
         if {"--help", "-h"} & set(arguments):
             from rlkit.perception.help import help_text
-            from rlkit.runs.field_docs import show
 
-            show(help_text(arguments))
+            say(help_text(arguments))
         elif any(argument.startswith("resume=") for argument in arguments):
             _resume(arguments)
         else:
@@ -70,7 +71,7 @@ def _resume(arguments: list[str]) -> None:
 def _fail(error: RlkitError) -> NoReturn:
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         raise error
-    print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
+    complain(error)
     sys.exit(2)
 
 

@@ -25,6 +25,7 @@ from typing import NamedTuple
 from rlkit.errors import RlkitError, unknown
 from rlkit.perception.data.root import VARIABLE
 from rlkit.runs.files import atomic, make_folder
+from rlkit.system.terminal import complain, prepare, say
 from rlkit.system.user_paths import user_path
 
 CHUNK = 1 << 20
@@ -104,11 +105,12 @@ DOWNLOADS: dict[str, tuple[File, ...]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code: 0, 2 for a mistake or a failed download, 130 after Ctrl-C."""
+    prepare()
     arguments = sys.argv[1:] if arguments is None else arguments
     known = [*DOWNLOADS, *MADE]
     if not arguments or {"-h", "--help"} & set(arguments):
-        print(f"python -m rlkit.perception.fetch NAME … [data_root=FOLDER]\n\nNAME is one of: {', '.join(known)}")
-        print(f"The folder is data_root=… or that of the variable {VARIABLE}.")
+        say(f"python -m rlkit.perception.fetch NAME … [data_root=FOLDER]\n\nNAME is one of: {', '.join(known)}")
+        say(f"The folder is data_root=… or that of the variable {VARIABLE}.")
         return 0
     try:
         roots = [argument.removeprefix("data_root=") for argument in arguments if argument.startswith("data_root=")]
@@ -122,10 +124,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in names:
             fetch(name, user_path(root))
     except RlkitError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(error)
         return 2
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        say("stopped; the same command goes on from here", "stderr")
         return 130
     return 0
 
@@ -134,7 +136,7 @@ def fetch(name: str, root: Path) -> None:
     """Fetches a data set into `<root>/<name>`, unless it is there; raises RlkitError when none of its sources works."""
     done = root / name / ".fetched"
     if done.exists():
-        print(f"{name}: there already, in {root / name}")
+        say(f"{name}: there already, in {root / name}")
         return
     make_folder(root / name)
     if name in MADE:
@@ -144,7 +146,7 @@ def fetch(name: str, root: Path) -> None:
     if name in UNPACKED:
         UNPACKED[name](root / DOWNLOADS[name][0].name)
     done.touch()
-    print(f"{name}: in {root / name}")
+    say(f"{name}: in {root / name}")
 
 
 def download(file: File, path: Path) -> None:
@@ -204,7 +206,7 @@ def _continue(url: str, part: Path) -> None:
                 file.write(chunk)
                 if time.monotonic() - shown > 5:
                     shown = time.monotonic()
-                    print(f"{part.stem}: {file.tell() / 1e6:,.0f} of {total / 1e6:,.0f} MB", file=sys.stderr)
+                    say(f"{part.stem}: {file.tell() / 1e6:,.0f} of {total / 1e6:,.0f} MB", "stderr")
         if total and part.stat().st_size < total:
             raise OSError(f"the connection ended after {part.stat().st_size:,} of {total:,} bytes")
 

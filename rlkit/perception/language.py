@@ -19,6 +19,7 @@ from rlkit.perception.inputs import Inputs
 from rlkit.perception.models.language import NGram, RNNLanguageModel, perplexity
 from rlkit.perception.task import Better, Task
 from rlkit.runs.files import write_text
+from rlkit.system.terminal import remarked
 
 CHUNK = 1000
 """Tokens that the network reads in one call when it reads a whole text."""
@@ -82,7 +83,8 @@ class LanguageModeling(Task):
         for model in models:
             results[f"perplexity_{model.n}gram"] = perplexity(model.log_probs(test.tolist())[1:])
         if folder is not None and self.generate:
-            write_text(folder / "samples.txt", self.samples(data.vocabulary, models, test.device))
+            with remarked("writing samples.txt"):
+                write_text(folder / "samples.txt", self.samples(data.vocabulary, models, test.device))
         return results
 
     def read(self, stream: Tensor) -> Tensor:

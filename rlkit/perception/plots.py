@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import importlib
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec
 
 import numpy as np
 import torch
@@ -14,6 +17,7 @@ from torch import Tensor
 from rlkit.perception.loop import STEP_KEY
 from rlkit.runs.files import atomic
 from rlkit.runs.reading import read_rows
+from rlkit.system.terminal import remarked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,7 +27,40 @@ MOST_PANELS = 4
 LOG_AXIS_RATIO = 100.0
 """Losses that shrink by more than this factor get a logarithmic axis, because on a linear one they soon look flat."""
 
+P = ParamSpec("P")
 
+
+def picture(draw: Callable[P, Path | None]) -> Callable[P, Path | None]:
+    """Decorates a function that draws: a picture that cannot be drawn is a remark, and the function returns None."""
+
+    @functools.wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> Path | None:
+        path: Path | None = None
+        with remarked(f"the picture of {draw.__name__.removeprefix('draw_')}"):
+            _import_matplotlib()
+            path = draw(*args, **kwargs)
+        return path
+
+    return drawn
+
+
+def _import_matplotlib() -> None:
+    """Imports matplotlib, which refuses to be imported where MPLBACKEND names what is not installed here.
+
+    Notebooks leave such names to the commands that they start. Our pictures are files and need no backend.
+    """
+    try:
+        importlib.import_module("matplotlib")
+    except ValueError:
+        backend = os.environ.pop("MPLBACKEND", None)
+        try:
+            importlib.import_module("matplotlib")
+        finally:
+            if backend is not None:
+                os.environ["MPLBACKEND"] = backend
+
+
+@picture
 def draw_curves(run_dir: Path) -> Path | None:
     """Draws metrics.csv over epochs into curves.png, each metric's training and validation values together.
 
@@ -52,6 +89,7 @@ def draw_curves(run_dir: Path) -> Path | None:
     return save_figure(figure, run_dir / "curves.png")
 
 
+@picture
 def draw_boundary(
     path: Path,
     points: NDArray[np.float32],
@@ -72,6 +110,7 @@ def draw_boundary(
     return save_figure(figure, path)
 
 
+@picture
 def draw_function(
     path: Path, x: NDArray[np.float32], y: NDArray[np.float32], line: NDArray[np.float32], values: NDArray[np.float32]
 ) -> Path:
@@ -85,6 +124,7 @@ def draw_function(
     return save_figure(figure, path)
 
 
+@picture
 def draw_predictions(path: Path, targets: NDArray[np.float32], outputs: NDArray[np.float32]) -> Path:
     """Draws predictions over targets, each (samples,), with the line on which a prediction is right."""
     figure = _figure(1, height=5.0)
@@ -97,6 +137,7 @@ def draw_predictions(path: Path, targets: NDArray[np.float32], outputs: NDArray[
     return save_figure(figure, path)
 
 
+@picture
 def draw_contours(
     path: Path, axis: NDArray[np.float32], surface: NDArray[np.float32], trajectory: Sequence[tuple[float, float]]
 ) -> Path:
@@ -113,6 +154,7 @@ def draw_contours(
     return save_figure(figure, path)
 
 
+@picture
 def draw_row(path: Path, images: Mapping[str, Tensor]) -> Path:
     """Draws grey images side by side under their names; each is (1, height, width), from 0 to 1."""
     figure = _figure(1, height=2.5)
@@ -123,6 +165,7 @@ def draw_row(path: Path, images: Mapping[str, Tensor]) -> Path:
     return save_figure(figure, path)
 
 
+@picture
 def draw_tiles(path: Path, images: Tensor, columns: int = 10) -> Path:
     """Writes images side by side as one picture in their own pixels, without borders, in rows of `columns`.
 
@@ -142,6 +185,7 @@ def draw_tiles(path: Path, images: Tensor, columns: int = 10) -> Path:
     return path
 
 
+@picture
 def draw_points(path: Path, groups: Mapping[str, Tensor]) -> Path:
     """Draws groups of points of the plane, each (n, 2), in a colour per group."""
     figure = _figure(1, height=5.0)

@@ -9,7 +9,7 @@ import platform
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from rlkit.runs.progress import Progress
 from rlkit.runs.reading import checked, read_json
 from rlkit.runs.run_folder import LostFolder, RunFolder
 from rlkit.system.processes import ending_signals, handled
+from rlkit.system.terminal import remarked
 
 
 @dataclass
@@ -124,12 +125,14 @@ def run(config: PerceptionConfig, run_dir: Path, *, hydra_files: Mapping[str, st
             folder.check_kept()
             status = "finished"
         except LostFolder:
-            training.save()  # a removed folder must not cost the model
+            with remarked("saving the model"):  # a removed folder must not cost the model
+                training.save()
             raise
         except KeyboardInterrupt:
             status = "interrupted"
             if not saved:
-                training.save()
+                with remarked("saving the model"):
+                    training.save()
             raise
         finally:
             seconds += time.perf_counter() - started
@@ -154,10 +157,12 @@ def run(config: PerceptionConfig, run_dir: Path, *, hydra_files: Mapping[str, st
                 },
                 "status": status,
             }
-            folder.write_summary(summary)
+            with nullcontext() if status == "finished" else remarked("writing the summary"):  # after the first error
+                folder.write_summary(summary)
             if (run_dir / "metrics.csv").exists():
                 draw_curves(run_dir)
-            progress.say(_closing_words(summary, run_dir))
+            with remarked("the closing words"):
+                progress.say(_closing_words(summary, run_dir))
     monitored = training.monitored
     if monitored is None:
         monitored = results.get(f"test_{config.fit.monitor}")

@@ -5,9 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
-import os
 import shutil
-import sys
 import textwrap
 from collections.abc import Collection
 from typing import Any, NamedTuple
@@ -76,12 +74,3 @@ def as_override(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return "null" if value is None else str(value)
-
-
-def show(text: str) -> None:
-    """Prints a help text, and ends quietly when `head` or a pager has read enough of it."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        # Otherwise Python would flush the broken pipe once more at exit, and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

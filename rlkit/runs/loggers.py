@@ -7,8 +7,10 @@ a user's own by its dotted path; the dataclass of its fields is the one that it 
 from __future__ import annotations
 
 import csv
+import inspect
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -19,6 +21,7 @@ from rlkit.errors import RlkitError, check_choice, unknown
 from rlkit.runs.files import atomic
 from rlkit.runs.reading import read_rows
 from rlkit.system.dotted_paths import config_class, find_class, installed, is_dotted_path
+from rlkit.system.terminal import remark, remarked, say
 
 STEP_KEY = "time/total_timesteps"
 """First column of an agent's metrics.csv."""
@@ -39,16 +42,19 @@ class CSVLogger:
     """Writes metrics.csv, one row per log point, at once; its columns are `step_key` and then the log keys.
 
     `resume_at` is the step from which a run is resumed: its file is continued, without the rows after that step.
-    Otherwise raises RlkitError when the file exists already. Raises RlkitError when it cannot be written.
+    Otherwise raises RlkitError when the file exists already. Raises RlkitError when it cannot be written at the start.
+    Later, as on a full disk, rows wait until they can be written, and a remark says so.
     """
 
     def __init__(self, run_dir: Path, step_key: str = STEP_KEY, resume_at: int | None = None) -> None:
         self._path = run_dir / "metrics.csv"
         self._step_key = step_key
         self._columns = [step_key]
+        self._waiting: list[dict[str, Any]] = []
+        self._told = False
         if resume_at is not None and os.path.lexists(self._path):
             self._columns, rows = self._read()
-            self._rewrite(row for row in rows if int(row[step_key]) <= resume_at)
+            self._rewrite((row for row in rows if int(row[step_key]) <= resume_at), self._columns)
             return
         try:
             self._file = self._path.open("x", newline="", encoding="utf-8")
@@ -62,35 +68,44 @@ class CSVLogger:
 
         A file that somebody has removed is begun again.
         """
-        row = {**metrics, self._step_key: step}
-        if not self._path.exists():
-            self._file.close()
-            self._rewrite([])
-        if new := [key for key in row if key not in self._columns]:
-            self._add_columns(new)
-        self._writer.writerow(row)
-        self._file.flush()
+        self._waiting.append({**metrics, self._step_key: step})
+        try:
+            self._write_waiting()
+        except (OSError, RlkitError) as error:
+            if not self._told:
+                say(remark(f"writing {self._path}", error), "stderr")
+            self._told = True
 
     def close(self) -> None:
         """Closes the file."""
-        self._file.close()
+        with remarked(f"writing {self._path}"):
+            if self._waiting:
+                self._write_waiting()
+            self._file.close()
 
-    def _add_columns(self, new: list[str]) -> None:
-        self._file.close()
-        rows = self._read()[1]
-        self._columns += new
-        self._rewrite(rows)
+    def _write_waiting(self) -> None:
+        new = [key for key in {key: None for row in self._waiting for key in row} if key not in self._columns]
+        if not self._path.exists():
+            self._file.close()
+            self._rewrite([], [*self._columns, *new])
+        elif new or self._file.closed:
+            self._file.close()
+            self._rewrite(self._read()[1], [*self._columns, *new])
+        while self._waiting:
+            self._writer.writerow(self._waiting.pop(0))  # from here on, the file's own buffer keeps it
+        self._file.flush()
 
     def _read(self) -> tuple[list[str], Iterator[dict[str, str]]]:
         """Returns the columns and the rows of the file as it is."""
         rows = read_rows(self._path, self._step_key)
         return list(next(rows, {self._step_key: ""})), rows
 
-    def _rewrite(self, rows: Iterable[Mapping[str, str]]) -> None:
+    def _rewrite(self, rows: Iterable[Mapping[str, str]], columns: list[str]) -> None:
         with atomic(self._path, durable=False) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self._columns)
+            writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)
+        self._columns = columns
         self._file = self._path.open("a", newline="", encoding="utf-8")
         self._writer = csv.DictWriter(self._file, self._columns)
 
@@ -101,14 +116,20 @@ class TensorBoardConfig:
 
 
 class TensorBoardLogger:
-    """Writes event files for `tensorboard --logdir <run folder>`."""
+    """Writes event files for `tensorboard --logdir <run folder>`.
 
-    def __init__(self, config: TensorBoardConfig, run_dir: Path, run_config: Mapping[str, Any]) -> None:
+    In a run that is resumed, TensorBoard drops what earlier files have after the step `resume_at`.
+    """
+
+    def __init__(
+        self, config: TensorBoardConfig, run_dir: Path, run_config: Mapping[str, Any], resume_at: int | None = None
+    ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(run_dir / "tensorboard"), flush_secs=10)
+        purge_step = None if resume_at is None else resume_at + 1
+        self._writer = SummaryWriter(str(run_dir / "tensorboard"), flush_secs=10, purge_step=purge_step)
         text = "\n".join(f"    {key}: {value}" for key, value in run_config.items())
-        self._writer.add_text("config", text)
+        self._writer.add_text("config", text, purge_step or 0)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Adds one scalar per metric; the files are written in the background."""
@@ -142,10 +163,14 @@ class WandbConfig:
 class WandbLogger:
     """A Weights & Biases run, whose metrics go to a process of wandb's own, which ends with this one.
 
-    Raises RlkitError when wandb cannot start, as in mode `online` without a login or a network.
+    A run that is resumed goes on under its id. Online, the server keeps one value per step. Offline, a new file begins
+    with the rows of metrics.csv, and takes the place of the earlier one, which may go beyond `resume_at`. Raises
+    RlkitError when wandb cannot start, as in mode `online` without a login or a network.
     """
 
-    def __init__(self, config: WandbConfig, run_dir: Path, run_config: Mapping[str, Any]) -> None:
+    def __init__(
+        self, config: WandbConfig, run_dir: Path, run_config: Mapping[str, Any], resume_at: int | None = None
+    ) -> None:
         check_choice("logger.wandb.mode", config.mode, WANDB_MODES)
         import wandb
 
@@ -156,8 +181,11 @@ class WandbLogger:
             finish_timeout=60,
             x_disable_stats=True,  # wandb would start another process to watch the machine
         )
+        earlier = _wandb_folders(run_dir) if resume_at is not None else []
         try:
             self._run = wandb.init(
+                id=earlier[-1].name.rpartition("-")[2] if earlier else None,
+                resume="allow" if earlier and config.mode == "online" else None,
                 project=config.project,
                 entity=config.entity,
                 name=config.name or run_dir.name,
@@ -172,6 +200,18 @@ class WandbLogger:
         except wandb.Error as error:
             reason = " ".join(str(error).split())
             raise RlkitError(f"logger.wandb.mode={config.mode}: {reason} (mode=offline needs no login)") from error
+        if earlier and config.mode == "offline":
+            self._repeat(run_dir / "metrics.csv")
+            for folder in earlier:
+                if folder.name.startswith("offline-"):
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    def _repeat(self, path: Path) -> None:
+        """Logs the rows of a metrics.csv, whose first column is the step."""
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                step, *values = row.items()
+                self.log({key: float(value) for key, value in values if value}, int(step[1]))
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Hands the metrics to wandb's process without waiting for it."""
@@ -180,6 +220,35 @@ class WandbLogger:
     def close(self) -> None:
         """Marks the run as finished; online, waits up to a minute for the upload."""
         self._run.finish()
+
+
+def _wandb_folders(run_dir: Path) -> list[Path]:
+    """The folders of a run folder's Weights & Biases runs, in the order in which they began."""
+    folders = [path for path in (run_dir / "wandb").glob("*run-*-*") if path.is_dir() and not path.is_symlink()]
+    return sorted(folders, key=lambda path: path.name.split("-")[-2])
+
+
+class Tolerated:
+    """A logger whose failures are remarks, because no result depends on it; after one it gets no more metrics."""
+
+    def __init__(self, name: str, logger: Logger) -> None:
+        self._name, self._logger = name, logger
+        self._failed = False
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Hands the metrics to the logger, unless it has failed."""
+        if self._failed:
+            return
+        try:
+            self._logger.log(metrics, step)
+        except Exception as error:
+            self._failed = True
+            say(f"{remark(f'logger={self._name}', error)}; it gets nothing from step {step} on", "stderr")
+
+    def close(self) -> None:
+        """Closes the logger."""
+        with remarked(f"closing logger={self._name}"):
+            self._logger.close()
 
 
 class LoggerKind(NamedTuple):
@@ -263,8 +332,9 @@ def make_loggers(
     """Makes the CSV logger, and one for each of `configs`, which maps loggers' names to their configs.
 
     `run_config` is the run's configuration, for loggers that show it; `own` has the dotted paths of the user's own,
-    by name. `step_key` and `resume_at` are for the CSV logger. Raises RlkitError for an unknown name, for a logger
-    whose package is missing, and when one cannot start.
+    by name. `step_key` is for the CSV logger, and `resume_at` for every logger whose class takes it: it is the step
+    from which a run is resumed, and loggers forget what they have after it. Raises RlkitError for an unknown name, for
+    a logger whose package is missing, and when one cannot start.
     """
     kinds = {name: find_logger(own.get(name, name)) for name in configs}
     with ExitStack() as started:
@@ -272,9 +342,16 @@ def make_loggers(
         started.callback(loggers[0].close)
         for name, config in configs.items():
             try:
-                loggers.append(kinds[name].logger(config, run_dir, run_config))
+                logger = kinds[name].logger
+                resumed = {} if resume_at is None or not _takes_resume_at(logger) else {"resume_at": resume_at}
+                loggers.append(Tolerated(name, logger(config, run_dir, run_config, **resumed)))
             except ModuleNotFoundError as error:
                 raise RlkitError(f"logger={name} needs the package {error.name}: pip install {error.name}") from error
             started.callback(loggers[-1].close)
         started.pop_all()  # all of them have started, so that none is to be closed here
     return loggers
+
+
+def _takes_resume_at(logger: type[Any]) -> bool:
+    """True if the constructor of a logger's class has a parameter `resume_at`."""
+    return "resume_at" in inspect.signature(logger).parameters

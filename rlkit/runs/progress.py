@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 from collections.abc import Mapping
 from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
+
+from rlkit.system.terminal import Terminal, say
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
 LATEST = {"rollout/episode_return": "return {:,.1f}"}
 """Metrics that an agent's progress shows, with their formats."""
+
+LONGEST = 86_400.0 * 9_999
+"""Seconds above which the time that is left is not told apart."""
 
 
 class Progress:
@@ -39,7 +43,8 @@ class Progress:
         self._next_line = int(done / total * 10) / 10 + 0.1
         self._formats = latest
         self._latest: dict[str, str] = {}
-        self._bar: Bar | None = _make_bar() if sys.stderr.isatty() and not silent else None
+        terminal = Terminal(sys.stderr)
+        self._bar: Bar | None = _make_bar(terminal) if terminal.isatty() and not silent else None
 
     def __enter__(self) -> Progress:
         if self._bar is not None:
@@ -61,14 +66,15 @@ class Progress:
         if self._bar is None and share < self._next_line:
             return
         latest = "  ".join(self._latest.values())
-        seconds = time.perf_counter() - self._start
+        seconds = max(time.perf_counter() - self._start, 1e-9)
         speed = (done - self._done) / seconds
         speed_text = f"{speed:,.0f} {self._unit}/s"
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done, speed=speed_text, latest=latest)
         else:
             self._next_line = int(share * 10) / 10 + 0.1
-            left = timedelta(seconds=round(max(0, self._total - done) / speed))
+            rest = max(0, self._total - done) / max(speed, 1e-9)
+            left = timedelta(seconds=round(min(rest, LONGEST)))
             so_far = f"{min(share, 1):4.0%}  {done:,} / {self._total:,} {self._unit}"
             self.say(f"{so_far}  {speed_text}  {left} left  {latest}".rstrip())
 
@@ -79,11 +85,10 @@ class Progress:
         if self._bar is not None:
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
-            with contextlib.suppress(BrokenPipeError):  # the reader of the output has gone, which must not end the run
-                print(line, file=sys.stderr, flush=True)
+            say(line, "stderr")
 
 
-def _make_bar() -> Bar:
+def _make_bar(terminal: Terminal) -> Bar:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -94,6 +99,6 @@ def _make_bar() -> Bar:
         TextColumn("{task.fields[speed]}"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[latest]}"),
-        console=Console(stderr=True),
+        console=Console(file=cast(IO[str], terminal)),
         refresh_per_second=4,  # each refresh costs the run a millisecond
     )
