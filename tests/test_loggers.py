@@ -66,6 +66,50 @@ def test_tensorboard_events_can_be_read_back(tmp_path: Path) -> None:
     assert [(event.step, event.value) for event in events.Scalars("train/policy_loss")] == [(256, 0.25), (512, 0.25)]
 
 
+def test_tensorboard_has_one_value_per_step_after_a_resumption(tmp_path: Path) -> None:
+    accumulator = importlib.import_module("tensorboard.backend.event_processing.event_accumulator")
+    for resume_at, steps in ((None, range(1, 11)), (6, range(7, 13)), (9, range(10, 15))):
+        csv_logger, tensorboard = make_loggers(
+            {"tensorboard": TensorBoardConfig()}, tmp_path, {"seed": 1}, resume_at=resume_at
+        )
+        for step in steps:
+            for logger in (csv_logger, tensorboard):
+                logger.log({"loss": step + (resume_at or 0) / 100}, step)
+        csv_logger.close()
+        tensorboard.close()
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("loss")
+    expected = [(int(row["time/total_timesteps"]), float(row["loss"])) for row in rows(tmp_path)]
+    assert [step for step, _ in expected] == list(range(1, 15))
+    assert [event.step for event in events] == list(range(1, 15))
+    assert [event.value for event in events] == pytest.approx([value for _, value in expected])
+
+
+WANDB_RESUMED = """
+import sys
+from pathlib import Path
+from rlkit.runs.loggers import WandbConfig, make_loggers
+run_dir = Path(sys.argv[1])
+for resume_at, steps in ((None, range(1, 11)), (6, range(7, 13))):
+    loggers = make_loggers({"wandb": WandbConfig()}, run_dir, {"seed": 1}, resume_at=resume_at)
+    for step in steps:
+        for logger in loggers:
+            logger.log({"loss": step / 2}, step)
+    for logger in loggers:
+        logger.close()
+"""
+
+
+def test_wandb_has_one_value_per_step_after_a_resumption(tmp_path: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
+    environment |= {"HOME": str(tmp_path / "home"), "PYTHONPATH": os.getcwd()}
+    command = [sys.executable, "-c", WANDB_RESUMED, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    (run,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")  # the earlier one is in it
+    assert run.read_bytes().count(b"_runtime") >= 12  # once for each step
+    assert len(rows(tmp_path)) == 12
+
+
 WANDB_RUN = """
 import os, signal, sys, time
 from pathlib import Path

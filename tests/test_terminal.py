@@ -107,8 +107,7 @@ def test_a_bar_in_a_terminal_that_goes_away(gone: bool, encoding: str, tmp_path:
     while True:
         try:
             some = os.read(ours, 4096)
-        except OSError as error:  # the last process that had the other end has ended
-            assert error.errno == errno.EIO
+        except OSError:  # the last process that had the other end has ended
             break
         shown += some
         if gone or not some:

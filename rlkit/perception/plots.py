@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec
 
@@ -49,15 +51,17 @@ def _import_matplotlib() -> None:
 
     Notebooks leave such names to the commands that they start. Our pictures are files and need no backend.
     """
+    if "matplotlib" in sys.modules:
+        return
+    backend = os.environ.pop("MPLBACKEND", None)
     try:
-        importlib.import_module("matplotlib")
-    except ValueError:
-        backend = os.environ.pop("MPLBACKEND", None)
-        try:
-            importlib.import_module("matplotlib")
-        finally:
-            if backend is not None:
-                os.environ["MPLBACKEND"] = backend
+        matplotlib = importlib.import_module("matplotlib")
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    if backend:
+        with suppress(ValueError):  # a name that is right is left for whoever draws on a screen
+            matplotlib.rcParams["backend"] = backend
 
 
 @picture
