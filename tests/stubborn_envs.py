@@ -150,6 +150,8 @@ class Draws(Ten):
     def __init__(self, source: str, step_time: float = 0.0, in_constructor: bool = False) -> None:
         super().__init__(step_time)
         self.source, self.limit = source, None
+        if source == "torch":
+            import torch  # noqa: F401  (at the first reset it is there to be seeded)
         self.offset = self.draw() if in_constructor else 0.0
 
     def draw(self) -> float:

@@ -50,11 +50,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Result:
 
 
 def test_evaluations_that_do_not_end_are_cut_and_the_run_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("rlkit.episodes.MAX_EPISODE_STEPS", 30)
     fields: dict[str, Any] = {"total_timesteps": 64, "eval_interval": 64, "eval_episodes": 2, "final_eval_episodes": 0}
-    rlkit.train("sarsa", "CliffWalking-v1", run_dir=tmp_path / "run", **fields)
+    rlkit.train("sarsa", "CliffWalking-v1", run_dir=tmp_path / "run", eval_max_steps=30, **fields)
     words = "2 of 2 evaluation episodes did not end, and were cut after 30 steps: the environment sets no time limit"
     assert words in capsys.readouterr().err
 
