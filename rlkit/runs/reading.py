@@ -40,7 +40,7 @@ def damaged(file: Path, reason: Exception | str) -> RlkitError:
     """Makes the error for a file whose contents cannot be read."""
     if isinstance(reason, Exception):
         reason = f"{type(reason).__name__}: {reason}" if f"{reason}" else type(reason).__name__
-    return RlkitError(f"{file} is damaged: {' '.join(reason.split())}")
+    return RlkitError(f"{file} is damaged: {' '.join(reason.split())[:300]}")
 
 
 def shown(value: object) -> str:
