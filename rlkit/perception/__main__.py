@@ -52,19 +52,20 @@ def _resume(arguments: list[str]) -> None:
 
     Further arguments, such as `fit.epochs=30`, change that configuration for good.
     """
-    from rlkit.perception.config_source import resumed
-    from rlkit.perception.run import run
-    from rlkit.runs import grammar
     from rlkit.system.user_paths import user_path
 
-    arguments = grammar.with_homes(arguments)
     folders = [argument.removeprefix("resume=") for argument in arguments if argument.startswith("resume=")]
     changes = [argument for argument in arguments if not argument.startswith("resume=")]
     if len(folders) != 1:
         raise RlkitError(f"expected one run folder to resume, not {' and '.join(folders)}")
     run_dir = user_path(folders[0]).absolute()
     with NothingImportedFrom(run_dir):
-        job = resumed(run_dir, changes)
+        # Only in here, because Hydra imports its plugins, wherever Python's path leads to some.
+        from rlkit.perception.config_source import resumed
+        from rlkit.perception.run import run
+        from rlkit.runs import grammar
+
+        job = resumed(run_dir, grammar.with_homes(changes))
         run(job.config, job.run_dir, hydra_files=job.hydra_files, resume=True)
 
 
