@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-import numpy as np
 from gymnasium import spaces
 
+from rlkit.action_masks import batch_of_masks
 from rlkit.buffers.transition import BufferT
 from rlkit.collector import Acting
 from rlkit.errors import RlkitError
@@ -79,10 +79,10 @@ class Agent(Acting, Protocol[BufferT]):
     ) -> tuple[Any, Any]:
         """Actions for one observation or a batch, and the next memory; Stable-Baselines3's signature.
 
-        Raises RlkitError for an observation that does not fit the observation space.
+        Raises RlkitError for an observation or a mask that does not fit its space.
         """
         batch, batched = as_batch(self.observation_space, obs)
-        mask = None if action_masks is None else np.atleast_2d(np.asarray(action_masks, dtype=bool))
+        mask = batch_of_masks(self.action_space, action_masks, len(batch[0]))
         action = self.act(batch, action_mask=mask, explore=not deterministic).env_action
         return (action if batched else action[0]), state
 

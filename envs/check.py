@@ -14,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from rlkit.action_masks import KEY, fitted_mask
 from rlkit.errors import Misfit, RlkitError, one_line, shown
 from rlkit.spaces import LARGEST, LEAF_SPACES, Array, check_computable, fitted, leaf_spaces, leaves
 
@@ -204,7 +205,7 @@ def sample_action(space: spaces.Space[Any], mask: Any = None) -> Any:
         return space.sample()
     allowed = np.asarray(mask, dtype=np.int8)
     if isinstance(space, spaces.MultiDiscrete):
-        return space.sample(tuple(np.split(allowed, np.cumsum(space.nvec)[:-1])))
+        return space.sample(tuple(np.split(allowed, np.cumsum(np.ravel(space.nvec))[:-1])))
     return space.sample(allowed)
 
 
@@ -246,19 +247,5 @@ def _some(space: spaces.Space[Any]) -> tuple[spaces.Space[Any], ...]:
 
 
 def _checked_mask(env: Env, info: dict[str, Any], name: str) -> np.ndarray[Any, Any] | None:
-    if "action_mask" not in info:
-        return None
-    with env_errors(name, "reading its action mask"):
-        mask = np.asarray(info["action_mask"], dtype=np.bool_)
-    space = env.action_space
-    if isinstance(space, spaces.Discrete):
-        sizes = [int(space.n)]
-    elif isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
-        sizes = [int(n) for n in space.nvec]
-    else:
-        raise env_error(name, f"action masks are for Discrete and MultiDiscrete actions, not for {space}")
-    if mask.shape != (sum(sizes),):
-        raise env_error(name, f"the action mask has shape {mask.shape}; {space} needs ({sum(sizes)},)")
-    if not all(part.any() for part in np.split(mask, np.cumsum(sizes)[:-1])):
-        raise env_error(name, f"the action mask allows no action: {mask}")
-    return mask
+    with env_errors(name, "reset or step"):
+        return None if info.get(KEY) is None else fitted_mask(env.action_space, info[KEY])

@@ -11,10 +11,12 @@ from multiprocessing import active_children, connection
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.async_vector_env import AsyncState, _async_worker
 from gymnasium.vector.utils import CloudpickleWrapper, iterate
 
+from rlkit.action_masks import KEY
 from rlkit.envs.check import checked_flags, checked_info, checked_reset, checked_rewards, checked_step
 from rlkit.envs.lifetime import close_all, seed_spaces
 from rlkit.envs.wrappers import WorkerEnv
@@ -32,11 +34,29 @@ CLOSING_TIME = 2.0
 """Seconds that a worker has to close its environment once its parent is gone."""
 
 
-class SyncVectorEnv(gym.vector.SyncVectorEnv[Any, Any]):
+class NeededInfos(gym.vector.VectorEnv[Any, Any, Any]):
+    """A vector environment whose infos have what a collector needs of its environments' infos, and nothing else.
+
+    These are an episode's last observation and the action masks, each in an array of objects, with None where there is
+    none. All else in an environment's info is its own business: its shapes and types may differ from one environment to
+    another, and from step to step, so that no array could hold them.
+    """
+
+    def _add_info(self, vector_infos: dict[str, Any], env_info: dict[str, Any], env_num: int) -> dict[str, Any]:
+        for key in ("final_obs", KEY):
+            if key in env_info:
+                if key not in vector_infos:
+                    vector_infos[key] = np.full(self.num_envs, None, object)
+                vector_infos[key][env_num] = env_info[key]
+        return vector_infos
+
+
+class SyncVectorEnv(NeededInfos, gym.vector.SyncVectorEnv[Any, Any]):
     """A vector environment that steps its environments one after the other in this process.
 
-    Its data are those of Gymnasium's SyncVectorEnv in SAME_STEP mode. It does less between the environments' own steps,
-    which gives a quarter more steps of CartPole per second, and it returns new arrays from every step.
+    Its data are those of Gymnasium's SyncVectorEnv in SAME_STEP mode, apart from infos. It does less between the
+    environments' own steps, which gives a quarter more steps of CartPole per second, and it returns new arrays from
+    every step.
     """
 
     def __init__(self, env_fns: Sequence[Callable[[], Env]]) -> None:
@@ -66,7 +86,7 @@ class SyncVectorEnv(gym.vector.SyncVectorEnv[Any, Any]):
         return stacked(self.single_observation_space, self._env_obs), infos
 
     def step(self, actions: Any) -> Transitions:
-        """Steps every environment and resets those whose episode ended, with `final_obs` and `final_info` in infos.
+        """Steps every environment, and resets those whose episode ended; `final_obs` in infos has what they ended with.
 
         Raises Misfit for what does not fit; the numbers in observations and rewards are left to whoever gets them.
         """
@@ -84,10 +104,10 @@ class SyncVectorEnv(gym.vector.SyncVectorEnv[Any, Any]):
                 checked_info(info)
             if over:
                 # A copy, because some environments write every observation into the same array, at reset too.
-                infos = self._add_info(infos, {"final_obs": deepcopy(obs), "final_info": info}, i)
+                infos = self._add_info(infos, {"final_obs": deepcopy(obs)}, i)
                 obs, info = checked_reset(env.reset())
-            if info:
-                infos = self._add_info(infos, info, i)
+            if KEY in info:
+                infos = self._add_info(infos, {KEY: info[KEY]}, i)
             all_obs.append(obs)
             rewards.append(reward)
             terminations.append(terminated)
@@ -106,7 +126,7 @@ class SyncVectorEnv(gym.vector.SyncVectorEnv[Any, Any]):
         close_all(self.envs)
 
 
-class AsyncVectorEnv(gym.vector.AsyncVectorEnv[Any, Any]):
+class AsyncVectorEnv(NeededInfos, gym.vector.AsyncVectorEnv[Any, Any]):
     """A vector environment that steps every environment in a process of its own, started by spawn.
 
     The workers end with this process, however it ends, and ignore Ctrl-C. `name` is the environment's name in errors.
@@ -139,7 +159,7 @@ class AsyncVectorEnv(gym.vector.AsyncVectorEnv[Any, Any]):
             return super().reset(seed=seed, options=options)
 
     def step(self, actions: Any) -> Transitions:
-        """Steps every environment and resets those whose episode ended, with `final_obs` and `final_info` in infos."""
+        """Steps every environment, and resets those whose episode ended; `final_obs` has what they ended with."""
         with self._dead_workers_reported():
             return super().step(actions)
 

@@ -8,8 +8,8 @@ from copy import deepcopy
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
-import numpy as np
 
+from rlkit.action_masks import KEY, fitted_mask
 from rlkit.envs.check import checked_reset, checked_step
 from rlkit.envs.lifetime import close_all, seed_spaces
 from rlkit.spaces import fitted
@@ -20,7 +20,7 @@ Transition = tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]
 
 
 class ActionMaskInfo(gym.Wrapper[Any, Any, Any, Any]):
-    """A wrapper that puts the result of the environment's `action_masks()` into info["action_mask"], as booleans.
+    """A wrapper that puts the result of the environment's `action_masks()` into info["action_mask"].
 
     The last step of an episode has no mask, because there is no action left to choose.
     """
@@ -40,14 +40,15 @@ class ActionMaskInfo(gym.Wrapper[Any, Any, Any, Any]):
         return obs, reward, terminated, truncated, info if terminated or truncated else self._with_mask(info)
 
     def _with_mask(self, info: dict[str, Any]) -> dict[str, Any]:
-        return {**info, "action_mask": np.asarray(self._action_masks(), dtype=np.bool_)}
+        return {**info, KEY: self._action_masks()}
 
 
 class WorkerEnv(gym.Wrapper[Any, Any, Any, Any]):
     """A wrapper for environments whose results are sent to another process.
 
-    It raises Misfit for results that do not fit, because on their way they would be cast without a word. It copies an
-    episode's last observation, because some environments overwrite it when they reset. It turns some exceptions into
+    It raises Misfit for results that do not fit, because on their way they would be cast without a word. Of infos it
+    sends the action mask alone, since all else may be anything, and need not survive pickling. It copies an episode's
+    last observation, because some environments overwrite it when they reset. It turns some exceptions into
     RuntimeErrors with their text: those of classes that are not Python's own may not survive pickling, and EOFError and
     OSErrors would be taken for errors of the pipe.
     """
@@ -61,7 +62,7 @@ class WorkerEnv(gym.Wrapper[Any, Any, Any, Any]):
             result = self.env.reset(seed=seed, options=options)
         obs, info = checked_reset(result)
         fitted(self.env.observation_space, obs)
-        return obs, info
+        return obs, self._mask_of(info)
 
     def step(self, action: Any) -> Transition:
         """Steps the environment."""
@@ -69,7 +70,12 @@ class WorkerEnv(gym.Wrapper[Any, Any, Any, Any]):
             result = self.env.step(action)
         obs, reward, terminated, truncated, info = checked_step(result)
         fitted(self.env.observation_space, obs)
-        return deepcopy(obs) if terminated or truncated else obs, reward, terminated, truncated, info
+        if terminated or truncated:  # there is no action left to choose
+            return deepcopy(obs), reward, terminated, truncated, {}
+        return obs, reward, terminated, truncated, self._mask_of(info)
+
+    def _mask_of(self, info: dict[str, Any]) -> dict[str, Any]:
+        return {} if info.get(KEY) is None else {KEY: fitted_mask(self.env.action_space, info[KEY])}
 
     def close(self) -> None:
         """Closes the environment; what raises in that is said on stderr."""

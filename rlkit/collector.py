@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from rlkit.action_masks import KEY, fitted_masks, masks_in
 from rlkit.buffers.transition import Buffer, Transition
 from rlkit.envs.lifetime import seed_spaces
 from rlkit.errors import Misfit, RlkitError, one_line, shown
@@ -59,7 +60,8 @@ class Collector:
         self.name = name
         self.timesteps = 0
         self._mode = envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
-        self._space = envs.single_observation_space
+        self._space, self._actions = envs.single_observation_space, envs.single_action_space
+        self._mask: Array | None = None
         self._returns = np.zeros(self.num_envs)
         self._lengths = np.zeros(self.num_envs, np.int64)
         self._valid = np.ones(self.num_envs, np.bool_)
@@ -70,7 +72,7 @@ class Collector:
         with self._misfits_told():
             obs, info = self._call("reset", seed=seeds[0] if native else seeds)
             self._obs = self._checked(obs)
-        self._mask = _action_mask(info)
+            self._mask = self._masks(masks_in(info, self.num_envs))
 
     def collect(self, agent: Acting, buffer: Buffer, num_steps: int) -> list[Episode]:
         """Lets `agent` act for `num_steps` vector steps, adds them to `buffer`, and returns the episodes that ended.
@@ -85,26 +87,30 @@ class Collector:
 
     def _step(self, agent: Acting, buffer: Buffer, episodes: list[Episode]) -> None:
         step = agent.act(self._obs, action_mask=self._mask)
-        next_obs, reward, terminated, truncated, info = self._call("step", step.env_action)
+        # A copy, because an environment may write into its action, and agents keep theirs.
+        next_obs, reward, terminated, truncated, info = self._call("step", step.env_action.copy())
         self._check_outcome(reward, terminated, truncated)
+        masks = masks_in(info, self.num_envs) if KEY in info else []
         done = terminated | truncated
         final_obs: dict[int, Obs] = {}
         if any_done := count_true(done) > 0:
-            next_obs, info, final_obs = self._after_done(next_obs, info, done)
-        next_mask = _action_mask(info)
+            next_obs, masks, final_obs = self._after_done(next_obs, info, masks, done)
+        next_mask = self._masks(masks)
         taken = self._obs, step.action, reward, terminated, truncated
         transition = Transition(*taken, self._checked(next_obs), final_obs, self._valid, self._mask, next_mask)
         buffer.add(transition)
         self._count(transition, done if any_done else None, episodes)
         self._obs, self._mask = transition.next_obs, next_mask
 
-    def _after_done(self, obs: Any, info: dict[str, Any], done: Array) -> tuple[Any, dict[str, Any], dict[int, Obs]]:
-        """Returns the observations and info to act from, and the last observations of the episodes that ended.
+    def _after_done(
+        self, obs: Any, info: dict[str, Any], masks: list[Any], done: Array
+    ) -> tuple[Any, list[Any], dict[int, Obs]]:
+        """Returns the observations and masks to act from, and the last observations of the episodes that ended.
 
         The last observations are indexed by environment. There are none if they are the observations to act from.
         """
         if self._mode == AutoresetMode.NEXT_STEP:  # `obs` still has the last observations: the next step resets
-            return obs, info, {}
+            return obs, [None if over else mask for mask, over in zip(masks, done, strict=False)], {}
         last: Any = obs if self._mode == AutoresetMode.DISABLED else info["final_obs"]
         indices = np.flatnonzero(done)
         if isinstance(last, np.ndarray) and last.dtype == object:
@@ -114,7 +120,23 @@ class Collector:
             final_obs = {int(i): tuple(fitted(part, leaf[i].copy())[0] for part, leaf in batch) for i in indices}
         if self._mode == AutoresetMode.DISABLED:
             obs, info = self._call("reset", options={"reset_mask": done})
-        return obs, info, final_obs
+            of_reset = masks_in(info, self.num_envs)
+            masks = [
+                new if over else old
+                for new, old, over in zip(of_reset, masks or [None] * self.num_envs, done, strict=True)
+            ]
+        return obs, masks, final_obs
+
+    def _masks(self, masks: list[Any]) -> Array | None:
+        """Returns the action masks for the next actions, (num_envs, number of actions); None: all are allowed.
+
+        Once there has been a mask there always is one, which allows everything where an environment gave none, so that
+        buffers and tables need not tell a missing mask from one that was never there.
+        """
+        found = fitted_masks(self._actions, masks) if masks else None
+        if found is None and self._mask is not None:
+            return np.ones_like(self._mask)
+        return found
 
     def _count(self, step: Transition, done: Array | None, episodes: list[Episode]) -> None:
         self._returns += step.reward
@@ -155,16 +177,3 @@ class Collector:
             outcome = f"reward={shown(reward)}, terminated={shown(terminated)}, truncated={shown(truncated)}"
             raise Misfit(outcome, f"expected an array of shape ({self.num_envs},) for each")
         check_computable("the reward", reward)
-
-
-def _action_mask(info: dict[str, Any]) -> Array | None:
-    """Returns the action mask that environments put into `info`, a boolean (num_envs, num_actions), or None."""
-    mask = info.get("action_mask")
-    if mask is None:
-        return None
-    try:
-        if mask.dtype == object:
-            mask = np.stack(list(mask))
-        return mask.astype(np.bool_)
-    except Exception as error:  # lists of several lengths, text, objects of the user's own
-        raise Misfit(f"the action mask {shown(mask)}", "expected one bool for each action") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -122,6 +123,7 @@ def _play(
     """Plays episode i in environment i modulo the number of environments, and returns all results."""
     import numpy as np
 
+    from rlkit.action_masks import KEY, fitted_masks
     from rlkit.envs.check import checked_reset, checked_step, env_error, env_errors
     from rlkit.envs.lifetime import has_time_limit, name_of, seed_spaces
     from rlkit.spaces import fitted, stacked
@@ -141,16 +143,16 @@ def _play(
     playing = list(range(num_envs))  # the episode that each environment plays
     starts = [reset(env, i) for i, env in enumerate(envs)]
     observations = [obs for obs, _ in starts]
-    masks = [info.get("action_mask") for _, info in starts]
+    masks: list[Any] = [info.get(KEY) for _, info in starts]
     episode_start = np.ones(num_envs, dtype=bool)
     state = None
     while min(playing) < episodes:
         # Environments that are done stay in the batch with their last observation, because a recurrent agent's memory
         # has one row per environment.
-        with env_errors(name, "reading its action masks"):
-            masked = {} if masks[0] is None else {"action_masks": np.array(masks, dtype=np.bool_)}
         try:
             obs = stacked(space, observations)
+            allowed = fitted_masks(envs[0].action_space, masks)
+            masked = {} if allowed is None else {"action_masks": allowed}
             actions, state = agent.predict(
                 obs, state=state, episode_start=episode_start, deterministic=deterministic, **masked
             )
@@ -161,7 +163,7 @@ def _play(
             for i, env in enumerate(envs):
                 if (episode := playing[i]) >= episodes:
                     continue
-                observations[i], reward, terminated, truncated, info = checked_step(env.step(actions[i]))
+                observations[i], reward, terminated, truncated, info = checked_step(env.step(deepcopy(actions[i])))
                 returns[episode] += reward
                 lengths[episode] += 1
                 if (ended := terminated or truncated) or lengths[episode] == limit:
@@ -173,7 +175,7 @@ def _play(
                     if playing[i] < episodes:
                         observations[i], info = reset(env, playing[i])
                         episode_start[i] = True
-                masks[i] = info.get("action_mask", masks[i])
+                masks[i] = info.get(KEY) if playing[i] < episodes else None
     return Evaluation(returns, lengths, num_cut)
 
 

@@ -60,13 +60,19 @@ def test_unknown_ids_are_told_with_the_nearest(id: str, message: str) -> None:
         ("discrete", "reset returned an observation 2 that is not in its space Discrete(2)"),
         ("missing key", "reset returned an observation that does not fit Dict("),
         ("info", "reset returned the info None; it must be a dict"),
-        ("mask shape", "the action mask has shape (3,); Discrete(2) needs (2,)"),
-        ("mask empty", "the action mask allows no action: [False False]"),
+        (
+            "mask shape",
+            "an action mask of shape (3,); expected 2 booleans, True for each allowed action of",
+        ),
+        (
+            "mask empty",
+            "an action mask that forbids every action, array([0, 0], dtype=int8); at least one must be",
+        ),
         (
             "mask space",
-            "action masks are for Discrete and MultiDiscrete actions, not for Box(-1.0, 1.0, (2,), float32)",
+            "masks are for Discrete and MultiDiscrete actions, not for Box(-1.0, 1.0, (2,), float32)",
         ),
-        ("mask ragged", "reading its action mask raised ValueError"),
+        ("mask ragged", "which is no array; expected 2 booleans"),
         ("done shape", "step returned terminated=array([False]); it must be a bool"),
         ("step", "step raised KeyError: 'boom'"),
         ("old step", "step returned a tuple of 4; step must return (obs, reward, terminated, truncated, info)"),

@@ -342,7 +342,7 @@ def test_observations_and_masks_that_do_not_fit_are_refused() -> None:
         agent.predict(3)
     with pytest.raises(RlkitError, match="does not fit"):
         agent.predict(np.zeros((2, 2), np.int64))
-    with pytest.raises(RlkitError, match=r"action mask of shape \(1, 3\) does not fit: expected \(1, 2\)"):
+    with pytest.raises(RlkitError, match=r"action mask of shape \(3,\); expected 2 booleans"):
         agent.predict(0, action_masks=np.ones(3, bool))
 
 

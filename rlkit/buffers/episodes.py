@@ -82,12 +82,13 @@ class EpisodeBuffer:
         finished, steps = self._finished, self._steps
         t = np.concatenate([np.arange(episode.start, episode.stop) for episode in finished])
         env = np.concatenate([np.full(episode.stop - episode.start, episode.env) for episode in finished])
-        masks = [step.action_mask for step in steps if step.action_mask is not None]
+        known = next((step.action_mask for step in steps if step.action_mask is not None), None)
+        masks = [np.ones_like(known) if step.action_mask is None else step.action_mask for step in steps]
         episodes = Episodes(
             obs=tuple(np.stack(leaf)[t, env] for leaf in zip(*(step.obs for step in steps), strict=True)),
             actions=np.stack([step.action for step in steps])[t, env],
             rewards=np.stack([step.reward for step in steps])[t, env],
-            action_masks=np.stack(masks)[t, env] if masks else None,
+            action_masks=None if known is None else np.stack(masks)[t, env],
             lengths=np.array([episode.stop - episode.start for episode in finished]),
             terminated=np.array([episode.terminated for episode in finished]),
             final_obs=tuple(np.stack(leaf) for leaf in zip(*(episode.final_obs for episode in finished), strict=True)),

@@ -116,6 +116,10 @@ class ObservationStorage:
         """True if an episode ended with the step in `row` and its final observation is stored."""
         return bool(self._final.slots[row] >= 0)
 
+    def final_rows(self) -> list[int]:
+        """The rows of the steps with which an episode ended whose final observation is stored."""
+        return [int(row) for row in np.flatnonzero(self._final.slots >= 0)]
+
     def read(self, rows: Array) -> Any:
         """The observations in these rows."""
         return self._ring.take(rows, 0)

@@ -106,8 +106,9 @@ class ReplayBuffer:
 
     def add(self, step: Transition) -> None:
         """Stores one vector step, in place of the oldest once the ring is full."""
-        if self._newest is None and step.next_action_mask is not None:
-            self._make_room_for_masks(step.next_action_mask.shape[1:])
+        for mask in (step.action_mask, step.next_action_mask):
+            if mask is not None and len(self._obs) == self._num_leaves:
+                self._make_room_for_masks(mask.shape[1:])
         if step.obs is not self._newest:
             self._start_from(self._with_mask(step.obs, step.action_mask))
         start = self._head * self.num_envs
@@ -249,9 +250,16 @@ class ReplayBuffer:
         self._write(head, obs)
 
     def _make_room_for_masks(self, shape: tuple[int, ...]) -> None:
-        """Adds storage for action masks, which are kept like one leaf more of the observations."""
+        """Adds storage for action masks, which are kept like one leaf more of the observations.
+
+        The first one may come at any step; what is stored already allows every action.
+        """
         row = np.dtype((np.bool_, shape))
-        self._obs.append(ObservationStorage(self._rows, self.num_envs, row, self._allocate))
+        masks = ObservationStorage(self._rows, self.num_envs, row, self._allocate)
+        masks.write(slice(0, self._rows), np.array(True))
+        for final_row in self._obs[0].final_rows():
+            masks.write_final(final_row, np.array(True))
+        self._obs.append(masks)
 
     def _rows_of(self, slot: int) -> slice:
         return slice(slot * self.num_envs, (slot + 1) * self.num_envs)

@@ -48,8 +48,11 @@ class RolloutBuffer:
         self.terminated[t] = step.terminated
         self.truncated[t] = step.truncated
         self.valid[t] = step.valid
+        if self.action_masks is None and step.action_mask is not None:
+            # The first one may come at any step; where there was none, every action was allowed.
+            self.action_masks = np.ones((self.num_steps, *step.action_mask.shape), np.bool_)
         if self.action_masks is not None:
-            self.action_masks[t] = step.action_mask
+            self.action_masks[t] = True if step.action_mask is None else step.action_mask
         cut_short = {env: last for env, last in step.final_obs.items() if not step.terminated[env]}
         self.final_obs |= {(t, env): last for env, last in cut_short.items()}
         self._length += 1
@@ -80,8 +83,6 @@ class RolloutBuffer:
         self.terminated = np.zeros(size, np.bool_)
         self.truncated = np.zeros(size, np.bool_)
         self.valid = np.zeros(size, np.bool_)
-        if step.action_mask is not None:
-            self.action_masks = np.zeros((size[0], *step.action_mask.shape), np.bool_)
         self._allocated = True
 
 

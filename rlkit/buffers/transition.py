@@ -39,9 +39,16 @@ class Transition(NamedTuple):
         return batch
 
     def kept(self) -> Transition:
-        """A copy that can be kept: vector environments may overwrite these arrays; observations are copies already."""
+        """A copy that can be kept.
+
+        Vector environments may overwrite rewards and flags, and agents the actions that they handed out. Observations
+        and masks are copies already.
+        """
         return self._replace(
-            reward=self.reward.copy(), terminated=self.terminated.copy(), truncated=self.truncated.copy()
+            action=self.action.copy(),
+            reward=self.reward.copy(),
+            terminated=self.terminated.copy(),
+            truncated=self.truncated.copy(),
         )
 
     def state_dict(self) -> dict[str, Any]:
