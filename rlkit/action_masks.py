@@ -104,11 +104,16 @@ def batch_of_masks(space: spaces.Space[Any], masks: Any, rows: int) -> Masks | N
     """
     if masks is None:
         return None
-    if rows == 1 and np.ndim(masks) < 2:
+    try:
+        dims = np.ndim(masks)
+    except Exception:  # lists of several lengths
+        dims = 1
+    if rows == 1 and dims < 2:
         return fitted_mask(space, masks)[None]
-    if len(masks) != rows:
-        raise Misfit(f"{len(masks)} action masks", f"expected one for each of the {rows} observations")
-    return fitted_masks(space, list(masks))
+    listed = [masks] if dims == 0 else list(masks)
+    if len(listed) != rows:
+        raise Misfit(f"{len(listed)} action masks", f"expected one for each of the {rows} observations")
+    return fitted_masks(space, listed)
 
 
 def _allow_some(rows: Masks, sizes: list[int]) -> bool:

@@ -67,15 +67,17 @@ def unknown(kind: str, value: object, choices: Iterable[str]) -> RlkitError:
 def nearest(value: str, names: Iterable[str]) -> str | None:
     """Returns the name that `value` is most likely a misspelling of; None if it is another word than all of them.
 
-    That is the name with a quarter of its letters changed at most, or the one that goes on, or begins, with `value`.
+    That is the name with few of its letters changed, or the one that goes on, or begins, with `value`: the newest of
+    several versions.
     """
-    own = _letters(value)
+    own, names = _letters(value), list(names)
     edits = {name: min(_edits(own, _letters(part)) for part in (name, name.rpartition(".")[2])) for name in names}
-    near = min(edits, key=lambda name: edits[name], default=None)
-    if near is not None and edits[near] <= max(1, len(own) // 4):
-        return near
+    fewest = min(edits.values(), default=len(own))
+    if fewest <= min(3, max(1, 2 * len(own) // 5)):
+        return max(name for name in names if edits[name] == fewest)
     parts = [name for name in edits if len(own) > 2 and re.search(rf"(^|[^a-z0-9]){re.escape(own)}", _letters(name))]
-    return min(parts, key=len, default=None)
+    shortest = min(map(len, parts), default=0)
+    return max((name for name in parts if len(name) == shortest), default=None)
 
 
 def _letters(name: str) -> str:

@@ -302,7 +302,7 @@ def test_masks_of_a_batch_are_one_for_each_row() -> None:
         [one.tolist()],
         both.tolist(),
     ]
-    for masks in (both[:1], np.ones((3, 3), bool)):
+    for masks in (both[:1], np.ones((3, 3), bool), True, [[True], [True, False], [True]]):
         with pytest.raises(Misfit, match=r"\d action masks; expected one for each of the 2 observations"):
             batch_of_masks(THREE, masks, 2)
 

@@ -84,7 +84,7 @@ def test_trains_what_it_is_told_and_keeps_how_it_was_told(monkeypatch: pytest.Mo
     assert composed.agent.num_steps == 16
     hydra_config: Any = OmegaConf.load(run_dir / ".hydra" / "hydra.yaml")
     assert hydra_config.hydra.runtime.output_dir == str(run_dir)
-    assert [path.name for path in run_dir.iterdir()] == [".hydra"], "no log files of Hydra's"
+    assert sorted(path.name for path in run_dir.iterdir()) == [".hydra", ".lock"], "no log files of Hydra's"
 
 
 def test_hydra_run_dir_moves_the_run_folder(monkeypatch: pytest.MonkeyPatch, runs: Runs, tmp_path: Path) -> None:
