@@ -1,6 +1,7 @@
 """What holds for all tests: one thread, because tiny matrices only wait for more, and busy machines wait longest.
 
-And Ctrl-C works: a shell that starts the tests in the background makes them, and all that they start, ignore it.
+And Ctrl-C and a lost terminal work: a shell that starts the tests in the background, or nohup, makes them, and all that
+they start, ignore these signals.
 """
 
 from __future__ import annotations
@@ -14,3 +15,5 @@ torch.set_num_threads(1)
 threadpool_limits(1)
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):  # not on Windows
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
