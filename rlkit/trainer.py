@@ -154,7 +154,8 @@ class Trainer:
             if not math.isfinite(value):
                 raise RlkitError(
                     f"training diverged after {self.timesteps} timesteps: {key} is {value}; a smaller "
-                    "agent.learning_rate may help"
+                    "agent.learning_rate may help, or, where observations or rewards are large numbers, "
+                    "network.normalize_obs=true and smaller rewards"
                 )
 
     def _row_over_all_ranks(self) -> dict[str, float]:
