@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -11,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 
 from rlkit.errors import RlkitError
+from rlkit.system.terminal import say
 
 Env = gym.Env[Any, Any]
 
@@ -89,5 +88,4 @@ def close_all(envs: Sequence[Any]) -> None:
         name, first = failed[0]
         times = f" in {len(failed)} environments" if len(failed) > 1 else ""
         reason = " ".join(f"{type(first).__name__}: {first}".split())
-        with contextlib.suppress(OSError, ValueError):  # stderr may be gone
-            print(f"remark: env {name}: close raised {reason}{times}; the results are whole", file=sys.stderr)
+        say(f"remark: env {name}: close raised {reason}{times}; the results are whole", "stderr")

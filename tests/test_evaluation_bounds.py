@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +125,27 @@ def test_the_first_error_is_the_one_that_is_told(tmp_path: Path, capsys: pytest.
     with pytest.raises(rlkit.RlkitError, match="step raised KeyError: 'no such joint'"):
         rlkit.train("ppo", "stubborn/Both-v0", run_dir=tmp_path / "run", **SMALL)
     assert "close raised ValueError" in capsys.readouterr().err
+
+
+class Unnamed:
+    spec = None
+
+    @property
+    def unwrapped(self) -> Any:
+        return self
+
+    def close(self) -> None:
+        raise ValueError("± 1 −")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_what_closing_raised_is_told_in_every_encoding(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(raw, encoding=encoding))
+    close_all([Unnamed()])
+    assert raw.getvalue().decode(encoding).startswith("remark: env Unnamed: close raised ValueError: ")
+    monkeypatch.setattr(sys, "stderr", None)
+    close_all([Unnamed()])
 
 
 def test_closing_goes_on_after_one_that_raises() -> None:

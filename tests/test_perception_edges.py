@@ -125,7 +125,8 @@ def test_targets_without_spread(tmp_path: Path, target: float) -> None:
     data = Data(samples, samples, samples, input_shape=(3,))
     loop = training(Regression(nn.Linear(3, 1)), data, epochs=2)
     loop.train()
-    assert math.isfinite(loop.finish(tmp_path)["test_loss"])
+    assert math.isfinite(loop.finish()["test_loss"])
+    loop.draw(tmp_path)
     assert (tmp_path / "predictions.png").exists()
 
 
@@ -343,7 +344,9 @@ def test_a_recipe_that_overflows_in_its_last_step_fails(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("name", ["autoencoding", "variational", "adversarial", "cycle_consistency"])
-def test_generative_tasks_of_few_images(tmp_path: Path, name: str, count: int) -> None:
+def test_generative_tasks_of_few_images(
+    tmp_path: Path, name: str, count: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     from test_perception_tasks import images, make
 
     task, inputs = make(name)
@@ -354,7 +357,10 @@ def test_generative_tasks_of_few_images(tmp_path: Path, name: str, count: int) -
         return
     loop = Training(task, data, FitConfig(epochs=1, batch_size=2), inputs, seed=0, device="cpu")
     loop.train()
-    assert math.isfinite(loop.finish(tmp_path)["test_loss"])
+    assert math.isfinite(loop.finish()["test_loss"])
+    loop.draw(tmp_path)
+    assert capsys.readouterr().err == ""
+    assert list(tmp_path.iterdir())
 
 
 # An index that knows what it is an index of

@@ -13,6 +13,7 @@ from rlkit.errors import RlkitError
 from rlkit.perception.checkpoint import load_model
 from rlkit.perception.data.language import END, UNKNOWN, cut, joined, numbers, read_texts, stream_of, text, windows
 from rlkit.perception.data.samples import Batch, TensorSamples
+from rlkit.perception.inputs import Inputs
 from rlkit.perception.language import CHUNK, LanguageModeling, count_ngrams
 from rlkit.perception.models import make_model
 from rlkit.perception.models.language import NGram, RNNLanguageModel, perplexity
@@ -113,7 +114,7 @@ def test_perplexity_of_an_undecided_network_is_the_size_of_its_vocabulary(tmp_pa
     task = LanguageModeling(model, ngrams=[1, 2, 3])
     batch = data.test.batch(torch.arange(3))
     assert task.measure(batch)["loss"].item() == pytest.approx(math.log(4))  # a, b, <end>, <unknown>
-    results = task.finish(data, Any, None)  # type: ignore[arg-type]
+    results = task.finish(data, Inputs())
     assert results["perplexity"] == pytest.approx(4)
     # a, a, b, end: shares of ½, ¼, ¼, so exp(½ log 2 + ½ log 4) = 2^1.5; behind an a, an a or a b.
     assert results["perplexity_1gram"] == pytest.approx(2**1.5, rel=2e-3)

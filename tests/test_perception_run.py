@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torch import Tensor
 from waiting import PATIENCE, rows_in, wait_until
 
 from rlkit import perception
@@ -216,9 +217,9 @@ def test_a_run_that_is_stopped_in_its_test_is_resumed_there(result: Any, tmp_pat
     from rlkit.perception.loop import Training
 
     class Stopped(Training):
-        def finish(self, folder: Path | None) -> dict[str, float]:
+        def finish(self) -> dict[str, float]:
             self.interrupted = True
-            return super().finish(folder)
+            return super().finish()
 
     overrides = ["recipe=lenet-digits", f"hydra.run.dir={tmp_path / 'run'}"]
     job = compose_job(APP, overrides + [f"{key}={value}" for key, value in QUICK.items()])
@@ -378,3 +379,26 @@ def test_a_run_whose_folder_is_removed_says_so_and_still_saves_the_model(
         perception.train("lenet-digits", run_dir=tmp_path / "run", **{**QUICK, "fit.epochs": 3})
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
     assert load_model(tmp_path / "run" / "checkpoints" / "last")[2].model == "mlp"
+
+
+@pytest.mark.parametrize("validation", [0.0, 0.2])
+def test_the_best_model_is_never_saved_as_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, validation: float
+) -> None:
+    finish = Training.finish
+    held: dict[str, Tensor] = {}
+
+    def remove(self: Training) -> dict[str, float]:
+        results = finish(self)
+        held.update(self.task.state_dict())  # by now the parameters of the best epoch, if there was a validation
+        shutil.rmtree(tmp_path / "run")
+        return results
+
+    monkeypatch.setattr(Training, "finish", remove)
+    settings = {**QUICK, "data.validation": validation, "fit.restore_best": True}
+    with pytest.raises(LostFolder, match="was removed during the run"):
+        perception.train("lenet-digits", run_dir=tmp_path / "run", **settings)
+    which = "best" if validation else "last"
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == [which]
+    saved, _ = read_tensors(tmp_path / "run" / "checkpoints" / which / "model.safetensors")
+    assert all(torch.equal(saved[name], held[name]) for name in held)

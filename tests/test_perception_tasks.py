@@ -77,8 +77,11 @@ def test_training_measures_draws_and_keeps_its_state(name: str, tmp_path: Path) 
     task, inputs = make(name)
     fitted = fit(task, data, FitConfig(epochs=2, batch_size=6), inputs=inputs)
     assert all(torch.tensor(value).isfinite() for value in fitted.metrics.values())
-    task.finish(data, inputs, tmp_path)
-    assert list(tmp_path.glob("*.png"))
+    for file, draw in task.pictures(data, inputs).items():
+        with torch.no_grad():
+            draw(tmp_path / file)
+        assert (tmp_path / file).read_bytes().startswith(b"\x89PNG")
+    assert list(tmp_path.iterdir())
     again, _ = make(name)
     again.load_state_dict(task.state_dict())
     names = list(task.state_dict())
@@ -116,7 +119,7 @@ def test_denoising_takes_noise_away() -> None:
     data = images(32)
     task, inputs = make("autoencoding", noise=0.3, contraction=0.0)
     steps(task, batch_of(data, inputs), 150, 0.01)
-    results = task.eval().finish(data, inputs, None)
+    results = task.eval().finish(data, inputs)
     assert results["noise_mse"] == pytest.approx(0.09, rel=0.1)
     assert task.measure(batch_of(data, inputs))["mse"].item() < results["noise_mse"]
 
@@ -222,7 +225,7 @@ def test_a_classifier_judges_samples(tmp_path: Path) -> None:
     assert 1 <= scores["inception_score"] <= 10
     assert Judge(None).compare(samples, samples, samples) == {}
     task, inputs = make("variational", features_from=str(result.run_dir))
-    assert task.eval().finish(images(), inputs, None)["frechet_distance"] > 0
+    assert task.eval().finish(images(), inputs)["frechet_distance"] > 0
     assert not any(name.startswith("judge") for name in task.state_dict())
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -204,6 +206,35 @@ def test_two_runs_of_one_process_are_kept_apart_as_well(tmp_path: Path) -> None:
     with pytest.raises(RlkitError, match="is in use by"):
         RunFolder.resume(tmp_path / "run")
     second.release()
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), RlkitError("cannot write"), KeyboardInterrupt()]
+)
+def test_a_folder_that_could_not_be_made_is_not_locked(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as full:
+        full.setattr("rlkit.runs.run_folder.write_text", fail)
+        with pytest.raises(type(error)):
+            RunFolder.create(tmp_path / "run", {"config.yaml": "seed: 0"})
+    shutil.rmtree(tmp_path / "run" / ".hydra")
+    RunFolder.create(tmp_path / "run", {"config.yaml": "seed: 0"}).release()
+
+
+def test_a_lock_on_a_full_disk_is_one_and_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.pwrite", fail)
+    folder = RunFolder.create(tmp_path / "run", {})
+    with pytest.raises(RlkitError, match="is in use by"):
+        RunFolder.resume(tmp_path / "run")
+    folder.release()
+    RunFolder.resume(tmp_path / "run").release()
 
 
 def test_a_folder_that_is_gone_cannot_be_resumed(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,11 @@ from hypothesis import strategies as st
 import rlkit
 from rlkit import perception
 from rlkit.errors import RlkitError
+from rlkit.perception.config import FitConfig
+from rlkit.perception.data import DATASETS
+from rlkit.perception.loop import fit
+from rlkit.perception.models import make_model
+from rlkit.perception.tasks import TASKS
 from rlkit.runs import loggers as loggers_module
 from rlkit.runs.loggers import CSVLogger, NoFields, make_loggers
 from rlkit.runs.progress import Progress
@@ -260,6 +266,130 @@ def test_a_picture_that_fails_costs_no_result(
     assert result.summary["status"] == "finished"
     assert "test_loss" in result.summary
     assert "remark: the picture of boundary failed: MemoryError: no room" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("end", ["ctrl-c", "kill"])
+def test_results_are_written_before_the_first_picture(end: str, tmp_path: Path) -> None:
+    stop = "raise KeyboardInterrupt" if end == "ctrl-c" else "os._exit(9)"
+    code = f"""
+import os
+from rlkit import perception
+from rlkit.perception import plots
+def stop(*_):
+    {stop}
+plots.save_figure = stop
+perception.train("moons-depth", "run", **{{"data.count": 40, "fit.epochs": 2}})
+"""
+    (tmp_path / "train.py").write_text(code, encoding="utf-8")
+    assert shell(f"{PYTHON} train.py", tmp_path).returncode != 0
+    assert summary(tmp_path)["status"] == "finished"
+    assert "test_loss" in summary(tmp_path)
+    assert (tmp_path / "run" / "checkpoints" / "last" / "training.safetensors").is_file()
+    assert not list((tmp_path / "run").glob("*.png"))
+
+
+def fails(*_: Any) -> Any:
+    raise ZeroDivisionError("no such picture")
+
+
+FAILURES = {
+    "what is drawn": ("rlkit.perception.tasks.Classification._draw_boundary", ["drawing boundary.png"]),
+    "which are drawn": ("rlkit.perception.tasks.Classification.pictures", ["drawing"]),
+    "one picture": ("rlkit.perception.tasks.draw_boundary", ["drawing boundary.png"]),
+    "all figures": ("rlkit.perception.plots._figure", ["the picture of boundary", "the picture of curves"]),
+    "matplotlib": ("rlkit.perception.plots._import_matplotlib", ["the picture of boundary", "the picture of curves"]),
+}
+
+
+@pytest.mark.parametrize("where", FAILURES)
+def test_whatever_fails_in_a_picture_is_a_remark(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place, names = FAILURES[where]
+    monkeypatch.setattr(place, fails)
+    result = perception.train("moons-depth", tmp_path / "run", **{"data.count": 40, "fit.epochs": 2})
+    assert summary(tmp_path)["test_loss"] == result.summary["test_loss"]
+    err = capsys.readouterr().err
+    assert re.findall("remark: (.*) failed: ZeroDivisionError: no such picture", err) == names
+
+
+def test_a_picture_that_fails_costs_no_other_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("rlkit.perception.generative.Variational._draw_reconstructions", fails)
+    settings = {"data": "digits", "fit.epochs": 1}
+    result = perception.train("vae-fashion", tmp_path / "run", **settings)
+    assert result.summary["status"] == "finished"
+    assert "remark: drawing reconstructions.png failed" in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "run").glob("*.png")) == ["curves.png", "samples.png"]
+
+
+def test_a_picture_is_drawn_where_its_name_is_free(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("curves.png", "boundary.png"):
+        (tmp_path / "run" / name / "in the way").mkdir(parents=True)
+    result = perception.train("moons-depth", tmp_path / "run", **{"data.count": 40, "fit.epochs": 2})
+    assert result.summary["status"] == "finished"
+    err = capsys.readouterr().err
+    assert err.count("remark: the picture of ") == 2
+    assert "Traceback" not in err
+
+
+def test_a_logger_given_to_fit_costs_no_training(capsys: pytest.CaptureFixture[str]) -> None:
+    data = DATASETS["moons"](count=40)
+    rows: list[int] = []
+
+    class Right:
+        def log(self, metrics: Any, step: int) -> None:
+            rows.append(step)
+
+        def close(self) -> None:
+            pass
+
+    task = TASKS["classification"](make_model("mlp", input_shape=[2], num_outputs=2))
+    loggers: list[Any] = [Failing(NoFields(), Path(), {}), Right()]
+    fitted = fit(task, data, FitConfig(epochs=3), loggers=loggers)
+    assert fitted.metrics["test_loss"] > 0
+    assert len(rows) == 3
+    assert capsys.readouterr().err.count("remark: logger=Failing failed: ConnectionError: the server is gone") == 1
+
+
+SABOTEUR = """
+class Logger:
+    # Fails in the job of seed 1, in whose folder it is in the way of every picture.
+
+    def __init__(self, config, run_dir, run_config):
+        self.broken = run_config["seed"] == 1
+        if self.broken:
+            for name in ("curves.png", "boundary.png"):
+                (run_dir / name / "in the way").mkdir(parents=True)
+
+    def log(self, metrics, step):
+        if self.broken:
+            raise ConnectionError("the server is gone")
+
+    def close(self):
+        if self.broken:
+            raise RuntimeError("still gone")
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "-m rlkit total_timesteps=1024 eval_interval=0 final_eval_episodes=1",
+        "-m rlkit.perception recipe=moons-depth data.count=40 fit.epochs=2 model.hidden_sizes=[4]",
+    ],
+)
+def test_a_sweep_goes_on_when_one_job_cannot_be_shown(command: str, tmp_path: Path) -> None:
+    (tmp_path / "saboteur.py").write_text(SABOTEUR, encoding="utf-8")
+    where = "hydra.sweep.dir=sweep 'hydra.sweep.subdir=${seed}'"
+    done = shell(f"{PYTHON} {command} seed=0,1,2 logger=saboteur:Logger {where} -m", tmp_path)
+    assert done.returncode == 0, done
+    assert b"Traceback" not in done.stderr
+    assert done.stderr.count(b"the server is gone") == 1
+    for seed in range(3):
+        found = json.loads((tmp_path / "sweep" / str(seed) / "summary.json").read_text(encoding="utf-8"))
+        assert (found["seed"], found["status"]) == (seed, "finished")
 
 
 def test_a_logger_that_cannot_start_is_an_error_before_the_run(tmp_path: Path) -> None:

@@ -88,13 +88,14 @@ def save(trainer: Training, description: Description, folder: RunFolder) -> None
     """Writes checkpoints/last, and checkpoints/best once validation has chosen a best model.
 
     It may be stopped between any two files: training.safetensors alone is what a run is resumed from, and each of the
-    models is one of this run.
+    models is one of this run. When the best model has taken the last one's place, the last one was saved before.
     """
-    progress = {"steps": str(trainer.steps), "epoch": str(trainer.epoch)}
-    last = folder.checkpoint("last")
-    save_model(last, description, trainer.task.state_dict(), progress)
-    tensors, numbers = trainer.state()
-    write_tensors(last / TRAINING_FILE, tensors, {"state": json.dumps(numbers)})
+    if not trainer.holds_best:
+        progress = {"steps": str(trainer.steps), "epoch": str(trainer.epoch)}
+        last = folder.checkpoint("last")
+        save_model(last, description, trainer.task.state_dict(), progress)
+        tensors, numbers = trainer.state()
+        write_tensors(last / TRAINING_FILE, tensors, {"state": json.dumps(numbers)})
     if trainer.best_state is not None:
         save_model(folder.checkpoint("best"), description, trainer.best_state, {"epoch": str(trainer.best_epoch)})
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +22,7 @@ from rlkit.perception.models.dcgan import InfoGAN
 from rlkit.perception.models.gan import Adversaries
 from rlkit.perception.models.vae import VAE
 from rlkit.perception.plots import draw_points, draw_tiles
-from rlkit.perception.task import Better, Loss, Task
+from rlkit.perception.task import Better, Loss, Picture, Task
 
 MOST_SAMPLES = 5_000
 """Largest number of samples in a comparison of two sets."""
@@ -29,6 +30,10 @@ ROWS = 5
 """Rows of originals in a picture, which are followed by as many rows of their reconstructions."""
 COLUMNS = 10
 """Columns of the grids in pictures."""
+DRAWN_SAMPLES = 100
+"""Generated images in a picture of an autoencoder's."""
+DRAWN_POINTS = 2_000
+"""Largest number of points in a picture."""
 
 
 class Judge:
@@ -129,23 +134,29 @@ class Autoencoding(Task):
         return images + self.noise * torch.randn_like(images) if self.noise else images
 
     @torch.no_grad()
-    def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
-        """Returns the errors of two simple methods, and draws originals and reconstructions.
+    def finish(self, data: Data, inputs: Inputs) -> dict[str, float]:
+        """Returns the errors of two simple methods.
 
         `pca_mse` is the mean squared error of PCA with as many components as there are latent numbers. `noise_mse` is
         that of the noisy images themselves, without any denoising.
         """
         images = some_inputs(data, inputs, MOST_SAMPLES)
-        noisy = self.add_noise(images[: ROWS * COLUMNS])
-        if folder is not None:
-            rows = [images[: len(noisy)], *([noisy] if self.noise else []), self.model(noisy).sigmoid()]
-            draw_tiles(folder / "reconstructions.png", torch.cat(rows), COLUMNS)
         latent_size: Any = self.model.feature_size
         training = some_inputs(data, inputs, MOST_SAMPLES, part="train")
         results = {"pca_mse": pca_error(training.flatten(1), images.flatten(1), int(latent_size))}
         if self.noise:
             results["noise_mse"] = float(functional.mse_loss(self.add_noise(images), images))
         return results
+
+    def pictures(self, data: Data, inputs: Inputs) -> dict[str, Picture]:
+        """Returns the picture of originals, of what noise makes of them, and of their reconstructions."""
+        return {"reconstructions.png": partial(self._draw_reconstructions, data, inputs)}
+
+    def _draw_reconstructions(self, data: Data, inputs: Inputs, path: Path) -> None:
+        images = some_inputs(data, inputs, ROWS * COLUMNS)
+        noisy = self.add_noise(images)
+        rows = [images, *([noisy] if self.noise else []), self.model(noisy).sigmoid()]
+        draw_tiles(path, torch.cat(rows), COLUMNS)
 
 
 class Variational(Task):
@@ -187,15 +198,27 @@ class Variational(Task):
         }
 
     @torch.no_grad()
-    def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
-        """Returns the comparison with a classifier's features, and draws reconstructions and samples."""
+    def finish(self, data: Data, inputs: Inputs) -> dict[str, float]:
+        """Returns the comparison of generated images with real ones by a classifier's features."""
         images = some_inputs(data, inputs, MOST_SAMPLES)
-        first = images[: ROWS * COLUMNS]
-        samples = self.vae.decoder(torch.randn(len(images), self.vae.feature_size, device=images.device)).sigmoid()
-        if folder is not None:
-            draw_tiles(folder / "reconstructions.png", torch.cat([first, self.vae(first)[0].sigmoid()]), COLUMNS)
-            draw_tiles(folder / "samples.png", samples[:100], COLUMNS)
+        samples = decoded(self.vae.decoder, len(images), self.vae.feature_size, images.device)
         return self.judge.compare(images, samples, some_inputs(data, inputs, MOST_SAMPLES, part="train"))
+
+    def pictures(self, data: Data, inputs: Inputs) -> dict[str, Picture]:
+        """Returns the pictures of reconstructions and of generated images."""
+
+        def draw_samples(path: Path) -> None:
+            device = some_inputs(data, inputs, 1).device
+            draw_tiles(path, decoded(self.vae.decoder, DRAWN_SAMPLES, self.vae.feature_size, device), COLUMNS)
+
+        return {
+            "reconstructions.png": partial(self._draw_reconstructions, data, inputs),
+            "samples.png": draw_samples,
+        }
+
+    def _draw_reconstructions(self, data: Data, inputs: Inputs, path: Path) -> None:
+        images = some_inputs(data, inputs, ROWS * COLUMNS)
+        draw_tiles(path, torch.cat([images, self.vae(images)[0].sigmoid()]), COLUMNS)
 
 
 class AdversarialAutoencoding(Autoencoding):
@@ -251,17 +274,24 @@ class AdversarialAutoencoding(Autoencoding):
         yield Loss("autoencoder", pixels + self.weight * g_loss, {"loss": pixels, "generator_loss": g_loss, "mse": mse})
 
     @torch.no_grad()
-    def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
-        """Returns an autoencoder's results and the latent numbers' Fréchet distance from normal ones; draws samples."""
-        results = super().finish(data, inputs, folder)
+    def finish(self, data: Data, inputs: Inputs) -> dict[str, float]:
+        """Returns an autoencoder's results and the latent numbers' Fréchet distance from normal ones."""
+        results = super().finish(data, inputs)
         images = some_inputs(data, inputs, MOST_SAMPLES)
         prior = torch.randn(len(images), self.both.feature_size, device=images.device)
         samples = self.both.decoder(prior).sigmoid()
-        if folder is not None:
-            draw_tiles(folder / "samples.png", samples[:100], COLUMNS)
         training = some_inputs(data, inputs, MOST_SAMPLES, part="train")
         results["latent_frechet_distance"] = frechet_distance(prior, self.both.encode(images))
         return results | self.judge.compare(images, samples, training)
+
+    def pictures(self, data: Data, inputs: Inputs) -> dict[str, Picture]:
+        """Returns an autoencoder's pictures and that of generated images."""
+
+        def draw_samples(path: Path) -> None:
+            device = some_inputs(data, inputs, 1).device
+            draw_tiles(path, decoded(self.both.decoder, DRAWN_SAMPLES, self.both.feature_size, device), COLUMNS)
+
+        return {**super().pictures(data, inputs), "samples.png": draw_samples}
 
 
 # Adversaries
@@ -366,31 +396,43 @@ class Adversarial(Task):
         return {"loss": loss, "score_gap": real_score.mean() - fake_score.mean()}
 
     @torch.no_grad()
-    def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
-        """Returns a comparison of generated samples with the data, and draws them.
+    def finish(self, data: Data, inputs: Inputs) -> dict[str, float]:
+        """Returns a comparison of generated samples with the data.
 
         Points of the plane are compared by the modes that they cover, images by a classifier's features.
         """
         real = some_inputs(data, inputs, MOST_SAMPLES)
-        labels = None
-        if self.gan.num_classes:
-            labels = torch.arange(len(real), device=real.device) % self.gan.num_classes
-        latents = self.gan.draw_latents(len(real))
-        chunks = torch.arange(len(real), device=real.device).chunk(max(1, len(real) // 500))
-        fake = torch.cat([self.gan(latents[some], None if labels is None else labels[some]) for some in chunks])
+        fake, labels = self.generated(len(real), real.device)
         if real.dim() == 2:
-            if folder is not None and real.shape[1] == 2:
-                draw_points(folder / "samples.png", {"data": real[:2000], "generated": fake[:2000]})
             return points_metrics(data, inputs, fake)
         real, fake = (real + 1) / 2, (fake + 1) / 2
-        if folder is not None:
-            columns = self.gan.num_classes or COLUMNS
-            draw_tiles(folder / "samples.png", fake[: 10 * columns], columns)
         results = self.judge.compare(real, fake, (some_inputs(data, inputs, MOST_SAMPLES, part="train") + 1) / 2)
         if results and labels is not None:
             predicted = self.judge.features(fake)[1].argmax(1)
             results["conditional_accuracy"] = float((predicted == labels).double().mean())
         return results
+
+    def generated(self, count: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        """Returns as many generated samples, and for conditional adversaries their labels, which take turns."""
+        labels = torch.arange(count, device=device) % self.gan.num_classes if self.gan.num_classes else None
+        latents = self.gan.draw_latents(count)
+        chunks = torch.arange(count, device=device).chunk(max(1, count // 500))
+        samples = [self.gan(latents[some], None if labels is None else labels[some]) for some in chunks]
+        return torch.cat(samples), labels
+
+    def pictures(self, data: Data, inputs: Inputs) -> dict[str, Picture]:
+        """Returns the picture of generated images, or of generated points of the plane beside the data's."""
+        if len(data.input_shape) == 1 and data.input_shape != (2,):
+            return {}
+        return {"samples.png": partial(self._draw_samples, data, inputs)}
+
+    def _draw_samples(self, data: Data, inputs: Inputs, path: Path) -> None:
+        real = some_inputs(data, inputs, DRAWN_POINTS)
+        if real.dim() == 2:
+            draw_points(path, {"data": real, "generated": self.generated(len(real), real.device)[0]})
+        else:
+            columns = self.gan.num_classes or COLUMNS
+            draw_tiles(path, (self.generated(10 * columns, real.device)[0] + 1) / 2, columns)
 
 
 class InformationMaximizing(Adversarial):
@@ -438,25 +480,19 @@ class InformationMaximizing(Adversarial):
         return objectives.information_loss(*self.info.find_codes(images), *self.info.codes(latents))
 
     @torch.no_grad()
-    def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
-        """Returns the information about the code in an image, and the codes' purity; draws a column of images per code.
+    def finish(self, data: Data, inputs: Inputs) -> dict[str, float]:
+        """Returns the information about the code in an image, and the codes' purity.
 
         `code_purity`, which needs a classifier, is the share of images that are of the most frequent class of their
         code.
         """
-        results = super().finish(data, inputs, folder)
+        results = super().finish(data, inputs)
         latents = self.gan.draw_latents(2000)
         images = self.gan(latents)
         logits, _ = self.info.find_codes(images)
         codes, _ = self.info.codes(latents)
         cross_entropy = float(functional.cross_entropy(logits, codes))
         results["information"] = objectives.information_bound(cross_entropy, self.info.num_codes)
-        if folder is not None:
-            end = latents.shape[1] - self.info.num_continuous
-            rows = latents[:COLUMNS].repeat_interleave(self.info.num_codes, 0)  # in a row, all codes share their noise
-            one_hot = torch.eye(self.info.num_codes, device=latents.device).repeat(COLUMNS, 1)
-            rows[:, end - self.info.num_codes : end] = one_hot
-            draw_tiles(folder / "codes.png", (self.gan(rows) + 1) / 2, self.info.num_codes)
         if self.judge.model is not None:
             probabilities = self.judge.features((images + 1) / 2)[1]
             counts = (
@@ -465,6 +501,18 @@ class InformationMaximizing(Adversarial):
             )
             results["code_purity"] = float(counts.max(1).values.sum() / counts.sum())
         return results
+
+    def pictures(self, data: Data, inputs: Inputs) -> dict[str, Picture]:
+        """Returns the pictures of generated images and of a column of images per code."""
+        return {**super().pictures(data, inputs), "codes.png": self._draw_codes}
+
+    def _draw_codes(self, path: Path) -> None:
+        latents = self.gan.draw_latents(COLUMNS)
+        end = latents.shape[1] - self.info.num_continuous
+        rows = latents.repeat_interleave(self.info.num_codes, 0)  # in a row, all codes share their noise
+        one_hot = torch.eye(self.info.num_codes, device=latents.device).repeat(COLUMNS, 1)
+        rows[:, end - self.info.num_codes : end] = one_hot
+        draw_tiles(path, (self.gan(rows) + 1) / 2, self.info.num_codes)
 
 
 class CycleConsistency(Task):
@@ -533,15 +581,15 @@ class CycleConsistency(Task):
             "untranslated_error": objectives.cycle_loss(right, batch.inputs),
         }
 
-    @torch.no_grad()
-    def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
-        """Draws rows of images, their translations, the right translations, and the translations back."""
-        if folder is not None:
-            images = some_inputs(data, inputs, COLUMNS)
-            translations = self.nets(images)
-            rows = [images, translations, self.translated(images), self.nets.translators["b_to_a"](translations)]
-            draw_tiles(folder / "translations.png", (torch.cat(rows) + 1) / 2, len(images))
-        return {}
+    def pictures(self, data: Data, inputs: Inputs) -> dict[str, Picture]:
+        """Returns the picture of images, their translations, the right translations, and the translations back."""
+        return {"translations.png": partial(self._draw_translations, data, inputs)}
+
+    def _draw_translations(self, data: Data, inputs: Inputs, path: Path) -> None:
+        images = some_inputs(data, inputs, COLUMNS)
+        translations = self.nets(images)
+        rows = [images, translations, self.translated(images), self.nets.translators["b_to_a"](translations)]
+        draw_tiles(path, (torch.cat(rows) + 1) / 2, len(images))
 
 
 # Functions that several tasks share
@@ -569,6 +617,11 @@ def some_inputs(data: Data, inputs: Inputs, count: int, part: str = "test") -> T
     samples = data.train if part == "train" else data.test
     outputs: Tensor = inputs(samples.batch(torch.arange(min(count, len(samples)))).inputs)
     return outputs
+
+
+def decoded(decoder: Callable[[Tensor], Tensor], count: int, latent_size: int, device: torch.device) -> Tensor:
+    """Returns images that a decoder makes from latent numbers that are drawn from a normal distribution."""
+    return decoder(torch.randn(count, latent_size, device=device)).sigmoid()
 
 
 def pca_error(training: Tensor, test: Tensor, size: int) -> float:

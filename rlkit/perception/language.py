@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -17,9 +18,8 @@ from rlkit.perception.data.language import END, joined, stream_of
 from rlkit.perception.data.samples import Batch, Data, TensorSamples
 from rlkit.perception.inputs import Inputs
 from rlkit.perception.models.language import NGram, RNNLanguageModel, perplexity
-from rlkit.perception.task import Better, Task
+from rlkit.perception.task import Better, Picture, Task
 from rlkit.runs.files import write_text
-from rlkit.system.terminal import remarked
 
 CHUNK = 1000
 """Tokens that the network reads in one call when it reads a whole text."""
@@ -59,6 +59,8 @@ class LanguageModeling(Task):
             check_range("task.temperatures", temperature, 0, exclusive=True)
         check_range("task.generate", generate, 0)
         self.ngrams, self.generate, self.temperatures = list(ngrams), generate, list(temperatures)
+        self.counted: list[NGram] = []
+        """N-gram models of the training text, which `finish` counts."""
 
     @property
     def network(self) -> RNNLanguageModel:
@@ -74,18 +76,24 @@ class LanguageModeling(Task):
         return {"loss": loss, "accuracy": (logits.argmax(2) == batch.targets).float().mean()}
 
     @torch.no_grad()
-    def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
-        """Returns perplexities on the test text, and writes generated texts to samples.txt."""
+    def finish(self, data: Data, inputs: Inputs) -> dict[str, float]:
+        """Returns perplexities on the test text."""
         train, test = (stream_of(cast(TensorSamples, part)) for part in (data.train, data.test))
         known = stream_of(cast(TensorSamples, data.validation)) if data.validation else train[-len(train) // 10 :]
         results = {"perplexity": perplexity(self.read(test))}
-        models = count_ngrams(train.tolist(), known[:SMOOTHING_TOKENS].tolist(), len(data.vocabulary), self.ngrams)
-        for model in models:
+        known = known[:SMOOTHING_TOKENS]
+        self.counted = count_ngrams(train.tolist(), known.tolist(), len(data.vocabulary), self.ngrams)
+        for model in self.counted:
             results[f"perplexity_{model.n}gram"] = perplexity(model.log_probs(test.tolist())[1:])
-        if folder is not None and self.generate:
-            with remarked("writing samples.txt"):
-                write_text(folder / "samples.txt", self.samples(data.vocabulary, models, test.device))
         return results
+
+    def pictures(self, data: Data, inputs: Inputs) -> dict[str, Picture]:
+        """Returns the function that writes generated texts to samples.txt."""
+        return {"samples.txt": partial(self._write_samples, data)} if self.generate else {}
+
+    def _write_samples(self, data: Data, path: Path) -> None:
+        device = stream_of(cast(TensorSamples, data.test)).device
+        write_text(path, self.samples(data.vocabulary, self.counted, device))
 
     def read(self, stream: Tensor) -> Tensor:
         """Returns log p(token | all before it) of each token but the first, in float64: (tokens,) -> (tokens − 1,).

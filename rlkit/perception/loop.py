@@ -31,8 +31,9 @@ from rlkit.perception.optimization import (
     state_names,
 )
 from rlkit.perception.task import DIRECTIONS, Task
-from rlkit.runs.loggers import Logger
+from rlkit.runs.loggers import Logger, Tolerated
 from rlkit.runs.progress import Progress
+from rlkit.system.terminal import remarked
 
 STEP_KEY = "time/step"
 """Column of metrics.csv with the number of gradient steps."""
@@ -109,15 +110,17 @@ def fit(
     """Trains the task's model on the data and tests it. Seeds torch's global generator.
 
     `inputs` is the stage in front of the model; without it, the data go in as they are, and bytes as floats from 0 to
-    1. Raises RlkitError for settings that cannot work, and when the loss stops being a finite number.
+    1. A logger that raises is a remark, and gets no more metrics. Raises RlkitError for settings that cannot work, and
+    when the loss stops being a finite number.
     """
     config = config or FitConfig()
     config.validate()
     torch.manual_seed(seed)
-    trainer = Training(task, data, config, inputs or Inputs(), seed=seed, device=device, loggers=loggers)
+    tolerated = [Tolerated(type(logger).__name__, logger) for logger in loggers]
+    trainer = Training(task, data, config, inputs or Inputs(), seed=seed, device=device, loggers=tolerated)
     with Progress(trainer.total_samples, unit="samples", latest=LATEST) as trainer.progress:
         trainer.train()
-    return Fitted(task, trainer.finish(None), trainer.epoch, trainer.best_epoch)
+    return Fitted(task, trainer.finish(), trainer.epoch, trainer.best_epoch)
 
 
 class Training:
@@ -157,6 +160,8 @@ class Training:
         self.best: float | None = None
         self.best_epoch: int | None = None
         self.best_state: dict[str, Tensor] | None = None
+        self.holds_best = False
+        """True once the task has the best model's parameters in place of the last ones."""
         self._patience_best, self._stale = math.inf, 0
         # Each metric of the next row, summed over samples; "weights" holds the number of samples in each sum.
         self._sums: dict[str, Any] = {}
@@ -196,6 +201,7 @@ class Training:
                 self.save()
         self.save()
         if self.best_state is not None and self.config.restore_best:
+            self.holds_best = True
             self.task.load_state_dict(self.best_state)
 
     def batches(self) -> Iterator[Batch]:
@@ -301,8 +307,8 @@ class Training:
                     sums[name] = sums.get(name, 0) + value.detach().double() * len(indices)
         return {name: float(total) / len(samples) for name, total in sums.items()}
 
-    def finish(self, folder: Path | None) -> dict[str, float]:
-        """Tests the model and lets the task draw into `folder`; returns all results as `test_<name>`.
+    def finish(self) -> dict[str, float]:
+        """Tests the model; returns all results as `test_<name>`.
 
         Without test samples there are no results. Raises RlkitError if the loss is not a finite number.
         """
@@ -312,8 +318,21 @@ class Training:
         results = self.evaluate(self.data.test)
         if not math.isfinite(results["loss"]):
             raise self._diverged("the test loss", results["loss"], self.steps)
-        results |= self.task.finish(self.data, self.inputs, folder)
+        results |= self.task.finish(self.data, self.inputs)
         return {f"test_{name}": value for name, value in results.items()}
+
+    @torch.no_grad()
+    def draw(self, folder: Path) -> None:
+        """Draws the task's pictures into `folder`, after `finish`; one that cannot be drawn is a remark.
+
+        Without test samples there are none.
+        """
+        if not len(self.data.test):
+            return
+        with remarked("drawing"):
+            for name, picture in self.task.pictures(self.data, self.inputs).items():
+                with remarked(f"drawing {name}"):
+                    picture(folder / name)
 
     def log(self) -> None:
         """Hands the means of all metrics since the last row to the loggers."""

@@ -116,23 +116,16 @@ def run(config: PerceptionConfig, run_dir: Path, *, hydra_files: Mapping[str, st
             + f"{count:,} parameters; {device}"
         )
         started, status, results = time.perf_counter(), "failed", {}
-        saved = False
         try:
             with _interruptible(training):
                 training.train()
-                saved = True  # by now the task holds the best model, which must not be saved as the last one
-                results = training.finish(run_dir)
+                results = training.finish()
             folder.check_kept()
             status = "finished"
-        except LostFolder:
-            with remarked("saving the model"):  # a removed folder must not cost the model
+        except (KeyboardInterrupt, LostFolder) as error:  # a removed folder must not cost the model
+            status = "failed" if isinstance(error, LostFolder) else "interrupted"
+            with remarked("saving the model"):
                 training.save()
-            raise
-        except KeyboardInterrupt:
-            status = "interrupted"
-            if not saved:
-                with remarked("saving the model"):
-                    training.save()
             raise
         finally:
             seconds += time.perf_counter() - started
@@ -159,6 +152,8 @@ def run(config: PerceptionConfig, run_dir: Path, *, hydra_files: Mapping[str, st
             }
             with nullcontext() if status == "finished" else remarked("writing the summary"):  # after the first error
                 folder.write_summary(summary)
+            if status == "finished":
+                training.draw(run_dir)
             if (run_dir / "metrics.csv").exists():
                 draw_curves(run_dir)
             with remarked("the closing words"):

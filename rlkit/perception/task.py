@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -16,6 +16,9 @@ from rlkit.perception.models.normalization import BatchNorm
 Better = Literal["smaller", "larger"]
 """The direction in which a metric is better."""
 DIRECTIONS: tuple[str, ...] = get_args(Better)
+
+Picture = Callable[[Path], object]
+"""A function that draws a picture, or writes another illustration, to a path."""
 
 
 class Loss(NamedTuple):
@@ -70,9 +73,14 @@ class Task(nn.Module):
         """
         raise NotImplementedError
 
-    def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
-        """Returns further results for the summary and draws pictures into `folder`, unless it is None.
+    def finish(self, data: Data, inputs: Inputs) -> dict[str, float]:
+        """Returns further results for the summary; called once after the training, in evaluation mode."""
+        return {}
 
-        Called once after the training, in evaluation mode.
+    def pictures(self, data: Data, inputs: Inputs) -> dict[str, Picture]:
+        """Returns the functions that draw what illustrates the results, by the name of the file that each draws.
+
+        They are called after `finish`, when all results are written, in evaluation mode and without gradients. One that
+        raises costs its own picture only.
         """
         return {}

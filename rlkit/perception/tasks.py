@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rlkit.errors import RlkitError, check_choice, check_range
-from rlkit.perception.data.samples import Batch, Data, TensorSamples
+from rlkit.perception.data.samples import Batch, Data, Samples, TensorSamples
 from rlkit.perception.generative import (
     Adversarial,
     AdversarialAutoencoding,
@@ -22,7 +23,7 @@ from rlkit.perception.generative import (
 from rlkit.perception.inputs import Inputs
 from rlkit.perception.language import LanguageModeling
 from rlkit.perception.plots import draw_boundary, draw_contours, draw_function, draw_predictions, draw_row
-from rlkit.perception.task import Better, Task
+from rlkit.perception.task import Better, Picture, Task
 
 MOST_DRAWN = 1000
 """Largest number of test samples whose predictions are drawn."""
@@ -54,24 +55,26 @@ class Classification(Task):
             loss = functional.cross_entropy(logits, batch.targets, label_smoothing=smoothing)
         return {"loss": loss, "accuracy": (logits.argmax(1) == batch.targets).float().mean()}
 
-    def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
-        """Draws the decision boundary if the inputs are points of the plane."""
-        if data.input_shape == (2,) and folder is not None and isinstance(data.test, TensorSamples):
-            points, labels = data.test.inputs, data.test.targets
-            low, high = points.min(0).values - 0.3, points.max(0).values + 0.3
-            xs, ys = (torch.linspace(float(low[i]), float(high[i]), 200, device=points.device) for i in range(2))
-            grid = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), -1).flatten(0, 1)  # (200 · 200, 2), row by row
-            with torch.no_grad():
-                logits = self.model(inputs(grid))
-            if logits.shape[1] == 1:
-                kinds = torch.sigmoid(logits[:, 0])
-            elif self.loss == "mse":  # the outputs are near 0 and 1 themselves
-                kinds = (0.5 + 0.5 * (logits[:, 1] - logits[:, 0])).clamp(0, 1)
-            else:
-                kinds = logits.softmax(1)[:, 1]
-            plane = (xs.cpu().numpy(), ys.cpu().numpy(), kinds.view(200, 200).cpu().numpy())
-            draw_boundary(folder / "boundary.png", points.cpu().numpy(), labels.cpu().numpy(), plane)
-        return {}
+    def pictures(self, data: Data, inputs: Inputs) -> dict[str, Picture]:
+        """Returns the picture of the decision boundary if the inputs are points of the plane."""
+        if data.input_shape != (2,) or not isinstance(data.test, TensorSamples):
+            return {}
+        return {"boundary.png": partial(self._draw_boundary, data.test, inputs)}
+
+    def _draw_boundary(self, test: TensorSamples, inputs: Inputs, path: Path) -> None:
+        points, labels = test.inputs, test.targets
+        low, high = points.min(0).values - 0.3, points.max(0).values + 0.3
+        xs, ys = (torch.linspace(float(low[i]), float(high[i]), 200, device=points.device) for i in range(2))
+        grid = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), -1).flatten(0, 1)  # (200 · 200, 2), row by row
+        logits = self.model(inputs(grid))
+        if logits.shape[1] == 1:
+            kinds = torch.sigmoid(logits[:, 0])
+        elif self.loss == "mse":  # the outputs are near 0 and 1 themselves
+            kinds = (0.5 + 0.5 * (logits[:, 1] - logits[:, 0])).clamp(0, 1)
+        else:
+            kinds = logits.softmax(1)[:, 1]
+        plane = (xs.cpu().numpy(), ys.cpu().numpy(), kinds.view(200, 200).cpu().numpy())
+        draw_boundary(path, points.cpu().numpy(), labels.cpu().numpy(), plane)
 
 
 class Regression(Task):
@@ -95,30 +98,40 @@ class Regression(Task):
         loss = functional.mse_loss(outputs, batch.targets, reduction=self.reduction)
         return {"loss": loss, "mae": (outputs - batch.targets).abs().mean()}
 
-    def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
-        """Returns the parameters of a small model, and draws its predictions.
-
-        The picture is a curve for a function of one variable, the edges that a kernel finds in an image, or else the
-        predictions over the targets.
-        """
-        if folder is None:
-            return parameters_of(self.model)
-        if data.input_shape == (1,) and isinstance(data.train, TensorSamples):
-            x = data.train.inputs
-            line = torch.linspace(float(x.min()), float(x.max()), 400, device=x.device).unsqueeze(1)
-            with torch.no_grad():
-                y = self.model(inputs(line))
-            draw_function(folder / "function.png", *(t.cpu().numpy() for t in (x, data.train.targets, line, y)))
-            return parameters_of(self.model)
-        some = data.test.batch(torch.arange(min(len(data.test), MOST_DRAWN)))
-        with torch.no_grad():
-            outputs = self.model(inputs(some.inputs))
-        if some.targets.dim() == 4:
-            signed = {"target": some.targets[0], "model": outputs[0]}
-            draw_row(folder / "edges.png", {"image": some.inputs[0], **{k: (v + 1) / 2 for k, v in signed.items()}})
-        elif some.targets.shape[1:] == (1,):
-            draw_predictions(folder / "predictions.png", *(t[:, 0].cpu().numpy() for t in (some.targets, outputs)))
+    def finish(self, data: Data, inputs: Inputs) -> dict[str, float]:
+        """Returns the parameters of a small model."""
         return parameters_of(self.model)
+
+    def pictures(self, data: Data, inputs: Inputs) -> dict[str, Picture]:
+        """Returns the picture of the predictions.
+
+        It is a curve for a function of one variable, the edges that a kernel finds in an image, or else the predictions
+        over the targets.
+        """
+        if data.input_shape == (1,) and isinstance(data.train, TensorSamples):
+            return {"function.png": partial(self._draw_function, data.train, inputs)}
+        targets = data.test.batch(torch.arange(1)).targets
+        if targets.dim() == 4:
+            return {"edges.png": partial(self._draw_edges, data.test, inputs)}
+        if targets.shape[1:] == (1,):
+            return {"predictions.png": partial(self._draw_predictions, data.test, inputs)}
+        return {}
+
+    def _draw_function(self, train: TensorSamples, inputs: Inputs, path: Path) -> None:
+        x = train.inputs
+        line = torch.linspace(float(x.min()), float(x.max()), 400, device=x.device).unsqueeze(1)
+        y = self.model(inputs(line))
+        draw_function(path, *(t.cpu().numpy() for t in (x, train.targets, line, y)))
+
+    def _draw_edges(self, test: Samples, inputs: Inputs, path: Path) -> None:
+        first = test.batch(torch.arange(1))
+        signed = {"target": first.targets[0], "model": self.model(inputs(first.inputs))[0]}
+        draw_row(path, {"image": first.inputs[0], **{k: (v + 1) / 2 for k, v in signed.items()}})
+
+    def _draw_predictions(self, test: Samples, inputs: Inputs, path: Path) -> None:
+        some = test.batch(torch.arange(min(len(test), MOST_DRAWN)))
+        outputs = self.model(inputs(some.inputs))
+        draw_predictions(path, *(t[:, 0].cpu().numpy() for t in (some.targets, outputs)))
 
 
 class Himmelblau(Task):
@@ -136,15 +149,15 @@ class Himmelblau(Task):
             self.trajectory.append((float(x.detach()), float(y.detach())))
         return {"loss": himmelblau(x, y), "x": x, "y": y}
 
-    def finish(self, data: Data, inputs: Inputs, folder: Path | None) -> dict[str, float]:
-        """Draws the trajectory of the point over the function's contours."""
-        if folder is not None:
-            with torch.no_grad():
-                x, y = (float(value) for value in self.model(data.test.batch(torch.arange(1)).inputs))
-            axis = torch.linspace(-6, 6, 200)
-            surface = himmelblau(axis.unsqueeze(0), axis.unsqueeze(1))  # [y, x]
-            draw_contours(folder / "function.png", axis.numpy(), surface.log1p().numpy(), [*self.trajectory, (x, y)])
-        return {}
+    def pictures(self, data: Data, inputs: Inputs) -> dict[str, Picture]:
+        """Returns the picture of the point's trajectory over the function's contours."""
+        return {"function.png": partial(self._draw_trajectory, data.test)}
+
+    def _draw_trajectory(self, test: Samples, path: Path) -> None:
+        x, y = (float(value) for value in self.model(test.batch(torch.arange(1)).inputs))
+        axis = torch.linspace(-6, 6, 200)
+        surface = himmelblau(axis.unsqueeze(0), axis.unsqueeze(1))  # [y, x]
+        draw_contours(path, axis.numpy(), surface.log1p().numpy(), [*self.trajectory, (x, y)])
 
 
 def himmelblau(x: Tensor, y: Tensor) -> Tensor:

@@ -46,8 +46,9 @@ class FolderLock:
                     raise _in_use(folder, owner or "another process") from error
             self._identity = _identity(os.fstat(self._descriptor))
             _held.add(self._identity)
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+            with suppress(OSError):  # on a full disk, nobody learns which process holds the lock
+                os.ftruncate(self._descriptor, 0)
+                os.pwrite(self._descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
 
     @property
     def removed(self) -> bool:

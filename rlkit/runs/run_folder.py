@@ -56,7 +56,11 @@ class RunFolder:
             raise RlkitError(f"the run folder {path} is a file: it must be a new or an empty folder") from error
         except OSError as error:
             raise RlkitError(f"cannot make the run folder {path}: {error.strerror}") from error
-        folder.write_configuration(hydra_files)
+        try:
+            folder.write_configuration(hydra_files)
+        except BaseException:
+            folder.release()
+            raise
         return folder
 
     @classmethod
