@@ -329,7 +329,8 @@ def test_an_overflow_is_not_a_finished_run(where: str, validation: bool) -> None
     assert written == ([2] if where == "last" else [])  # the last good one
 
 
-def test_a_recipe_that_overflows_in_its_last_step_fails(tmp_path: Path) -> None:
+def test_a_recipe_that_overflows_in_its_last_step_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlkit.perception.config.LARGEST_RATE", 1e39)
     overrides = {
         "recipe": "sine-polynomial",
         "fit.epochs": 1,

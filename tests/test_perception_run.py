@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import os
 import re
@@ -236,6 +237,39 @@ def test_a_run_that_is_stopped_in_its_test_is_resumed_there(result: Any, tmp_pat
     assert all(torch.equal(mine[name], theirs[name]) for name in mine | theirs)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_tensorboard_has_the_values_of_metrics_csv_after_a_real_interruption(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accumulator = importlib.import_module("tensorboard.backend.event_processing.event_accumulator")
+    run_dir = tmp_path / "run"
+    settings = {"data.count": 40, "data.validation": 0.3, "fit.epochs": 100_000, "fit.checkpoint_interval": 10}
+    arguments = ["recipe=moons-depth", f"hydra.run.dir={run_dir}", "logger=tensorboard", "fit.schedule=constant"]
+    arguments += [f"{key}={value}" for key, value in settings.items()]
+    command_line = [sys.executable, "-m", "rlkit.perception", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command_line, env=environment, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: process.poll() is not None or rows_in(run_dir / "metrics.csv") > 25)
+    process.send_signal(number)
+    process.communicate(timeout=PATIENCE)
+    before = rows_of(run_dir)
+    until = int(float(before[-1]["time/epoch"])) + 5
+    assert command(monkeypatch, f"resume={run_dir}", f"fit.epochs={until}") == 0
+
+    rows = rows_of(run_dir)
+    steps = [int(row["time/step"]) for row in rows]
+    assert steps == sorted(set(steps))
+    assert float(rows[-1]["time/epoch"]) == until
+    events = accumulator.EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    keys = [key for key in rows[0] if key != "time/step"]
+    assert sorted(events.Tags()["scalars"]) == sorted(keys)
+    for key in keys:
+        expected = [(int(row["time/step"]), float(row[key])) for row in rows if row[key]]
+        found = [(event.step, event.value) for event in events.Scalars(key)]
+        assert [step for step, _ in found] == [step for step, _ in expected], key
+        assert [value for _, value in found] == pytest.approx([value for _, value in expected], rel=1e-5), key
+
+
 def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
     """Killed in its fourth epoch, with a checkpoint after each second: as good as never killed, and no row twice."""
     from rlkit.perception import run as runs
@@ -272,8 +306,10 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(tmp_path: Path) 
 def test_a_diverged_run_keeps_its_last_good_checkpoint(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     settings = {**QUICK, "fit.epochs": 10, "fit.optimizer": "sgd", "fit.schedule": "constant"}
-    with pytest.raises(RlkitError, match=r"training diverged: the loss is (nan|inf) in step \d+ \(epoch 1\)"):
-        perception.train("lenet-digits", run_dir=run_dir, **{**settings, "fit.learning_rate": 1e9})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rlkit.perception.config.LARGEST_RATE", 1e9)
+        with pytest.raises(RlkitError, match=r"training diverged: the loss is (nan|inf) in step \d+ \(epoch 1\)"):
+            perception.train("lenet-digits", run_dir=run_dir, **{**settings, "fit.learning_rate": 1e9})
     assert json.loads((run_dir / "summary.json").read_text())["status"] == "failed"
 
     with pytest.MonkeyPatch.context() as patch:  # diverges later: the checkpoint of the second epoch stays

@@ -127,14 +127,15 @@ class TensorBoardLogger:
         from torch.utils.tensorboard import SummaryWriter
 
         purge_step = None if resume_at is None else resume_at + 1
-        self._writer = SummaryWriter(str(run_dir / "tensorboard"), flush_secs=10, purge_step=purge_step)
+        self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=purge_step)
         text = "\n".join(f"    {key}: {value}" for key, value in run_config.items())
         self._writer.add_text("config", text, purge_step or 0)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Adds one scalar per metric; the files are written in the background."""
+        """Adds one scalar per metric to the file, which keeps them even if the run is killed."""
         for key, value in metrics.items():
             self._writer.add_scalar(key, value, step)
+        self._writer.flush()  # a checkpoint that follows must not be ahead of what is logged
 
     def close(self) -> None:
         """Writes all events that are still in memory."""
