@@ -432,7 +432,7 @@ def test_forbidden_actions_are_never_taken(double: bool) -> None:
 
 def test_a_mask_that_does_not_fit_is_refused() -> None:
     agent = DQN(QUICK, Setting(VECTOR, DISCRETE))
-    with pytest.raises(RlkitError, match=r"action mask of shape \(1, 3\) does not fit"):
+    with pytest.raises(RlkitError, match=r"action mask of shape \(3,\); expected 2 booleans"):
         agent.predict(np.zeros(1, np.float32), action_masks=np.ones(3, bool))
 
 
