@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -74,7 +75,8 @@ def nearest(value: str, names: Iterable[str]) -> str | None:
     edits = {name: min(_edits(own, _letters(part)) for part in (name, name.rpartition(".")[2])) for name in names}
     fewest = min(edits.values(), default=len(own))
     if fewest <= min(3, max(1, 2 * len(own) // 5)):
-        return max(name for name in names if edits[name] == fewest)
+        near = [name for name in names if edits[name] == fewest]
+        return max(near, key=lambda name: (difflib.SequenceMatcher(None, own, _letters(name)).ratio(), name))
     parts = [name for name in edits if len(own) > 2 and re.search(rf"(^|[^a-z0-9]){re.escape(own)}", _letters(name))]
     shortest = min(map(len, parts), default=0)
     return max((name for name in parts if len(name) == shortest), default=None)
