@@ -155,14 +155,16 @@ def _evaluate_and_report(run: Path, config: EvaluateConfig) -> None:
         "length_mean": evaluation.length_mean,
         **asdict(evaluation),
     }
-    write_json(run_dir / "evaluation.json", report)
-    say(f"{agent.config.name} on {factory.id}, from {folder}")
-    say(
-        f"return {evaluation.return_mean:.2f} ± {evaluation.return_std:.2f} over {config.episodes} episodes "
-        f"({min(returns):.2f} to {max(returns):.2f}), mean length {evaluation.length_mean:.1f}"
-    )
-    if remark := evaluation.remark():
-        say(remark)
+    try:
+        write_json(run_dir / "evaluation.json", report)
+    finally:  # even where it cannot be written, as in a colleague's folder
+        say(f"{agent.config.name} on {factory.id}, from {folder}")
+        say(
+            f"return {evaluation.return_mean:.2f} ± {evaluation.return_std:.2f} over {config.episodes} episodes "
+            f"({min(returns):.2f} to {max(returns):.2f}), mean length {evaluation.length_mean:.1f}"
+        )
+        if remark := evaluation.remark():
+            say(remark)
     say(f"written: {run_dir / 'evaluation.json'}")
     if filmed is not None:
         count = min(config.video_episodes, config.episodes)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -254,6 +255,20 @@ def test_the_command_prints_and_writes_the_result(run_dir: Path, capsys: pytest.
     assert f"return {expected.return_mean:.2f} ± {expected.return_std:.2f} over 3 episodes" in out
     assert "evaluation.json" in out
     assert not (run_dir / "videos").exists()
+
+
+def test_the_command_prints_the_result_where_it_cannot_be_written(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run_dir, folder)
+    (folder / "evaluation.json").unlink(missing_ok=True)
+    (folder / "evaluation.json" / "in the way").mkdir(parents=True)
+    assert main([str(folder), "episodes=2"]) == 2
+    shown = capsys.readouterr()
+    assert "over 2 episodes" in shown.out
+    (line,) = shown.err.splitlines()
+    assert line.startswith("error: cannot write ")
 
 
 def test_the_command_takes_other_env_kwargs(run_dir: Path) -> None:

@@ -69,6 +69,32 @@ def test_a_class_that_appears_shifts_no_name(folder: Path, index: list[str] | No
     assert (folder / "images.csv").read_text().count("\n") == 25
 
 
+SPELLINGS = {
+    "windows": r"{name}\{i}.png",
+    "windows with a dot": r".\{name}\{i}.png",
+    "find": "./{name}/{i}.png",
+    "twice a slash": "{name}//{i}.png",
+    "up and down": "{name}/../{name}/{i}.png",
+    "from the system's root": "{root}/{name}/{i}.png",
+}
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_no_image_counts_twice_however_its_path_is_written(
+    spelling: str, delimiter: str, mark: str, folder: Path
+) -> None:
+    paths = [
+        (SPELLINGS[spelling].format(name=name, i=i, root=folder), name) for name in ("cats", "dogs") for i in range(5)
+    ]
+    rows = [delimiter.join(row) for row in [("path", "class"), *paths]]
+    (folder / "images.csv").write_text(mark + "\r\n".join(rows), encoding="utf-8", newline="")
+    data = load(folder)
+    assert check(data) == 12
+    assert data.notes == ("2 images are new since images.csv was written, such as cats/5.png",)
+
+
 def test_a_numbered_index_of_other_folders_is_not_guessed_at(folder: Path) -> None:
     (folder / "images.csv").write_text("\n".join(NUMBERED) + "\n")
     write_class(folder, "birds")  # before the index was read by this version

@@ -110,7 +110,8 @@ def test_a_byte_order_mark_is_no_letter_of_a_vocabulary(tmp_path: Path) -> None:
     [
         (b"", "table.csv is empty: expected the columns text and label"),
         (codecs.BOM_UTF8, "table.csv is empty"),
-        (b"text,label\n\xe4,1\n", "table.csv is not in UTF-8: byte 0xe4 near line 1; save it as UTF-8"),
+        (b"text,label\n\xe4,1\n", "table.csv is not in UTF-8: byte 0xe4 near line 2; save it as UTF-8"),
+        (b"text,label\n" + b"a,1\n" * 9000 + b"\xe4,1\n", "byte 0xe4 near line 9002; save it as UTF-8"),
         ("text,label\n".encode("utf-16-le"), "is no text, or UTF-16 without a byte-order mark: save it as UTF-8"),
         (b"a,b\n", r"has the columns \['a', 'b'\]: expected text and label"),
         (b"text,label,text\n", "has the column text twice"),

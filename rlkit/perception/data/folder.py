@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import struct
 import warnings
 from collections import Counter
@@ -203,12 +204,22 @@ def read_index(root: Path) -> dict[str, str]:
         column = "class" if "class" in row else "label"
         if column not in row:
             raise RlkitError(f"{root / INDEX} has the columns {list(row)}: expected path and class")
-        path, name = row["path"].strip(), row[column].strip()
+        path, name = path_from(root, row["path"].strip()), row[column].strip()
         if not name or found.setdefault(path, name) != name:
             raise RlkitError(f"{root / INDEX}: row {number} gives {path} the {column} {name!r}: expected one class")
     if column == "label" and all(name.isdecimal() for name in found.values()):
         return _named_by_folder(root / INDEX, found)
     return found
+
+
+def path_from(root: Path, given: str) -> str:
+    """Returns a path of an index as `scan` spells it, so that no image counts twice, and once for the test.
+
+    Indices have `.\\cats\\1.png` from Windows, `./cats/1.png` from `find`, and paths from the system's root.
+    """
+    if "\\" in given and not (root / given).is_file():
+        given = given.replace("\\", "/")
+    return Path(os.path.relpath(root / given, root)).as_posix()
 
 
 def _named_by_folder(file: Path, numbers: Mapping[str, str]) -> dict[str, str]:

@@ -63,9 +63,9 @@ def read_lines(path: Path) -> Iterator[str]:
                     raise RlkitError(f"{path}, line {number}: longer than {LONGEST_LINE:,} characters")
                 yield line.replace("\ufeff", "")  # where files were joined, marks are in the middle too
     except UnicodeDecodeError as error:
-        byte = error.object[error.start]
+        byte, near = error.object[error.start], number + 1 + error.object[: error.start].count(b"\n")
         raise RlkitError(
-            f"{path} is not in {error.encoding.upper()}: byte 0x{byte:02x} near line {number + 1}; save it as UTF-8"
+            f"{path} is not in {error.encoding.upper()}: byte 0x{byte:02x} near line {near}; save it as UTF-8"
         ) from error
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or f"{error}"
