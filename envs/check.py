@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium import spaces
 
 from rlkit.action_masks import KEY, fitted_mask
-from rlkit.errors import Misfit, RlkitError, one_line, shown
+from rlkit.errors import Misfit, RlkitError, one_line, shown, told
 from rlkit.spaces import LARGEST, LEAF_SPACES, Array, check_computable, fitted, leaf_spaces, leaves
 
 Env = gym.Env[Any, Any]
@@ -43,8 +43,8 @@ def env_errors(name: str, doing: str) -> Iterator[None]:
         raise env_error(name, f"{doing} returned {misfit}") from misfit
     except RlkitError:
         raise
-    except Exception as error:
-        raise env_error(name, f"{doing} raised {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # sys.exit, as of a window that was closed, must not end a run silently
+        raise env_error(name, f"{doing} raised {told(error)}") from error
 
 
 def check_env(env: Env, name: str, steps: int = CHECKED_STEPS) -> list[str]:
@@ -223,7 +223,8 @@ def _checked_reset(env: Env, name: str, seed: int | None = None) -> tuple[Any, n
 def _check_definition(env: Env, name: str) -> None:
     """Raises RlkitError for spaces that are none or that no agent can have, and for metadata that are no dict."""
     for which in ("observation_space", "action_space"):
-        space = getattr(env, which, None)
+        with env_errors(name, f"its {which}"):
+            space = getattr(env, which, None)
         if not isinstance(space, spaces.Space):
             raise env_error(name, f"its {which} is {shown(space)}; expected a space of gymnasium.spaces")
         if any(0 in (part.shape or ()) for part in _some(space)):

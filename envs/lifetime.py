@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from rlkit.errors import RlkitError
+from rlkit.errors import RlkitError, told
 from rlkit.system.terminal import say
 
 Env = gym.Env[Any, Any]
@@ -78,14 +78,13 @@ def seed_spaces(env: Any, seed: int) -> None:
 
 def close_all(envs: Sequence[Any]) -> None:
     """Closes environments; what raises in that is said on stderr, and takes nothing from what was done with them."""
-    failed: list[tuple[str, Exception]] = []
+    failed: list[tuple[str, BaseException]] = []
     for env in envs:
         try:
             env.close()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             failed.append((name_of(env), error))
     if failed:
         name, first = failed[0]
         times = f" in {len(failed)} environments" if len(failed) > 1 else ""
-        reason = " ".join(f"{type(first).__name__}: {first}".split())
-        say(f"remark: env {name}: close raised {reason}{times}; the results are whole", "stderr")
+        say(f"remark: env {name}: close raised {told(first)}{times}; the results are whole", "stderr")

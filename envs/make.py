@@ -46,8 +46,10 @@ def find_spec(id: str) -> EnvSpec:
     For `module:Id` the module is imported first, and for other unknown ids the packages in PLUGINS are. Raises
     RlkitError for an id that is not registered, with the nearest one that is.
     """
-    module, _, name = id.rpartition(":")
-    if module:
+    module, colon, name = id.rpartition(":")
+    if colon:
+        if "" in module.split("."):
+            raise RlkitError(f"env '{id}' names no module before the colon; expected an id, or package.module:Id")
         with env_errors(id, f"importing {module}"):
             importlib.import_module(module)
     if name not in gym.registry:

@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from rlkit.action_masks import KEY, fitted_masks, masks_in
 from rlkit.buffers.transition import Buffer, Transition
 from rlkit.envs.lifetime import seed_spaces
-from rlkit.errors import Misfit, RlkitError, one_line, shown
+from rlkit.errors import Misfit, RlkitError, one_line, shown, told
 from rlkit.spaces import Array, Obs, check_computable, count_true, fitted, leaf_spaces, leaves
 from rlkit.system.seeding import seed_globally
 
@@ -155,8 +155,8 @@ class Collector:
             return getattr(self.envs, method)(*args, **kwargs)
         except RlkitError:
             raise
-        except Exception as error:
-            where = f"after {self.timesteps} timesteps: {type(error).__name__}: {error}"
+        except (Exception, SystemExit) as error:
+            where = f"after {self.timesteps} timesteps: {told(error)}"
             raise RlkitError(one_line(f"{self.name} raised in {method} {where}")) from error
 
     @contextmanager

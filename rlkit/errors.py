@@ -36,6 +36,15 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+def told(error: BaseException) -> str:
+    """Returns the class and the message of an exception of anybody's code, on one line."""
+    try:
+        message = one_line(f"{error}")
+    except Exception:  # of a class whose own __str__ fails
+        message = ""
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
 def shown(value: object) -> str:
     """Returns a value as errors show it: on one line, and cut where it would be long."""
     try:

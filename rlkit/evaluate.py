@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ def parse(arguments: Sequence[str]) -> tuple[Path, EvaluateConfig]:
     from rlkit.runs import grammar
     from rlkit.runs.hydra_app import App, readable_errors, refuse_undeclared
 
-    options = [argument for argument in arguments if re.match(r"[+]*[\w.]+=", argument)]
+    options = [argument for argument in arguments if _is_option(argument)]
     runs = [argument for argument in arguments if argument not in options]
     if flags := [run for run in runs if run.startswith("-")]:
         raise RlkitError(f"unknown option '{flags[0]}': options are key=value, and --help")
@@ -112,6 +112,13 @@ def parse(arguments: Sequence[str]) -> tuple[Path, EvaluateConfig]:
     refuse_undeclared(typed)
     typed.validate()
     return user_path(runs[0]), typed
+
+
+def _is_option(argument: str) -> bool:
+    """True for `key=value`, unless the key is no option and the word is a path: a sweep's `agent=ppo,seed=0`."""
+    key = re.match(r"[+]*(\w+)[\w.]*=", argument)
+    known = {option.name for option in fields(EvaluateConfig)}
+    return key is not None and (key[1] in known or not user_path(argument).exists())
 
 
 def _evaluate_and_report(run: Path, config: EvaluateConfig) -> None:

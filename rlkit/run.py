@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import platform
+import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -324,8 +325,9 @@ def _closing_words(summary: Mapping[str, Any], trainer: Trainer) -> str:
     saved = [which for which in ("last", "best") if trainer.folder.checkpoint(which).exists()]
     places = {f"{which} checkpoint:": trainer.folder.checkpoint(which) for which in saved}
     places |= {"metrics:": path / "metrics.csv", "summary:": path / "summary.json"}
-    lines += [f"{name:<17}{place}" for name, place in places.items() if place.exists()]
+    lines += [f"{name:<17}{file}" for name, file in places.items() if file.exists()]
     if saved:
         own = [path for path in (config.env.id, config.network.module, *config.own_classes.values()) if path]
-        lines.append(f"evaluate, record: {python_path(own)}python -m rlkit.evaluate {path} video=true")
+        place = shlex.quote(str(path))
+        lines.append(f"evaluate, record: {python_path(own)}python -m rlkit.evaluate {place} video=true")
     return "\n".join(lines)

@@ -104,6 +104,9 @@ def _parts(space: spaces.Space[Any], obs: Any) -> list[tuple[spaces.Space[Any], 
     if isinstance(space, spaces.Dict):
         return [leaf for key, part in space.spaces.items() for leaf in _parts(part, _part(space, obs, key))]
     if isinstance(space, spaces.Tuple):
+        if isinstance(obs, tuple | list) and len(obs) > len(space.spaces):
+            what = f"an observation of {len(obs)} parts, {shown(obs)}"
+            raise Misfit(what, f"the space {space} has {len(space.spaces)}")
         return [leaf for i, part in enumerate(space.spaces) for leaf in _parts(part, _part(space, obs, i))]
     return [(space, obs)]
 

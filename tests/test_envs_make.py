@@ -34,6 +34,9 @@ def test_registered_ids_are_known(id: str) -> None:
         ("user_envs:user/Wolk-v0", "unknown env 'user/Wolk-v0'; did you mean 'user/Walk-v0'?"),
         ("nowhere/Thing-v0", "nothing is registered under 'nowhere/'"),
         ("no_such_module:Thing-v0", "importing no_such_module raised ModuleNotFoundError"),
+        (":CartPole-v1", "env ':CartPole-v1' names no module before the colon"),
+        ("../beside:CartPole-v1", "names no module before the colon; expected an id, or package.module:Id"),
+        ("package.:CartPole-v1", "names no module before the colon"),
     ],
 )
 def test_unknown_ids_are_told_with_the_nearest(id: str, message: str) -> None:

@@ -319,6 +319,18 @@ def test_a_path_may_hold_an_equals_sign() -> None:
     assert config == EvaluateConfig(episodes=2, deterministic=False)
 
 
+def test_a_folder_beside_the_user_may_be_called_like_a_sweeps_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("agent=ppo,seed=0", "a=b", "seed=0"):
+        (tmp_path / name).mkdir()
+    for name in ("agent=ppo,seed=0", "a=b", "./seed=0"):
+        assert parse([name, "seed=0", "episodes=2"]) == (Path(name), EvaluateConfig(episodes=2))
+    with pytest.raises(RlkitError, match="none was given"):
+        parse(["seed=0"])  # an option stays one
+
+
 def test_help_names_every_option() -> None:
     text = help_text()
     for name in vars(EvaluateConfig()):

@@ -115,6 +115,13 @@ def test_wrong_definitions_are_one_line(attributes: dict[str, Any], words: str) 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("which", ["observation_space", "action_space"])
+def test_a_space_that_cannot_be_looked_up_is_one_line(which: str) -> None:
+    late = type("Late", (gym.Env,), {"observation_space": TWO, "action_space": TWO, which: property(lambda env: 1 / 0)})
+    with pytest.raises(RlkitError, match=f"its {which} raised ZeroDivisionError: division by zero$"):
+        check_env(late())
+
+
 HUGE, TWO = spaces.Discrete(10**9), spaces.Discrete(2)
 
 

@@ -154,6 +154,54 @@ def test_parts_of_a_batch_have_as_many_rows_each() -> None:
     told("batches of 3, 2, 3", lambda: agent_for(BOTH).predict(batch))
 
 
+class Leaves(Late):
+    """An environment whose methods raise what is no mistake to Python, or what cannot be printed."""
+
+    def __init__(self, error: type[BaseException], at: str) -> None:
+        super().__init__(at=10**9)
+        self.error, self.at_method, self.calls = error, at, 0
+
+    def step(self, action: Any) -> Any:
+        self.calls += 1
+        if self.at_method == "step" and self.calls > 7:
+            raise self.error
+        return super().step(action)
+
+    def close(self) -> None:
+        if self.at_method == "close":
+            raise self.error
+
+
+class Mute(Exception):
+    """An exception that has no text."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(SystemExit, "SystemExit"), (Mute, "Mute"), (StopIteration, "StopIteration"), (AssertionError, "AssertionError")],
+)
+def test_whatever_an_environment_raises_is_told(
+    error: type[BaseException], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    envs = SyncVectorEnv([lambda: Leaves(error, "step")] * 2)
+    told(f"raised in step after 14 timesteps: {words}", lambda: collect(envs))
+    agent = agent_for(Late().observation_space)
+    told(f"step raised {words}", lambda: evaluate_policy(agent, Leaves(error, "step"), episodes=1))
+    SyncVectorEnv([lambda: Leaves(error, "close")]).close()
+    assert f"close raised {words}; the results are whole" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [(0, 1, 2), [0, 1, 2], (0, 1, {})])
+def test_a_tuple_has_no_more_parts_than_its_space(value: Any) -> None:
+    space = spaces.Tuple((spaces.Discrete(2), spaces.Discrete(3)))
+    for outer, obs in ((space, value), (spaces.Dict(a=space), {"a": value})):
+        with pytest.raises(Misfit, match=r"an observation of 3 parts, .*; the space Tuple\(.*\) has 2$"):
+            fitted(outer, obs)
+
+
 def test_a_worker_of_a3c_tells_it(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"agent.num_workers": 1, "agent.max_restarts": 0, "env_kwargs": {"fault": "discrete 3"}}
     settings |= {"total_timesteps": 400, "num_envs": 1, "eval_interval": 0, "final_eval_episodes": 0}

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import os
 import platform
+import shlex
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -245,5 +246,5 @@ def _closing_words(summary: Mapping[str, Any], run_dir: Path) -> str:
     shown = sorted(path for path in run_dir.iterdir() if path.suffix in (".png", ".txt"))
     lines += [f"{path.stem + ':':<17}{path}" for path in shown]
     if summary["status"] == "interrupted":
-        lines.append(f"go on:           python -m rlkit.perception resume={run_dir}")
+        lines.append(f"go on:           python -m rlkit.perception resume={shlex.quote(str(run_dir))}")
     return "\n".join(lines)
