@@ -69,6 +69,22 @@ def test_a_run_finishes_whatever_becomes_of_its_terminal(command: str, ending: s
     assert all(row.count(",") == rows[0].count(",") for row in rows)
 
 
+SURROUNDINGS = {
+    "a dumb terminal and no home": "TERM=dumb env -u HOME -u XDG_CACHE_HOME -u XDG_CONFIG_HOME",
+    "ascii, and a home that is not there": "LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 HOME=/proc/nowhere",
+}
+
+
+@pytest.mark.parametrize("surroundings", SURROUNDINGS)
+def test_runs_finish_and_resume_in_poor_surroundings(surroundings: str, tmp_path: Path) -> None:
+    for command, epochs in ((COMPANION, 2), ("-m rlkit.perception resume=run fit.epochs=3", 3)):
+        done = shell(f"{SURROUNDINGS[surroundings]} {PYTHON} {command}", tmp_path)
+        assert done.returncode == 0, done
+        assert b"Traceback" not in done.stderr
+        assert (summary(tmp_path)["status"], summary(tmp_path)["epochs"]) == ("finished", epochs)
+    assert (tmp_path / "run" / "boundary.png").is_file()
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
