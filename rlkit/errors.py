@@ -70,7 +70,7 @@ def unknown(kind: str, value: object, choices: Iterable[str]) -> RlkitError:
     names = sorted(choices)
     near = nearest(str(value), names)
     hint = f"; did you mean '{near}'?" if near else ""
-    listing = f" (known: {', '.join(names)})" if len(names) <= 24 else ""
+    listing = f" (known: {', '.join(names)})" if 0 < len(names) <= 24 else ""
     return RlkitError(f"unknown {kind} '{value}'{hint}{listing}")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.errors import MissingConfigException
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -16,9 +17,10 @@ from omegaconf import OmegaConf
 import rlkit
 from rlkit.agents import VARIANTS
 from rlkit.agents.ppo import PPOConfig
-from rlkit.cli.composition import compose, compose_job
+from rlkit.cli.composition import APP, compose, compose_job
 from rlkit.config import EnvConfig, TrainConfig
 from rlkit.errors import RlkitError
+from rlkit.runs.hydra_app import readable_errors
 from rlkit.runs.loggers import TensorBoardConfig, WandbConfig
 from rlkit.setting import NetworkConfig, updated
 
@@ -180,6 +182,11 @@ def test_a_mistake_is_one_line_that_names_it(override: str) -> None:
         compose([override])
     assert MISTAKES[override] in str(error.value)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_names_are_listed_only_where_there_are_some() -> None:
+    with pytest.raises(RlkitError, match=r"^unknown configuration 'foo'$"), readable_errors(APP):
+        raise MissingConfigException("missing", missing_cfg_file="foo", options=[])
 
 
 def test_an_unknown_field_of_a_chosen_logger_is_named() -> None:

@@ -281,7 +281,7 @@ def _values(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def _readable(app: App, error: Exception) -> RlkitError:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        return unknown(group, name, error.options or ())
+        return unknown(group or "configuration", name, error.options or ())
     if isinstance(error, OverrideParseException):
         return RlkitError(f"cannot read '{error.override}': expected key=value, with quotes around special characters")
     for key, explanation in app.explanations.items():
