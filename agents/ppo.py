@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from rlkit.advantages import policy_batch
 from rlkit.agents.policy_agent import PolicyAgent
 from rlkit.buffers.batch import PolicyBatch
-from rlkit.buffers.rollout import RolloutBuffer, check_minibatch
+from rlkit.buffers.rollout import RolloutBuffer, minibatch_notes
 from rlkit.engine.losses import surrogate, whitened
 from rlkit.errors import check_choice, check_fields
 from rlkit.maths.returns import explained_variance
@@ -56,7 +56,7 @@ class PPOConfig(AgentConfig):
     num_steps: int = 128
     """Steps per environment in each rollout."""
     minibatch_size: int = 256
-    """Transitions per gradient step; at most num_steps * num_envs."""
+    """Transitions per gradient step; a smaller rollout is one minibatch."""
     num_epochs: int = 10
     """Passes over each rollout."""
     gamma: float = 0.99
@@ -104,7 +104,6 @@ class PPOConfig(AgentConfig):
             not_negative=("critic_learning_rate", "kl_coef", "ent_coef", "vf_coef", "adam_eps"),
             shares=("gamma", "gae_lambda", "noise_correlation"),
         )
-        check_minibatch(self.minibatch_size, self.num_steps, num_envs)
 
 
 class PPOCoefficients(NamedTuple):
@@ -186,6 +185,8 @@ class PPO(PolicyAgent[RolloutBuffer]):
             noise_correlation=config.noise_correlation,
         )
         self.steps_per_update = config.num_steps
+        num_envs = setting.num_envs * setting.ranks.size
+        self.notes = [*self.notes, *minibatch_notes(config.minibatch_size, config.num_steps, num_envs)]
         self.kl_coef = config.kl_coef
 
     def make_buffer(self, num_envs: int) -> RolloutBuffer:

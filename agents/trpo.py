@@ -14,7 +14,7 @@ import numpy as np
 from rlkit.advantages import policy_batch
 from rlkit.agents.policy_agent import PolicyAgent
 from rlkit.buffers.batch import PolicyBatch
-from rlkit.buffers.rollout import RolloutBuffer, check_minibatch
+from rlkit.buffers.rollout import RolloutBuffer, minibatch_notes
 from rlkit.engine.losses import surrogate, whitened
 from rlkit.errors import check_choice, check_fields
 from rlkit.maths.returns import explained_variance
@@ -64,7 +64,7 @@ class TRPOConfig(AgentConfig):
     critic_epochs: int = 10
     """Passes of the value network over each rollout."""
     minibatch_size: int = 128
-    """Transitions per gradient step of the value network; at most num_steps * num_envs."""
+    """Transitions per gradient step of the value network; a smaller rollout is one minibatch."""
 
     def validate(self, num_envs: int) -> None:
         """Raises RlkitError on the first field whose value cannot work."""
@@ -77,7 +77,6 @@ class TRPOConfig(AgentConfig):
             not_negative=("cg_damping",),
             shares=("gamma", "gae_lambda", "line_search_shrink"),
         )
-        check_minibatch(self.minibatch_size, self.num_steps, num_envs)
 
 
 def critic_loss(
@@ -110,6 +109,8 @@ class TRPO(PolicyAgent[RolloutBuffer]):
         # Else the critic would move the policy, out of its trust region, through the CNN that they share.
         self.network.critic_trains_cnns = False
         self.steps_per_update = config.num_steps
+        num_envs = setting.num_envs * setting.ranks.size
+        self.notes = [*self.notes, *minibatch_notes(config.minibatch_size, config.num_steps, num_envs)]
 
     def make_buffer(self, num_envs: int) -> RolloutBuffer:
         return RolloutBuffer(self.config.num_steps, num_envs)

@@ -167,7 +167,6 @@ MISTAKES = {
     "num_envs=0": "num_envs=0 is out of range",
     "total_timesteps=0": "total_timesteps=0 is out of range",
     "total_timesteps=-5": "total_timesteps=-5 is out of range",
-    "agent.minibatch_size=512": "agent.minibatch_size=512 is larger than the rollout",
     "agent.objective=clp": "unknown agent.objective 'clp'; did you mean 'clip'?",
     "seed=${nothing}": "'nothing' not found",
     "seed": "cannot read 'seed': expected key=value",

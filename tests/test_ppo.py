@@ -373,7 +373,6 @@ def test_correlated_noise_is_correlated_and_of_unit_variance() -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"minibatch_size": 1000}, r"minibatch_size=1000 is larger than the rollout: agent.num_steps=32 x num_envs=8"),
         ({"objective": "klip"}, r"unknown agent.objective 'klip'; did you mean 'clip'\?"),
         ({"gamma": 1.5}, "agent.gamma=1.5 is out of range: it must be at least 0 and at most 1"),
         ({"learning_rate": 0.0}, "agent.learning_rate=0.0 is out of range: it must be greater than 0"),

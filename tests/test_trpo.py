@@ -184,7 +184,6 @@ def test_a_run_is_saved_and_loaded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"minibatch_size": 1000}, r"minibatch_size=1000 is larger than the rollout: agent.num_steps=32 x num_envs=8"),
         ({"target_kl": 0.0}, "agent.target_kl=0.0 is out of range: it must be greater than 0"),
         ({"line_search_shrink": 1.5}, "agent.line_search_shrink=1.5 is out of range"),
     ],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from rlkit.buffers.transition import Transition
-from rlkit.errors import RlkitError
 from rlkit.spaces import Array, Obs
 
 
@@ -86,10 +85,11 @@ class RolloutBuffer:
         self._allocated = True
 
 
-def check_minibatch(minibatch_size: int, num_steps: int, num_envs: int) -> None:
-    """Raises RlkitError for a minibatch that is larger than the rollout it is drawn from."""
-    if minibatch_size > (rollout := num_steps * num_envs):
-        raise RlkitError(
-            f"agent.minibatch_size={minibatch_size} is larger than the rollout: agent.num_steps={num_steps} x "
-            f"num_envs={num_envs} = {rollout} transitions; it must be at most {rollout}"
-        )
+def minibatch_notes(minibatch_size: int, num_steps: int, num_envs: int) -> list[str]:
+    """Tells the user if a whole rollout is smaller than a minibatch, and is learned from as one; empty otherwise."""
+    if minibatch_size <= (rollout := num_steps * num_envs):
+        return []
+    return [
+        f"each rollout is one minibatch: agent.num_steps={num_steps} x num_envs={num_envs} = {rollout} transitions, "
+        f"fewer than agent.minibatch_size={minibatch_size}"
+    ]
