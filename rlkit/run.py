@@ -223,6 +223,11 @@ def _synchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, ranks: 
     agent = _agent(config, num_envs, envs.single_observation_space, envs.single_action_space, seeds, ranks)
     buffer = agent.make_buffer(num_envs)
     notes = [choice, *agent.notes]
+    if (starts := getattr(config.agent, "learning_starts", 0)) > config.total_timesteps:
+        notes.append(
+            f"agent.learning_starts={starts} is more than total_timesteps={config.total_timesteps}: little or "
+            "nothing is learned; raise total_timesteps, or lower agent.learning_starts"
+        )
     own_seeds = ranks.shard(env_seeds(seeds.envs, config.num_envs))
     collector = Collector(envs, own_seeds, f"environment {config.env.id}")
     lockstep = envs.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP

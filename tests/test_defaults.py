@@ -30,3 +30,15 @@ def test_a_rollout_smaller_than_a_minibatch_is_one_minibatch(
     told = capsys.readouterr().err
     assert ("each rollout is one minibatch" in told) == (rollout is not None)
     assert rollout is None or rollout in told
+
+
+@pytest.mark.parametrize(
+    ("timesteps", "starts", "told"), [(64, 1000, True), (64, 65, True), (64, 64, False), (64, 32, False)]
+)
+def test_a_run_that_ends_before_learning_starts_says_so(
+    timesteps: int, starts: int, told: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"env": "CartPole-v1", "num_envs": 1, "total_timesteps": timesteps, "run_dir": tmp_path / "run"}
+    rlkit.train(agent="dqn", **{**given, **SHORT, "agent.learning_starts": starts})
+    words = f"agent.learning_starts={starts} is more than total_timesteps={timesteps}"
+    assert (words in capsys.readouterr().err) == told
