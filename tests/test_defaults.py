@@ -9,7 +9,7 @@ import pytest
 
 import rlkit
 
-SHORT = {"final_eval_episodes": 0, "eval_interval": 0, "compute": "numpy", "logger": []}
+SHORT: dict[str, Any] = {"final_eval_episodes": 0, "eval_interval": 0, "compute": "numpy", "logger": []}
 
 
 @pytest.mark.parametrize(
