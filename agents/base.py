@@ -50,12 +50,19 @@ class Agent(Acting, Protocol[BufferT]):
     """Sentences for the user about choices that the agent made by itself."""
     steps_per_update: int
     """Vector steps to collect before each update."""
+    _setting: Setting
 
     def __init__(self, config: AgentConfig, setting: Setting) -> None:
         """Takes over what every agent has of its setting; subclasses make the rest."""
         self.config, self.network_config = config, setting.network
         self.observation_space, self.action_space = setting.observation_space, setting.action_space
-        self.ranks = setting.ranks
+        self.ranks, self._setting = setting.ranks, setting
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Lets `copy.deepcopy` and pickling make the agent anew, since engines hold the memory of its network."""
+        from rlkit.registry import remade
+
+        return remade, (type(self), self.config, self._setting, self.env, self.state_dict())
 
     def make_buffer(self, num_envs: int) -> BufferT:
         """The storage that a collector fills and `update` consumes."""

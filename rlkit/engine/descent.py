@@ -13,9 +13,12 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 import torch
 from torch import Tensor, nn
 
+from rlkit.errors import RlkitError
 from rlkit.spaces import Array
 from rlkit.system.ranks import Ranks
 
+STEPS_BETWEEN_LOOKS = 16
+"""Gradient steps between two looks at the module, which take a microsecond or two."""
 Norm = TypeVar("Norm")
 Norm_co = TypeVar("Norm_co", covariant=True)
 Rate: TypeAlias = "float | Tensor"
@@ -97,6 +100,7 @@ class Descent(Generic[Norm]):
     ) -> None:
         """`make_optimizer` takes the flat parameters and gradients, views of which the module has from now on."""
         self.flat, self.gradients = flatten_parameters(module)
+        self._parts, self._steps = _parts_of(module), 0
         self.optimizer = make_optimizer(self.flat, self.gradients)
         self.sink: Sink = OwnParameters(self.optimizer)
         self._max_grad_norm, self._ranks = max_grad_norm, ranks
@@ -107,11 +111,25 @@ class Descent(Generic[Norm]):
         return self._ranks.size == 1 and isinstance(self.sink, OwnParameters)
 
     def step(self, learning_rate: Rate) -> Norm:
-        """Hands the gradients to the sink; returns their norm before clipping."""
+        """Hands the gradients to the sink; returns their norm before clipping.
+
+        Raises RlkitError where a part of the module has been replaced, whose parameters would not be trained.
+        """
+        if self._steps % STEPS_BETWEEN_LOOKS == 0:
+            self._check_parts()
+        self._steps += 1
         self._ranks.mean_(self.gradients)
         norm = self.optimizer.clip(self._max_grad_norm)
         self.sink.follow(self.gradients, learning_rate)
         return norm
+
+    def _check_parts(self) -> None:
+        for owner, name, part in self._parts:
+            if owner.get(name) is not part:
+                raise RlkitError(
+                    f"a part of the network was replaced after the agent was made, '{name}', and would not be trained; "
+                    "network.module=package.module:Class makes an agent with a module of your own"
+                )
 
     def pull(self) -> None:
         """Copies the parameters that others move as well, if there are any, into the module."""
@@ -125,6 +143,12 @@ class Descent(Generic[Norm]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores a state that `state_dict` returned."""
         self.optimizer.load_state_dict(state)
+
+
+def _parts_of(module: nn.Module) -> list[tuple[dict[str, Any], str, Any]]:
+    """Lists all modules and parameters of a module: each with its name, and with the dict of its owner that has it."""
+    owners = [owned for part in module.modules() for owned in (part._modules, part._parameters)]
+    return [(owner, name, part) for owner in owners for name, part in owner.items()]
 
 
 def flatten_parameters(module: nn.Module) -> tuple[Tensor, Tensor]:
