@@ -83,7 +83,7 @@ def nearest(value: str, names: Iterable[str]) -> str | None:
     own, names = _letters(value), list(names)
     edits = {name: min(_edits(own, _letters(part)) for part in (name, name.rpartition(".")[2])) for name in names}
     fewest = min(edits.values(), default=len(own))
-    if fewest <= min(3, max(1, 2 * len(own) // 5)):
+    if fewest <= min(3, max(1, len(own) // 2)):
         near = [name for name in names if edits[name] == fewest]
         return max(near, key=lambda name: (difflib.SequenceMatcher(None, own, _letters(name)).ratio(), name))
     parts = [name for name in edits if len(own) > 2 and re.search(rf"(^|[^a-z0-9]){re.escape(own)}", _letters(name))]
