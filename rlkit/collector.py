@@ -15,6 +15,7 @@ from rlkit.envs.lifetime import seed_spaces
 from rlkit.errors import Misfit, RlkitError, one_line, shown, told
 from rlkit.spaces import Array, Obs, check_computable, count_true, fitted, leaf_spaces, leaves
 from rlkit.system.seeding import seed_globally
+from rlkit.system.subnormals import flushed
 
 
 class Step(NamedTuple):
@@ -80,7 +81,7 @@ class Collector:
         Raises RlkitError if the environment raises, or returns what does not fit its spaces or is no finite number.
         """
         episodes: list[Episode] = []
-        with self._misfits_told():
+        with self._misfits_told(), flushed():
             for _ in range(num_steps):
                 self._step(agent, buffer, episodes)
         return episodes
@@ -152,7 +153,8 @@ class Collector:
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         try:
-            return getattr(self.envs, method)(*args, **kwargs)
+            with flushed(False):  # an environment computes as IEEE 754 says
+                return getattr(self.envs, method)(*args, **kwargs)
         except RlkitError:
             raise
         except (Exception, SystemExit) as error:

@@ -22,6 +22,7 @@ from rlkit.errors import RlkitError
 from rlkit.runs.loggers import Logger
 from rlkit.runs.progress import Progress
 from rlkit.runs.run_folder import RunFolder
+from rlkit.system.subnormals import flushed
 
 CHECKPOINTS_PER_RUN = 10
 ROWS_PER_RUN = 200
@@ -66,7 +67,8 @@ class CollectAndUpdate(Generic[BufferT]):
 
     def advance(self, spent: float) -> tuple[list[Episode], dict[str, float]]:
         episodes = self.collector.collect(self.agent, self.buffer, self.agent.steps_per_update)
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the trainer reports what diverges
+        # The trainer reports what diverges.
+        with flushed(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             metrics = self.agent.update(self.buffer, spent)
         self.timesteps = self.agent.ranks.steps(self.collector.timesteps)
         return episodes, metrics

@@ -9,6 +9,8 @@ from functools import cache
 
 import torch
 
+from rlkit.system.subnormals import flushed
+
 FEW_ROWS = 16
 """Batch size up to which torch computes with one thread."""
 
@@ -40,8 +42,9 @@ def in_threads(tasks: Sequence[Callable[[], None]], threads: int) -> None:
     waiting = iter(tasks)
 
     def work() -> None:
-        for task in waiting:
-            task()
+        with flushed():
+            for task in waiting:
+                task()
 
     helpers = min(threads, len(tasks)) - 1
     futures = [_pool(threads - 1).submit(work) for _ in range(helpers)]

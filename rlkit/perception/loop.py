@@ -33,6 +33,7 @@ from rlkit.perception.optimization import (
 from rlkit.perception.task import DIRECTIONS, Task
 from rlkit.runs.loggers import Logger, Tolerated
 from rlkit.runs.progress import Progress
+from rlkit.system.subnormals import flushed
 from rlkit.system.terminal import remarked
 
 STEP_KEY = "time/step"
@@ -192,7 +193,8 @@ class Training:
         self._since_log = (self.steps, time.perf_counter())
         while self.epoch < self.config.epochs and not self.stopped_early:
             for batch in self.batches():
-                self.step(batch)
+                with flushed():
+                    self.step(batch)
             self.epoch += 1
             if self.epoch % self.config.validation_interval == 0 or self.epoch == self.config.epochs:
                 self.validate()

@@ -18,6 +18,7 @@ from torch import Tensor
 from rlkit.engine.descent import Rate
 from rlkit.engine.make import PRIMITIVES
 from rlkit.spaces import Array
+from rlkit.system.subnormals import flushed
 from rlkit.workers.budget import Budget
 
 POLL_INTERVAL = 0.05
@@ -108,7 +109,8 @@ class ParameterServer:
             for rows, row in zip(self._statistics, push.statistics, strict=True):
                 rows[worker] = row
             self._gradients[:] = push.gradient
-            self._optimizer.step(push.learning_rate)
+            with flushed():
+                self._optimizer.step(push.learning_rate)
             self._budget.finish(worker)
         steps = self._budget.take(worker, push.most) if push.most else 0
         return self.snapshot()._replace(steps=steps)

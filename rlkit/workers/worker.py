@@ -35,6 +35,7 @@ from rlkit.registry import make_agent
 from rlkit.setting import Setting
 from rlkit.system.allocator import keep_freed_memory
 from rlkit.system.seeding import env_seeds, run_seeds, seed_globally
+from rlkit.system.subnormals import flushed
 from rlkit.system.threads import one_thread
 from rlkit.workers.budget import Budget
 from rlkit.workers.parameter_server import RemoteParameters
@@ -111,7 +112,7 @@ class Worker:
             rollout = buffer if steps == steps_per_update else RolloutBuffer(steps, self.num_envs)
             report.episodes.extend(self._collector.collect(agent, rollout, steps))
             # Numbers that are not finite go to the main process with the metrics, and it ends the run with an error.
-            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            with flushed(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 metrics = agent.update(rollout, progress)
             budget.finish(self.index)
             report.metrics.update(metrics)

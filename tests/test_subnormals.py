@@ -1,0 +1,152 @@
+"""Subnormal numbers are flushed while rlkit computes, and are there while an environment does."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import SyncVectorEnv
+
+from rlkit.collector import Collector, Step
+from rlkit.engine.native import c_primitives
+from rlkit.engine.native.optimizers import Adam, RMSprop
+from rlkit.engine.threads import in_threads
+from rlkit.engine.torch.optimizer import TorchOptimizer
+from rlkit.system.subnormals import are_flushed, flushed
+
+with flushed():
+    HAS_MODE = are_flushed()
+needs_mode = pytest.mark.skipif(not HAS_MODE, reason="the processor has no mode that flushes subnormal numbers")
+
+
+def subnormals_are_lost() -> list[bool]:
+    doubles, floats = np.full(9, 1e-310), np.full(9, 1e-40, np.float32)
+    single = (floats * np.float32(1)).view(np.int32)
+    tensor = (torch.from_numpy(floats) * 1).numpy().view(np.int32)
+    return [not (doubles * 1).view(np.int64).any(), not single.any(), not tensor.any(), are_flushed()]
+
+
+@needs_mode
+def test_the_mode_holds_inside_the_block_and_is_given_back() -> None:
+    assert not any(subnormals_are_lost())
+    with flushed():
+        assert all(subnormals_are_lost())
+        with flushed(False):
+            assert not any(subnormals_are_lost())
+        assert all(subnormals_are_lost())
+    with pytest.raises(ValueError, match="ours"), flushed():
+        raise ValueError("ours")
+    assert not any(subnormals_are_lost())
+
+
+@needs_mode
+def test_helping_threads_flush_too() -> None:
+    seen: list[bool] = []
+    both = threading.Barrier(2, timeout=60)  # a task waits until another thread has one
+
+    def task() -> None:
+        both.wait()
+        seen.extend(subnormals_are_lost())
+
+    in_threads([task, task], 2)
+    assert len(seen) == 8
+    assert all(seen)
+    assert not are_flushed()
+
+
+class Probe(gym.Env[Any, Any]):
+    """Notes if subnormal numbers are lost in its own methods."""
+
+    observation_space, action_space = gym.spaces.Box(-1, 1, (1,)), gym.spaces.Discrete(2)
+
+    def __init__(self) -> None:
+        self.seen: list[bool] = []
+
+    def reset(self, **kwargs: Any) -> Any:
+        self.seen += subnormals_are_lost()
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.seen += subnormals_are_lost()
+        return np.full(1, 1e-40, np.float32), 0.0, len(self.seen) % 3 == 0, False, {}
+
+
+@needs_mode
+def test_the_agent_acts_with_the_mode_and_the_environment_steps_without() -> None:
+    acted: list[bool] = []
+
+    class Agent:
+        def act(self, obs: Any, **kwargs: Any) -> Any:
+            acted.extend(subnormals_are_lost())
+            return Step(np.zeros(1, np.int64), np.zeros(1, np.int64))
+
+    class Nowhere:
+        def add(self, transition: Any) -> None:
+            pass
+
+    env = Probe()
+    Collector(SyncVectorEnv([lambda: env]), [1]).collect(Agent(), Nowhere(), 10)
+    assert len(acted) == 40
+    assert all(acted)
+    assert len(env.seen) >= 40
+    assert not any(env.seen)
+    assert not are_flushed()
+
+
+def adam(parameters: torch.Tensor, gradients: torch.Tensor) -> Any:
+    return Adam(parameters.numpy(), gradients.numpy(), eps=1e-8)
+
+
+def rmsprop(parameters: torch.Tensor, gradients: torch.Tensor) -> Any:
+    return RMSprop(parameters.numpy(), gradients.numpy(), eps=1e-8)
+
+
+def native_adam(parameters: torch.Tensor, gradients: torch.Tensor) -> Any:
+    return c_primitives.NativeAdam(parameters.numpy(), gradients.numpy(), eps=1e-8)
+
+
+def native_rmsprop(parameters: torch.Tensor, gradients: torch.Tensor) -> Any:
+    return c_primitives.NativeRMSprop(parameters.numpy(), gradients.numpy(), eps=1e-8)
+
+
+def torch_adam(parameters: torch.Tensor, gradients: torch.Tensor) -> Any:
+    return TorchOptimizer("adam", parameters, gradients, eps=1e-8)
+
+
+def torch_rmsprop(parameters: torch.Tensor, gradients: torch.Tensor) -> Any:
+    return TorchOptimizer("rmsprop", parameters, gradients, eps=1e-8)
+
+
+needs_native = pytest.mark.skipif(c_primitives.missing is not None, reason=str(c_primitives.missing))
+
+
+@needs_mode
+@pytest.mark.parametrize(
+    "make",
+    [
+        adam,
+        rmsprop,
+        torch_adam,
+        torch_rmsprop,
+        pytest.param(native_adam, marks=needs_native),
+        pytest.param(native_rmsprop, marks=needs_native),
+    ],
+)
+def test_moments_of_a_dead_unit_do_not_become_subnormal(make: Any) -> None:
+    found = []
+    for flush in (False, True):
+        parameters, gradients = torch.ones(40), torch.full((40,), 1e-17)
+        optimizer = make(parameters, gradients)
+        with flushed(flush):
+            optimizer.step(1e-3)
+            for _ in range(5000):
+                gradients.zero_()
+                optimizer.step(1e-3)
+        smallest = np.finfo(np.float32).smallest_normal.view(np.int32)
+        bits = np.concatenate([moment.view(np.int32) & 0x7FFFFFFF for moment in optimizer.moments.values()])
+        found.append(bool(((bits > 0) & (bits < smallest)).any()))
+    assert found == [True, False]  # and without the mode they do
