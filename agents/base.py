@@ -60,7 +60,7 @@ class Agent(Acting, Protocol[BufferT]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Lets `copy.deepcopy` and pickling make the agent anew, since engines hold the memory of its network."""
-        from rlkit.registry import remade
+        from rlkit.system.copies import remade
 
         return remade, (type(self), self.config, self._setting, self.env, self.state_dict())
 

@@ -69,21 +69,6 @@ def make_agent(config: AgentConfig, setting: Setting, path: str = "") -> Agent[A
     raise RlkitError(f"no agent takes the config {type(config).__name__}; known: {', '.join(VARIANTS)}")
 
 
-def remade(
-    kind: type[Agent[Any]],
-    config: AgentConfig,
-    setting: Setting,
-    env: dict[str, Any] | None,
-    state: dict[str, Any],
-) -> Agent[Any]:
-    """Makes an agent anew from its class, its config, its setting and its state: what copies and pickles of it hold."""
-    with one_thread():
-        agent = kind(config, setting)
-    agent.load_state_dict(state)
-    agent.env = env
-    return agent
-
-
 def tuned_values(variant: Variant, env_id: str) -> str | None:
     """The YAML text of the values for an environment, None where there are none.
 
