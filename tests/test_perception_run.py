@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +254,9 @@ def test_tensorboard_has_the_values_of_metrics_csv_after_a_real_interruption(
     process.send_signal(number)
     process.communicate(timeout=PATIENCE)
     before = rows_of(run_dir)
+    # TensorBoard reads files in the order of their names, which have whole seconds and then the process in them.
+    started = max(int(file.name.split(".")[3]) for file in (run_dir / "tensorboard").glob("events.out.tfevents.*"))
+    wait_until(lambda: int(time.time()) > started)
     until = int(float(before[-1]["time/epoch"])) + 5
     assert command(monkeypatch, f"resume={run_dir}", f"fit.epochs={until}") == 0
 
