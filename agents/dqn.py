@@ -135,6 +135,9 @@ class DQNConfig(AgentConfig):
                 f"and num_envs={num_envs}: it must be at least {least}"
             )
 
+    def steps_without_learning(self) -> int:
+        return self.learning_starts
+
 
 class DQN(Agent[ReplayBuffer]):
     """Acts ε-greedily by its action values, and learns them from a replay buffer."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlkit.errors import RlkitError, one_error
+from rlkit.errors import RlkitError, one_error, shown
 
 if TYPE_CHECKING:
     from rlkit.agents.base import Agent
@@ -25,7 +26,8 @@ def train(
 
     Without an agent or an environment, the experiment's is taken, or else `ppo` or `CartPole-v1`; an agent of your own
     is a class, or its path `package.module:MyAgent`. `settings` are the fields of the configuration:
-    `total_timesteps=10_000`, `network={"hidden_sizes": [32]}`, `logger=["tensorboard"]`, `**{"agent.num_steps": 64}`.
+    `total_timesteps=10_000`, `network={"hidden_sizes": [32]}`, `logger=["tensorboard"]` or
+    `logger={"wandb": {"project": "mine"}}`, `verbose=False`, `**{"agent.num_steps": 64}`.
     `tuned=False` leaves tuned values out, and `run_dir` is the path of the run folder. Raises RlkitError for any
     mistake in the arguments.
     """
@@ -35,7 +37,7 @@ def train(
     if env is not None and not isinstance(env, str):
         raise RlkitError(_register(env))
     choices = {"experiment": experiment, "agent": agent, "env": env}
-    given = {key: name for key, name in choices.items() if name is not None} | settings
+    given = {key: name for key, name in choices.items() if name is not None} | _with_logger_fields(settings)
     with one_error():
         overrides = [override(key, value) for key, value in given.items()]
         if not tuned:
@@ -48,8 +50,24 @@ def train(
     return run_training(job.config, job.run_dir, hydra_files=job.hydra_files)
 
 
+def _with_logger_fields(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings with a dict of loggers, `{"wandb": {"project": "mine"}}`, taken apart: names, and fields."""
+    loggers = settings.get("logger")
+    if not isinstance(loggers, Mapping):
+        return dict(settings)
+    fields = {f"logger.{name}": dict(values) for name, values in loggers.items() if values}
+    return {**settings, "logger": list(loggers), **fields}
+
+
 def _register(env: object) -> str:
     """The advice for an environment, its class or a function that makes it, given in place of an id."""
+    spec = getattr(env, "spec", None)
+    if spec is not None:
+        also = f" and env_kwargs={shown(dict(spec.kwargs))}" if spec.kwargs else ""
+        return (
+            f"env={shown(env)}: expected an id, by which other processes and saved agents find it: "
+            f"env='{spec.id}'{also}"
+        )
     made = env if isinstance(env, type) or callable(env) else type(env)
     name = getattr(made, "__name__", type(env).__name__)
     module = getattr(made, "__module__", "my_module")

@@ -102,6 +102,9 @@ class TrainConfig:
     """Timesteps between writes of checkpoints/last; null: a tenth of the run; 0: only at the end."""
     log_interval: int | None = None
     """Timesteps between rows of metrics.csv; null: a two-hundredth of the run, at least one update."""
+    verbose: bool = True
+    """Say on the terminal what was chosen, how far the run is, and where its results are. false: only errors, and
+    remarks about what went wrong."""
     profile: bool = False
     """Say at the end where the time went, and write it to profile.json. It costs a few microseconds per step."""
 
@@ -119,6 +122,16 @@ class TrainConfig:
         interval = self.total_timesteps // EVALUATIONS_PER_RUN if self.eval_interval is None else self.eval_interval
         least, most = EVAL_STEPS_LIMITS
         return min(max(least, interval or self.total_timesteps), most)
+
+    def remarks(self) -> list[str]:
+        """Sentences for the user about values that can work, but hardly are meant."""
+        starts = self.agent.steps_without_learning()
+        if starts < self.total_timesteps:
+            return []
+        return [
+            f"the agent only collects in its first {starts:,} timesteps, and total_timesteps={self.total_timesteps}: "
+            "next to nothing is learned; raise total_timesteps, or lower agent.learning_starts"
+        ]
 
     def validate(self) -> None:
         """Raises RlkitError on the first field whose value cannot work."""

@@ -30,6 +30,7 @@ from rlkit.envs import EnvFactory, make_noted_env, make_vector_env
 from rlkit.envs.lifetime import LazyEnvs, close_all
 from rlkit.episodes import Evaluation, evaluate_policy
 from rlkit.errors import RlkitError
+from rlkit.networks.heads import action_notes
 from rlkit.profiling import Profile, table
 from rlkit.registry import make_agent
 from rlkit.runs.loggers import make_loggers
@@ -152,7 +153,7 @@ def _output(
     loggers = make_loggers(config.logger, run_dir, asdict(config), own=config.own_classes)
     for logger in loggers:
         stack.callback(logger.close)
-    progress = stack.enter_context(Progress(config.total_timesteps))
+    progress = stack.enter_context(Progress(config.total_timesteps, silent=not config.verbose))
     progress.say(f"{config.agent.name} on {config.env.id}, seed {config.seed}: {run_dir}")
     why = why_chosen(agent.model) if config.compute == "auto" else None
     progress.say("; ".join([*parts.notes, f"{agent.compute} on {agent.device}{f': {why}' if why else ''}"]))
@@ -222,12 +223,8 @@ def _synchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, ranks: 
     stack.callback(close)
     agent = _agent(config, num_envs, envs.single_observation_space, envs.single_action_space, seeds, ranks)
     buffer = agent.make_buffer(num_envs)
-    notes = [choice, *agent.notes]
-    if (starts := getattr(config.agent, "learning_starts", 0)) > config.total_timesteps:
-        notes.append(
-            f"agent.learning_starts={starts} is more than total_timesteps={config.total_timesteps}: little or "
-            "nothing is learned; raise total_timesteps, or lower agent.learning_starts"
-        )
+    notes = [choice, *agent.notes, *action_notes(envs.single_action_space, config.network)]
+    notes += config.remarks()
     own_seeds = ranks.shard(env_seeds(seeds.envs, config.num_envs))
     collector = Collector(envs, own_seeds, f"environment {config.env.id}")
     lockstep = envs.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP
@@ -255,7 +252,7 @@ def _asynchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, ranks:
     stack.callback(workers.stop)
     workers.start()
     make_trainer = functools.partial(AsynchronousTrainer, config, agent, workers)
-    notes = [str(workers), *env_notes]
+    notes = [str(workers), *env_notes, *action_notes(agent.action_space, config.network)]
     return Parts(agent, workers, make_trainer, lambda: None, notes)  # training ends with its workers' end
 
 
@@ -323,6 +320,8 @@ def _closing_words(summary: Mapping[str, Any], trainer: Trainer) -> str:
     steps, seconds = summary["total_timesteps"], summary["wall_time_s"]
     speed = f"{summary['steps_per_second']:,.0f} steps/s"
     lines = [f"{summary['status']} after {steps:,} timesteps in {seconds:.1f} s ({speed})"]
+    if steps < (starts := trainer.config.agent.steps_without_learning()):
+        lines.append(f"nothing was learned: the agent only collects in its first {starts:,} timesteps")
     if summary["eval_episodes"]:
         mean, std, count = (summary[f"eval_{key}"] for key in ("return_mean", "return_std", "episodes"))
         lines.append(f"evaluation: {mean:.2f} ± {std:.2f} over {count} episodes")

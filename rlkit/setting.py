@@ -54,6 +54,10 @@ class AgentConfig(Protocol):
     def validate(self, num_envs: int) -> None:
         """Raises RlkitError on the first field whose value cannot work."""
 
+    def steps_without_learning(self) -> int:
+        """Timesteps at the beginning of a run in which the agent only collects."""
+        return 0
+
     @classmethod
     def upgraded(cls, fields: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of an agent that an earlier version saved, with the names and groups that they have now."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -63,6 +64,40 @@ def test_keywords_are_the_command_line(trained: list[Any], tmp_path: Path) -> No
     assert config.logger == {"tensorboard": TensorBoardConfig(), "wandb": WandbConfig(project="mine")}
     overrides = list(OmegaConf.create(files["overrides.yaml"]))
     assert compose(overrides) == config, "the recorded overrides give the same configuration"
+
+
+def test_loggers_come_with_their_fields(trained: list[Any]) -> None:
+    rlkit.train(logger={"tensorboard": {}, "wandb": {"project": "mine", "mode": "offline"}})
+    expected = {"tensorboard": TensorBoardConfig(), "wandb": WandbConfig(project="mine", mode="offline")}
+    assert trained[0][0].logger == expected
+
+
+@pytest.mark.parametrize(("verbose", "read"), [(0, False), (1, True), (False, False), (True, True)])
+def test_verbose_is_a_number_or_a_bool(trained: list[Any], verbose: Any, read: bool) -> None:
+    rlkit.train(verbose=verbose)
+    assert trained[0][0].verbose is read
+
+
+class Small(gymnasium.Env[Any, Any]):
+    """An environment that nobody registered."""
+
+
+@pytest.mark.parametrize(
+    ("env", "advice"),
+    [
+        (lambda: gymnasium.make("CartPole-v1"), "env='CartPole-v1'"),
+        (
+            lambda: gymnasium.make("FrozenLake-v1", map_name="8x8"),
+            "env='FrozenLake-v1' and env_kwargs={'map_name': '8x8'}",
+        ),
+        (Small, "gymnasium.register('Small-v0', entry_point='test_api:Small')"),
+        (lambda: Small, "gymnasium.register('Small-v0', entry_point='test_api:Small')"),
+    ],
+)
+def test_an_environment_in_place_of_an_id_is_refused_with_the_way_to_name_it(env: Any, advice: str) -> None:
+    with pytest.raises(rlkit.RlkitError, match="expected an id") as error:
+        rlkit.train(env=env())
+    assert advice in str(error.value)
 
 
 def test_tuned_values_can_be_left_out(trained: list[Any]) -> None:

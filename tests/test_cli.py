@@ -163,6 +163,24 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     assert not left
 
 
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("tuned=false", "expected a name, or for logger a list of names; ~tuned leaves it out"),
+        ("env_kwargs={1:2}", "env_kwargs.1: Key 1 (int) is incompatible with (str); expected a name as the key"),
+        ("network.hidden_sizes=64", "int is not a ListConfig, list or tuple; expected a list, such as [64]"),
+        ("hydra.run.dir=", "hydra.run.dir= names no folder; expected a path"),
+        ("hydra.run.dir=' '", "hydra.run.dir= names no folder; expected a path"),
+    ],
+)
+def test_a_mistake_is_told_with_what_would_be_right(
+    monkeypatch: pytest.MonkeyPatch, runs: Runs, capsys: pytest.CaptureFixture[str], argument: str, words: str
+) -> None:
+    assert command(monkeypatch, argument) == 2
+    assert words in capsys.readouterr().err
+    assert not runs
+
+
 @pytest.mark.parametrize("plus", ["", "+"])
 @pytest.mark.parametrize(
     ("arguments", "words"),

@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from gymnasium import spaces
 
 import rlkit
+from rlkit.networks.heads import action_notes
+from rlkit.setting import NetworkConfig
 
 SHORT: dict[str, Any] = {"final_eval_episodes": 0, "eval_interval": 0, "compute": "numpy", "logger": []}
 
@@ -33,12 +37,42 @@ def test_a_rollout_smaller_than_a_minibatch_is_one_minibatch(
 
 
 @pytest.mark.parametrize(
-    ("timesteps", "starts", "told"), [(64, 1000, True), (64, 65, True), (64, 64, False), (64, 32, False)]
+    ("timesteps", "starts", "told", "learned"),
+    [(64, 1000, True, False), (64, 65, True, False), (64, 64, True, True), (64, 32, False, True)],
 )
-def test_a_run_that_ends_before_learning_starts_says_so(
-    timesteps: int, starts: int, told: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_run_that_ends_before_learning_starts_says_so_at_its_beginning_and_end(
+    timesteps: int, starts: int, told: bool, learned: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = {"env": "CartPole-v1", "num_envs": 1, "total_timesteps": timesteps, "run_dir": tmp_path / "run"}
     rlkit.train(agent="dqn", **{**given, **SHORT, "agent.learning_starts": starts})
-    words = f"agent.learning_starts={starts} is more than total_timesteps={timesteps}"
-    assert (words in capsys.readouterr().err) == told
+    lines = capsys.readouterr().err
+    assert (f"in its first {starts:,} timesteps, and total_timesteps={timesteps}: next to nothing" in lines) == told
+    assert ("nothing was learned: the agent only collects" in lines) != learned
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "network", "words"),
+    [
+        (10, 100, {}, "N(0, 1²), of which 0% lie within the bounds [10, 100]; network.squash=true"),
+        (-0.01, 0.01, {}, "N(0, 1²), of which 1% lie within the bounds [-0.01, 0.01]"),
+        (-1000, 1000, {}, "N(0, 1²), of which 100% lie within the bounds [-1000, 1000]"),
+        (50, np.inf, {}, "of which 0% lie within the bounds [50, inf]; bounds around zero"),
+        ([-1, 3], [1, 4], {}, "of which 0% lie within the bounds [3, 4]"),
+        (10, 100, {"squash": True}, None),
+        (-0.01, 0.01, {"log_std_init": -5.0}, None),
+        (-1, 1, {}, None),
+        (-2, 2, {}, None),
+        (0, 1, {}, None),
+        (-np.inf, np.inf, {}, None),
+    ],
+)
+def test_bounds_that_the_first_actions_miss_are_told(low: Any, high: Any, network: Any, words: str | None) -> None:
+    space = spaces.Box(np.array(low, np.float32, ndmin=1), np.array(high, np.float32, ndmin=1))
+    notes = action_notes(space, NetworkConfig(**network))
+    assert len(notes) == (words is not None)
+    assert words is None or words in notes[0]
+
+
+def test_spaces_that_are_no_boxes_of_floats_have_no_note() -> None:
+    assert not action_notes(spaces.Discrete(3), NetworkConfig())
+    assert not action_notes(spaces.Box(10, 100, (1,), np.int64), NetworkConfig())

@@ -80,6 +80,12 @@ def test_the_run_folder_holds_what_it_should(finished: Result) -> None:
         assert (finished.run_dir / name).is_file()
 
 
+def test_a_run_that_is_not_verbose_says_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    small_run(tmp_path / "run", verbose=False, total_timesteps=256)
+    assert capfd.readouterr() == ("", "")
+    assert (tmp_path / "run" / "summary.json").exists()
+
+
 def test_a_run_can_end_after_so_many_episodes(tmp_path: Path) -> None:
     result = small_run(tmp_path / "run", total_episodes=30, log_interval=1, final_eval_episodes=0)
     assert 30 <= result.summary["episodes"] < 50

@@ -27,6 +27,10 @@ HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 """Constant term of a normal distribution's negative log-density: ½ log 2π."""
 LOG_STD_LIMITS = (-20.0, 2.0)
 """Bounds of the logarithm of a standard deviation that is an output of the network."""
+LEAST_INSIDE = 0.2
+"""Share of the first actions within the bounds of a Box below which the user is told."""
+LEAST_TRIED = 0.1
+"""Share of a Box's range, covered by two standard deviations to either side, below which the user is told."""
 
 
 class Head(Protocol):
@@ -183,6 +187,33 @@ class Gaussian:
         if self.squash:
             shaped = self._low + (np.tanh(shaped) + 1) / 2 * (self._high - self._low)
         return np.clip(shaped, self._low, self._high).astype(self._dtype, copy=False)
+
+
+def action_notes(space: spaces.Space[Any], config: NetworkConfig) -> list[str]:
+    """Returns a note for the user if the first actions of a Gaussian policy that is not squashed miss the bounds.
+
+    They are N(0, std²) around zero, where `std` is e to the power of `log_std_init`: nearly all of them are clipped if
+    the bounds lie elsewhere or are much nearer, and if they are much wider hardly any of the range is tried.
+    """
+    if config.squash or not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.floating):
+        return []
+    low, high = space.low.astype(np.float64).ravel(), space.high.astype(np.float64).ravel()
+    std = math.exp(config.log_std_init)
+    inside = [_normal_cdf(above / std) - _normal_cdf(below / std) for below, above in zip(low, high, strict=True)]
+    bounded = np.isfinite(low) & np.isfinite(high)
+    tried = np.where(bounded, 4 * std / np.maximum(high - low, 1e-300), 1.0)
+    if min(inside) >= LEAST_INSIDE and tried.min() >= LEAST_TRIED:
+        return []
+    worst = int(np.argmin(inside if min(inside) < LEAST_INSIDE else tried))
+    bounds = f"[{low[worst]:g}, {high[worst]:g}]"
+    told = f"the first actions are N(0, {std:g}²), of which {inside[worst]:.0%} lie within the bounds {bounds}"
+    remedy = "network.squash=true fits them to the bounds" if bounded.all() else "bounds around zero would fit them"
+    return [f"{told}; {remedy}"]
+
+
+def _normal_cdf(x: float) -> float:
+    """The probability that a standard normal number is at most `x`."""
+    return 0.5 * math.erfc(-x / math.sqrt(2))
 
 
 def make_head(space: spaces.Space[Any], config: NetworkConfig) -> Head:

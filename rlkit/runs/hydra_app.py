@@ -30,6 +30,13 @@ from rlkit.runs import grammar
 from rlkit.runs.loggers import check_loggers, logger_names, unused_logger
 from rlkit.system.user_paths import user_path
 
+HINTS = {
+    "converted to Integer": ": expected a whole number, such as 1_000_000",
+    "is not a ListConfig": "; expected a list, such as [64]",
+    "(int) is incompatible with (str)": "; expected a name as the key, in quotes if it is a number: {'1':2}",
+}
+"""Values that would be right, by a text in OmegaConf's message about a wrong one."""
+
 
 class App(NamedTuple):
     """A command whose configuration Hydra composes."""
@@ -139,6 +146,10 @@ def compose_unfinished(app: App, overrides: Sequence[str]) -> tuple[DictConfig, 
     try:
         with readable_errors(app), hydra.initialize_config_module(app.conf, app.name, version_base="1.3"):
             composed = hydra.compose("config", list(overrides), return_hydra_config=True)
+            if not str(composed.hydra.run.dir).strip():
+                raise RlkitError(
+                    "hydra.run.dir= names no folder; expected a path, such as runs/mine, or . for this one"
+                )
             run_dir = user_path(composed.hydra.run.dir).absolute()
             composed.hydra.runtime.output_dir = grammar.escaped(str(run_dir))
     finally:
@@ -239,7 +250,8 @@ def check_choices(app: App, overrides: Sequence[str]) -> None:
         value = override.value()
         names = value if isinstance(value, list) else [value]
         if not isinstance(value, dict) and not all(isinstance(name, str) for name in names):
-            raise RlkitError(f"{override.input_line}: expected a name, or for logger a list of names")
+            without = f"; ~{group} leaves it out" if value is False else ""
+            raise RlkitError(f"{override.input_line}: expected a name, or for logger a list of names{without}")
 
 
 def stored_choices(hydra_config: Any, groups: Sequence[str]) -> list[str]:
@@ -300,8 +312,9 @@ def _readable(app: App, error: Exception) -> RlkitError:
         known = [*_dotted_keys(root), *app.groups]
         return RlkitError(f"{unknown('key', cause.full_key, known)} (--help lists the keys)")
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
-        hint = ": expected a whole number, such as 1_000_000" if "converted to Integer" in str(cause) else ""
-        return RlkitError(f"{cause.full_key}: {str(cause).splitlines()[0]}{hint}")
+        reason = str(cause).splitlines()[0].removesuffix(".")
+        hint = next((hint for text, hint in HINTS.items() if text in reason), "")
+        return RlkitError(f"{cause.full_key}: {reason}{hint}")
     return RlkitError(" ".join(str(error).split()))
 
 
