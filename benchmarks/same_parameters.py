@@ -3,9 +3,10 @@
     python benchmarks/same_parameters.py                     # trains everything briefly, writes results/parameters.json
     python benchmarks/same_parameters.py --check             # trains again, and compares with the committed file
 
-A fingerprint is the SHA-256 of all tensors of the trained model. Rounding differs between processors, so the file names
-the processor that it was made on, and can be compared on such a processor only. On another one, run the first command
-in a worktree of the commit to compare with, and the second command with `--file` naming the file that the first wrote.
+A fingerprint is the SHA-256 of all tensors of the trained model. The C engine computes with AVX2 here, because wider
+vectors add up in another order. Torch's rounding differs between processors, too, so the file names the processor that
+it was made on, and can be compared on such a processor only. On another one, run the first command in a worktree of the
+commit to compare with, and the second command with `--file` naming the file that the first wrote.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import platform
 import sys
 import tempfile
@@ -21,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+os.environ["RLKIT_SIMD"] = "avx2"  # read when rlkit is imported
 
 import rlkit
 

@@ -25,7 +25,7 @@ from rlkit.agents.a3c import A3C
 from rlkit.agents.base import Agent
 from rlkit.collector import Collector
 from rlkit.config import TrainConfig
-from rlkit.engine.make import why_chosen
+from rlkit.engine.make import vector_instructions, why_chosen
 from rlkit.envs import EnvFactory, make_noted_env, make_vector_env
 from rlkit.envs.lifetime import LazyEnvs, close_all
 from rlkit.episodes import Evaluation, evaluate_policy
@@ -156,7 +156,9 @@ def _output(
     progress = stack.enter_context(Progress(config.total_timesteps, silent=not config.verbose))
     progress.say(f"{config.agent.name} on {config.env.id}, seed {config.seed}: {run_dir}")
     why = why_chosen(agent.model) if config.compute == "auto" else None
-    progress.say("; ".join([*parts.notes, f"{agent.compute} on {agent.device}{f': {why}' if why else ''}"]))
+    simd = vector_instructions(agent.compute)
+    engine = f"{agent.compute} on {agent.device}{f' with {simd}' if simd else ''}"
+    progress.say("; ".join([*parts.notes, f"{engine}: {why}" if why else engine]))
 
     evaluations.say = progress.say
     return Output(folder, loggers, progress, evaluations.during_training)
@@ -296,6 +298,7 @@ def _summary(trainer: Trainer, status: str, evaluation: Evaluation | None) -> di
         "seed": config.seed,
         "device": trainer.agent.device,
         "compute": trainer.agent.compute,
+        "simd": vector_instructions(trainer.agent.compute),
         "total_timesteps": trainer.timesteps,
         "episodes": trainer.episodes,
         "wall_time_s": round(wall_time, 3),

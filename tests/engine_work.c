@@ -23,7 +23,7 @@ static float *numbers(int64_t count)
     return found;
 }
 
-AVX2 int main(int count, char **arguments)
+int main(int count, char **arguments)
 {
     if (count != 5)
         return 2;
@@ -41,18 +41,23 @@ AVX2 int main(int count, char **arguments)
                             parameters + biases, gradients + start, gradients + biases};
         start = biases + sizes[l + 1];
     }
+#if defined(__x86_64__)
+    const Kernels *const kernels = &avx2_kernels; /* valgrind does not know AVX-512 */
+#else
+    const Kernels *const kernels = &neon_kernels;
+#endif
     const Mlp mlp = {3, layers, activation};
     float *x = numbers(rows * 4), *outputs = numbers(rows * 2), *targets = numbers(rows), *d_outputs = numbers(rows * 2);
-    float *errors = numbers(rows), *workspace = numbers(mlp_workspace_floats(&mlp, rows));
+    float *errors = numbers(rows), *workspace = numbers(kernels->mlp_workspace_floats(&mlp, rows));
     int64_t *action = calloc(rows, sizeof(int64_t));
     double loss = 0;
     for (int64_t step = 1; step <= atoll(arguments[4]); step++) {
-        mlp_forward(&mlp, rows, x, outputs, workspace);
-        td_loss(rows, 2, outputs, action, targets, NULL, true, d_outputs, errors, &loss);
-        mlp_backward(&mlp, rows, x, d_outputs, workspace);
-        clip_global_norm(weights, gradients, 0.5);
-        adam(weights, parameters, gradients, moments[0], moments[1], step, 1e-3, 0.9, 0.999, 1e-8);
+        kernels->mlp_forward(&mlp, rows, x, outputs, workspace);
+        kernels->td_loss(rows, 2, outputs, action, targets, NULL, true, d_outputs, errors, &loss);
+        kernels->mlp_backward(&mlp, rows, x, d_outputs, workspace);
+        kernels->clip_global_norm(weights, gradients, 0.5);
+        kernels->adam(weights, parameters, gradients, moments[0], moments[1], step, 1e-3, 0.9, 0.999, 1e-8);
     }
-    printf("%g\n", loss);
+    printf("%.9g\n", loss);
     return 0;
 }

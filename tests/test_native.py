@@ -1,8 +1,12 @@
-"""The engine in C against NumPy's and torch's: same results, no write beyond its arrays, errors instead of crashes."""
+"""The engine in C against NumPy's and torch's: same results, no write beyond its arrays, errors instead of crashes.
+
+Everything is tested with each kind of vector instructions that this processor has.
+"""
 
 from __future__ import annotations
 
 import importlib
+import json
 import math
 import os
 import platform
@@ -11,7 +15,7 @@ import subprocess
 import sys
 import sysconfig
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -36,6 +40,7 @@ from test_engine import (
 from torch import nn
 from training import assert_same_parameters, make_engine, make_q_engine, parameters, setting_of, train
 
+import rlkit
 from rlkit.agents.a2c import A2CCoefficients, A2CConfig
 from rlkit.agents.dqn import DQNConfig
 from rlkit.agents.ppo import OBJECTIVES, PPOCoefficients, PPOConfig
@@ -59,8 +64,22 @@ ROOT = Path(__file__).resolve().parent.parent
 needs_native = pytest.mark.skipif(native.missing is not None, reason=str(native.missing))
 c: Any = importlib.import_module("rlkit.engine.native.kernels") if native.missing is None else None
 
+SIMD: tuple[str, ...] = c.available_simd() if c else ()
+
 ROWS = (1, 7, 40, 256, 1000)
 WIDTHS = st.one_of(st.integers(1, 40), st.sampled_from([64, 256, 300]))
+
+
+@pytest.fixture(scope="module", autouse=True, params=SIMD or ("without the C engine",))
+def simd(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Computes with one kind of vector instructions; pytest runs the whole file with each."""
+    if not SIMD:
+        yield request.param
+        return
+    before = c.simd()
+    c.use_simd(request.param)
+    yield request.param
+    c.use_simd(before)
 
 
 def floats(*shape: int, seed: int = 0) -> Array:
@@ -90,7 +109,114 @@ def test_where_there_is_a_compiler_the_engine_was_built() -> None:
         assert native.missing is None, "build it: pip install -e .  or  python setup.py build_ext --inplace"
 
 
+@needs_native
+def test_the_widest_vectors_are_used_that_the_processor_has() -> None:
+    assert set(SIMD) <= {"avx2", "avx512", "neon"}
+    cpu = Path("/proc/cpuinfo")
+    if platform.machine() == "x86_64" and cpu.exists():
+        flags = set(cpu.read_text().split())
+        wide = {"avx512f", "avx512vl", "avx512dq", "avx512bw"} <= flags
+        assert c.available_simd() == (("avx512", "avx2") if wide else ("avx2",))
+
+
+ASKING = """
+from rlkit.engine.native import c_primitives as native
+print(native.refused or native.simd())
+"""
+
+
+@needs_native
+@pytest.mark.parametrize("asked", ["", *SIMD, "avx", "AVX2", "sse2", "avx512 "])
+def test_rlkit_simd_forces_one_of_them(asked: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RLKIT_SIMD": asked}
+    said = subprocess.check_output([sys.executable, "-c", ASKING], env=environment, text=True).rstrip("\n")
+    refusal = f"RLKIT_SIMD={asked}: the C engine can use {' or '.join(SIMD)} on this processor"
+    assert said == (SIMD[0] if not asked else asked if asked in SIMD else refusal)
+
+
+@pytest.mark.parametrize(("compute", "fails"), [("auto", True), ("native", True), ("torch", False), ("numpy", False)])
+def test_a_refused_simd_is_a_mistake_where_the_c_engine_could_compute(
+    compute: str, fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "missing", None)
+    monkeypatch.setattr(native, "refused", "RLKIT_SIMD=mmx: no")
+    if fails:
+        with pytest.raises(RlkitError, match="RLKIT_SIMD=mmx: no; without RLKIT_SIMD"):
+            chosen(setting_of(compute), nn.Linear(1, 1), None)
+    else:
+        assert chosen(setting_of(compute), nn.Linear(1, 1), None) == compute
+
+
+def test_without_the_engine_rlkit_simd_forces_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "missing", "it was not built")
+    assert native.follow_variable("avx2") == "RLKIT_SIMD=avx2: it was not built"
+    assert native.follow_variable(None) is None
+
+
+@needs_native
+@pytest.mark.parametrize("wrong", ["sse2", ""])
+def test_other_instructions_are_refused_and_nothing_changes(wrong: str, simd: str) -> None:
+    with pytest.raises(ValueError, match=f"cannot compute with '{wrong}'"):
+        c.use_simd(wrong)
+    with pytest.raises(TypeError):
+        c.use_simd(2)
+    assert c.simd() == simd
+
+
+@needs_native
+def test_a_network_keeps_the_vectors_that_it_was_made_with(simd: str) -> None:
+    """Its working memory is laid out for them."""
+    module = mlp([30, 300, 2], NetworkConfig(activation="relu"), 1.0, torch.Generator().manual_seed(0))
+    gradients = flatten_parameters(module)[1].numpy()
+    x, d_outputs, found = floats(40, 30), floats(40, 2), []
+    for others in (simd, *SIMD):
+        c.use_simd(simd)
+        tower = native.NativeMLP(module)
+        tower.forward(x)
+        c.use_simd(others)
+        tower.backward(d_outputs)
+        found.append(gradients.copy())
+    c.use_simd(simd)
+    for other in found:
+        np.testing.assert_array_equal(other, found[0])
+
+
+def test_a_run_says_which_instructions_it_computes_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fields: dict[str, Any] = {"total_timesteps": 8, "final_eval_episodes": 0, "eval_interval": 0, "num_envs": 1}
+    for compute in ("native", "torch") if SIMD else ("torch",):
+        rlkit.train("a2c", "CartPole-v1", run_dir=tmp_path / compute, compute=compute, **fields)
+        said, used = capsys.readouterr(), c.simd() if compute == "native" else None
+        assert f"{compute} on cpu{f' with {used}' if used else ''}" in (said.out + said.err).splitlines()[1]
+        assert json.loads((tmp_path / compute / "summary.json").read_text())["simd"] == used
+
+
 # Primitives
+
+
+@needs_native
+@settings(max_examples=100, deadline=None)
+@given(
+    rows=st.integers(1, 60) | st.sampled_from([128, 256]),
+    columns=st.integers(1, 80) | st.sampled_from([128, 256]),
+    depth=st.integers(1, 80) | st.sampled_from([255, 256, 257, 512, 700]),
+    seed=st.integers(0, 1000),
+)
+def test_products_are_within_rounding_of_float64s(rows: int, columns: int, depth: int, seed: int) -> None:
+    """A sum of n products, in any order, is off by at most n + 1 roundings of the sum of their magnitudes."""
+    x, weights, biases = (
+        floats(rows, depth, seed=seed),
+        floats(columns, depth, seed=seed + 1),
+        floats(columns, seed=seed),
+    )
+    d_outputs = floats(rows, columns, seed=seed + 2)
+    outputs, d_weights, d_biases = floats(rows, columns), floats(columns, depth), floats(columns)
+    tower = c.MLP([(weights, biases, d_weights, d_biases)], "identity")
+    tower.forward(x, outputs)
+    tower.backward(x, d_outputs)
+    exact, sizes = x.astype(np.float64) @ weights.T.astype(np.float64) + biases, abs(x) @ abs(weights).T + abs(biases)
+    assert (abs(outputs - exact) <= (depth + 2) * 2.0**-23 * sizes).all()
+    exact, sizes = d_outputs.T.astype(np.float64) @ x.astype(np.float64), abs(d_outputs).T @ abs(x)
+    assert (abs(d_weights - exact) <= (rows + 2) * 2.0**-23 * sizes).all()
 
 
 @needs_native
@@ -647,7 +773,7 @@ except rlkit.errors.RlkitError as error:
 
 
 def test_without_the_engine_numpy_takes_its_place_and_the_run_says_so(tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "RLKIT_SIMD": ""}
     command = [sys.executable, "-c", WITHOUT]
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

@@ -159,6 +159,8 @@ def chosen(setting: Setting, network: nn.Module, reason: str | None, *, has_nati
     cannot be.
     """
     compute, gpu = setting.compute, on_gpu(network)
+    if compute in ("auto", "native") and native.refused:
+        raise RlkitError(f"{native.refused}; without RLKIT_SIMD the widest that there are would be used")
     if not has_native_loss:
         reason = reason or "the loss has no derivatives written out"
     if compute == "auto":
@@ -187,6 +189,11 @@ def chosen(setting: Setting, network: nn.Module, reason: str | None, *, has_nati
 def on_gpu(network: nn.Module) -> bool:
     """Returns True if the network's parameters are in a GPU's memory."""
     return next(network.parameters()).is_cuda
+
+
+def vector_instructions(compute: str) -> str | None:
+    """The vector instructions that the C engine computes with, such as `avx512`; None if another engine computes."""
+    return native.simd() if compute == "native" else None
 
 
 def why_chosen(model: nn.Module) -> str | None:

@@ -1,11 +1,13 @@
 """The primitives in C (`rlkit/engine/native/c/`), with the signatures and, up to rounding, the results of NumPy's.
 
-The C extension is optional: if it is not there, `missing` gives the reason.
+The C extension is optional: if it is not there, `missing` gives the reason. It computes with the widest vector
+instructions that the processor has, unless the environment variable RLKIT_SIMD names others.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -26,9 +28,31 @@ missing: str | None = None
 try:
     import rlkit.engine.native.kernels as c_engine
 except ModuleNotFoundError:
-    missing = "the C engine was not built: it needs a C compiler and an x86-64 processor when rlkit is installed"
+    missing = "the C engine was not built: it needs a C compiler, and x86-64 or 64-bit ARM, when rlkit is installed"
 except ImportError as error:
     missing = f"the C engine cannot run here: {error}"
+
+
+def follow_variable(asked: str | None) -> str | None:
+    """Computes with the vector instructions that RLKIT_SIMD asks for; returns the reason if that cannot be."""
+    if not asked:
+        return None
+    if missing:
+        return f"RLKIT_SIMD={asked}: {missing}"
+    available = c_engine.available_simd()
+    if asked not in available:
+        return f"RLKIT_SIMD={asked}: the C engine can use {' or '.join(available)} on this processor"
+    c_engine.use_simd(asked)
+    return None
+
+
+def simd() -> str:
+    """Returns the vector instructions that the C engine, which must be there, computes with."""
+    return c_engine.simd()
+
+
+refused = follow_variable(os.environ.get("RLKIT_SIMD"))
+"""The reason why RLKIT_SIMD cannot be followed, or None if it can."""
 
 
 MIN_SHARD_FLOPS = 2e7

@@ -2,6 +2,18 @@
 
 from rlkit.spaces import Array
 
+def available_simd() -> tuple[str, ...]:
+    """Returns the vector instructions that the engine can use on this processor, widest first."""
+
+def simd() -> str:
+    """Returns the vector instructions in use: "avx2", "avx512" or "neon"."""
+
+def use_simd(name: str) -> None:
+    """Computes with these vector instructions from now on, and MLPs that are made from now on do.
+
+    Raises ValueError for those that this processor does not have.
+    """
+
 class MLP:
     """Linear layers with an activation after all but the last, on memory that the caller owns.
 

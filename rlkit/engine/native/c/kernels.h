@@ -5,7 +5,9 @@
  * module.c checks all sizes before it calls them. Matrices are dense float32, one row after the other. NaNs in the
  * inputs stay visible in the outputs.
  *
- * Functions marked AVX2 use instructions that not every x86-64 processor has. module.c makes sure that this one does.
+ * There is one source for all vector instructions: avx2.c, avx512.c and neon.c each say how wide a vector is, and then
+ * include every kernel by way of vectors.h. Each makes one table, `Kernels`, of which module.c picks the one for this
+ * processor.
  */
 #ifndef RLKIT_KERNELS_H
 #define RLKIT_KERNELS_H
@@ -13,10 +15,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define AVX2 __attribute__((target("avx2,fma")))
-#define INLINE static inline __attribute__((always_inline)) AVX2
-
-/* ---- matmul.c ---- */
+/* ---- networks ---- */
 
 /* The function that is applied to each element of a product before it is stored. */
 typedef enum {
@@ -26,29 +25,6 @@ typedef enum {
     TANH_DERIVATIVE, /* x * (1 - h^2), where h is the element of `outputs` with the same row and column */
     RELU_DERIVATIVE, /* x * [h > 0] */
 } Finish;
-
-/* c = finish(a b + bias); with `add`, c + a b. Element (i, k) of `a` is at a[i * a_row + k * a_step], (k, j) of `b` at
- * b[k * b_step + j * b_column], so that either may be a transposed view; `c`, (rows, columns), is dense. */
-typedef struct {
-    int64_t rows, columns, depth;
-    const float *a;
-    int64_t a_row, a_step;
-    const float *b;
-    int64_t b_step, b_column;
-    float *c;
-    const float *bias; /* one number per column, or NULL */
-    bool add;
-    Finish finish;
-    const float *outputs; /* the activations h that derivatives need, of the shape of `c` */
-} Product;
-
-/* Number of floats that `matmul` needs as `packing`, to rearrange a transposed `a` with so many rows. */
-int64_t packing_floats(int64_t rows);
-
-/* Computes a product; `packing` may be NULL if a_step is 1, when `a` is not transposed. */
-AVX2 void matmul(const Product *product, float *packing);
-
-/* ---- mlp.c ---- */
 
 typedef struct {
     int64_t inputs, outputs;
@@ -63,30 +39,7 @@ typedef struct {
     Finish activation; /* of all layers but the last: STORE (none), TANH or RELU */
 } Mlp;
 
-/* Number of floats of working memory for a batch of so many rows. */
-int64_t mlp_workspace_floats(const Mlp *mlp, int64_t rows);
-
-/* Computes `outputs`, (rows, last layer's outputs), from `x`, (rows, first layer's inputs). Keeps the hidden layers'
- * activations in `workspace`, for `mlp_backward`. */
-AVX2 void mlp_forward(const Mlp *mlp, int64_t rows, const float *x, float *outputs, float *workspace);
-
-/* Writes d loss / d weights and biases into the layers, given d loss / d outputs of the last `mlp_forward`. */
-AVX2 void mlp_backward(const Mlp *mlp, int64_t rows, const float *x, const float *d_outputs, float *workspace);
-
-/* ---- optimizers.c ---- */
-
-/* Scales the gradient down if its norm exceeds `max_norm`; returns the norm before that. */
-AVX2 double clip_global_norm(int64_t size, float *gradient, double max_norm);
-
-/* Takes one step of Adam (Kingma & Ba 2015) as torch.optim.Adam computes it; `steps` is its number, from 1 on. */
-AVX2 void adam(int64_t size, float *restrict parameters, const float *restrict gradient, float *restrict exp_avg,
-               float *restrict exp_avg_sq, int64_t steps, double learning_rate, double beta1, double beta2, double eps);
-
-/* Takes one step of RMSProp (Tieleman & Hinton 2012) as torch.optim.RMSprop does: eps is added outside of the root. */
-AVX2 void rmsprop(int64_t size, float *restrict parameters, const float *restrict gradient, float *restrict square_avg,
-                  double learning_rate, double alpha, double eps);
-
-/* ---- losses.c ---- */
+/* ---- losses ---- */
 
 typedef enum {
     CATEGORICAL, /* a softmax over each part of the logits; actions: int64, one per part */
@@ -129,19 +82,56 @@ typedef struct {
     double policy_loss, value_loss, entropy, approx_kl, clip_fraction;
 } PolicyMetrics;
 
-/* Number of floats of working memory that `policy_loss` needs. */
-int64_t policy_loss_floats(const Head *head);
+/* ---- the kernels for one kind of vector instructions ---- */
 
-/* Computes d loss / d params, (rows, num_params), and d loss / d values, (rows,), of the policy-gradient losses. The
- * torch losses that these equal are ppo_loss in agents/ppo.py, a2c_loss in agents/a2c.py and reinforce_loss in
- * agents/reinforce.py. Returns the first row whose action is out of the head's range, or -1. */
-AVX2 int64_t policy_loss(const Head *head, const PolicyLoss *loss, const PolicyRows *rows, float *workspace,
-                         float *d_params, float *d_values, PolicyMetrics *metrics);
+typedef struct {
+    const char *name; /* of the instructions, as RLKIT_SIMD has it */
 
-/* Computes d loss / d action values, (rows, actions), the TD errors, (rows,), and the loss. The torch loss that this
- * equals is dqn_loss in rlkit/engine/losses.py. `weights` may be NULL. Returns the first row whose action is out of
- * range, or -1. */
-AVX2 int64_t td_loss(int64_t rows, int64_t actions, const float *q_values, const int64_t *action, const float *targets,
-                     const float *weights, bool huber, float *d_q_values, float *td_errors, double *loss);
+    /* Number of floats of working memory for a batch of so many rows. */
+    int64_t (*mlp_workspace_floats)(const Mlp *mlp, int64_t rows);
+
+    /* Computes `outputs`, (rows, last layer's outputs), from `x`, (rows, first layer's inputs). Keeps the hidden layers'
+     * activations in `workspace`, for `mlp_backward` of the same table. */
+    void (*mlp_forward)(const Mlp *mlp, int64_t rows, const float *x, float *outputs, float *workspace);
+
+    /* Writes d loss / d weights and biases into the layers, given d loss / d outputs of the last `mlp_forward`. */
+    void (*mlp_backward)(const Mlp *mlp, int64_t rows, const float *x, const float *d_outputs, float *workspace);
+
+    /* Scales the gradient down if its norm exceeds `max_norm`; returns the norm before that. */
+    double (*clip_global_norm)(int64_t size, float *gradient, double max_norm);
+
+    /* Takes one step of Adam (Kingma & Ba 2015) as torch.optim.Adam computes it; `steps` is its number, from 1 on. */
+    void (*adam)(int64_t size, float *restrict parameters, const float *restrict gradient, float *restrict exp_avg,
+                 float *restrict exp_avg_sq, int64_t steps, double learning_rate, double beta1, double beta2,
+                 double eps);
+
+    /* Takes one step of RMSProp (Tieleman & Hinton 2012) as torch.optim.RMSprop does: eps is added outside of the
+     * root. */
+    void (*rmsprop)(int64_t size, float *restrict parameters, const float *restrict gradient,
+                    float *restrict square_avg, double learning_rate, double alpha, double eps);
+
+    /* Number of floats of working memory that `policy_loss` needs. */
+    int64_t (*policy_loss_floats)(const Head *head);
+
+    /* Computes d loss / d params, (rows, num_params), and d loss / d values, (rows,), of the policy-gradient losses. The
+     * torch losses that these equal are ppo_loss in agents/ppo.py, a2c_loss in agents/a2c.py and reinforce_loss in
+     * agents/reinforce.py. Returns the first row whose action is out of the head's range, or -1. */
+    int64_t (*policy_loss)(const Head *head, const PolicyLoss *loss, const PolicyRows *rows, float *workspace,
+                           float *d_params, float *d_values, PolicyMetrics *metrics);
+
+    /* Computes d loss / d action values, (rows, actions), the TD errors, (rows,), and the loss. The torch loss that this
+     * equals is dqn_loss in rlkit/engine/losses.py. `weights` may be NULL. Returns the first row whose action is out of
+     * range, or -1. */
+    int64_t (*td_loss)(int64_t rows, int64_t actions, const float *q_values, const int64_t *action,
+                       const float *targets, const float *weights, bool huber, float *d_q_values, float *td_errors,
+                       double *loss);
+} Kernels;
+
+/* Those that this architecture can have; whether this processor does is another question. */
+#if defined(__x86_64__)
+extern const Kernels avx2_kernels, avx512_kernels;
+#elif defined(__aarch64__)
+extern const Kernels neon_kernels;
+#endif
 
 #endif

@@ -1,12 +1,6 @@
 /* Losses with their derivatives written out, row by row. The torch losses that they equal are in the agents' files, and
  * dqn_loss is in rlkit/engine/losses.py. */
 
-#include <math.h>
-#include <stddef.h>
-#include <string.h>
-
-#include "kernels.h"
-
 static const float HALF_LOG_TWO_PI = 0.918938533f;
 
 /* Properties of one row's action distribution. */
@@ -14,13 +8,13 @@ typedef struct {
     float log_prob, entropy, kl; /* `kl`: KL(old || new), 0 without old parameters */
 } Evaluated;
 
-int64_t policy_loss_floats(const Head *head)
+KERNEL int64_t policy_loss_floats(const Head *head)
 {
     return 4 * head->num_params; /* for one row's intermediate results: see the comment at each head's `evaluate_` */
 }
 
 /* Computes the probabilities of `size` logits, and their logarithms. */
-AVX2 static void softmax(const float *logits, int64_t size, float *probs, float *logs)
+KERNEL void softmax(const float *logits, int64_t size, float *probs, float *logs)
 {
     float most = logits[0], sum = 0;
     for (int64_t i = 1; i < size; i++)
@@ -40,7 +34,7 @@ AVX2 static void softmax(const float *logits, int64_t size, float *probs, float 
 /* Evaluates a categorical head. Keeps for each choice its probability, and its log-probability less their mean, which
  * is minus the entropy; with old parameters also the old probability and log-probability. Returns false if an action is
  * out of range. */
-AVX2 static bool evaluate_categorical(const Head *head, const float *params, const int64_t *action, const float *old,
+KERNEL bool evaluate_categorical(const Head *head, const float *params, const int64_t *action, const float *old,
                                       float *kept, Evaluated *out)
 {
     float *probs = kept, *centred = kept + head->num_params;
@@ -69,7 +63,7 @@ AVX2 static bool evaluate_categorical(const Head *head, const float *params, con
     return true;
 }
 
-AVX2 static void differentiate_categorical(const Head *head, const int64_t *action, const float *kept, float d_log_prob,
+KERNEL void differentiate_categorical(const Head *head, const int64_t *action, const float *kept, float d_log_prob,
                                            float d_entropy, float d_kl, float *d_params)
 {
     const float *probs = kept, *centred = kept + head->num_params, *old_probs = kept + 2 * head->num_params;
@@ -91,7 +85,7 @@ INLINE float softplus(float x)
 }
 
 /* Evaluates a Bernoulli head. Keeps for each bit its probability, and with old parameters the old probability. */
-AVX2 static void evaluate_bernoulli(const Head *head, const float *params, const float *action, const float *old,
+KERNEL void evaluate_bernoulli(const Head *head, const float *params, const float *action, const float *old,
                                     float *kept, Evaluated *out)
 {
     float *probs = kept, *old_probs = kept + head->num_params;
@@ -109,7 +103,7 @@ AVX2 static void evaluate_bernoulli(const Head *head, const float *params, const
     }
 }
 
-AVX2 static void differentiate_bernoulli(const Head *head, const float *params, const float *action, const float *kept,
+KERNEL void differentiate_bernoulli(const Head *head, const float *params, const float *action, const float *kept,
                                          float d_log_prob, float d_entropy, float d_kl, float *d_params)
 {
     const float *probs = kept, *old_probs = kept + head->num_params;
@@ -123,7 +117,7 @@ AVX2 static void differentiate_bernoulli(const Head *head, const float *params, 
 /* Evaluates a Gaussian head. Keeps for each normal the action's z-score and the inverse standard deviation; with old
  * parameters also the shift of the mean, and the spread, which is the old variance plus the shift's square. Shift and
  * spread are in units of the new standard deviation. */
-AVX2 static void evaluate_gaussian(const Head *head, const float *params, const float *action, const float *old,
+KERNEL void evaluate_gaussian(const Head *head, const float *params, const float *action, const float *old,
                                    float *kept, Evaluated *out)
 {
     const int64_t n = head->num_parts;
@@ -144,7 +138,7 @@ AVX2 static void evaluate_gaussian(const Head *head, const float *params, const 
     }
 }
 
-AVX2 static void differentiate_gaussian(const Head *head, const float *kept, float d_log_prob, float d_entropy,
+KERNEL void differentiate_gaussian(const Head *head, const float *kept, float d_log_prob, float d_entropy,
                                         float d_kl, float *d_params)
 {
     const int64_t n = head->num_parts;
@@ -159,7 +153,7 @@ AVX2 static void differentiate_gaussian(const Head *head, const float *kept, flo
     }
 }
 
-AVX2 int64_t policy_loss(const Head *head, const PolicyLoss *loss, const PolicyRows *rows, float *workspace,
+KERNEL int64_t policy_loss(const Head *head, const PolicyLoss *loss, const PolicyRows *rows, float *workspace,
                          float *d_params, float *d_values, PolicyMetrics *metrics)
 {
     const int64_t n = rows->rows;
@@ -238,7 +232,7 @@ AVX2 int64_t policy_loss(const Head *head, const PolicyLoss *loss, const PolicyR
     return -1;
 }
 
-AVX2 int64_t td_loss(int64_t rows, int64_t actions, const float *q_values, const int64_t *action, const float *targets,
+KERNEL int64_t td_loss(int64_t rows, int64_t actions, const float *q_values, const int64_t *action, const float *targets,
                      const float *weights, bool huber, float *d_q_values, float *td_errors, double *loss)
 {
     double sum = 0;

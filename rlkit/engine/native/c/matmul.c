@@ -1,61 +1,50 @@
 /* Products of small matrices. A layer's bias and activation are applied to each tile while it is still in registers. */
 
-#include <immintrin.h>
-#include <stddef.h>
-#include <string.h>
-
-#include "kernels.h"
-
 enum {
-    LANES = 8,           /* floats in a register */
-    TILE_ROWS = 6,       /* a tile of 6 x 16 sums takes 12 of the 16 registers; */
-    TILE_COLUMNS = 16,   /* two vectors of `b` and one of `a` take three more */
-    BLOCK_DEPTH = 256,   /* depth of a panel of `b`: its 16 kB stay in the first-level cache */
-    FEW_COLUMNS = 4,     /* up to so many columns of a product are computed one by one */
+    TILE_COLUMNS = 2 * LANES,
+    BLOCK_DEPTH = 256, /* depth of a panel of `b`: its 16 kB (32 kB with 16 lanes) stay in the first-level cache */
+    FEW_COLUMNS = 4,   /* up to so many columns of a product are computed one by one */
 };
 
 /* Approximates tanh by x p(x^2) / q(x^2). The polynomials are fitted on -8..8 for the least relative error, which is
  * 3.2e-7 with rounding, and results never exceed +-1. Beyond +-8, where tanh is within 2.3e-7 of +-1, the value at +-8
  * is used. This takes an eighth of the time of the C library's tanhf. */
-INLINE __m256 tanh_of(__m256 x)
+INLINE Vector tanh_of(Vector x)
 {
     const float p[] = {1.0f, 0.134445027f, 0.0035716030f, 2.18947425e-05f, 1.52305333e-08f};
     const float q[] = {1.0f, 0.467778295f, 0.0261644609f, 3.41130013e-04f, 8.52249286e-07f};
-    /* The limit is the first operand, because min and max return the second one if either is NaN: so NaN survives. */
-    x = _mm256_max_ps(_mm256_set1_ps(-8.0f), _mm256_min_ps(_mm256_set1_ps(8.0f), x));
-    __m256 square = _mm256_mul_ps(x, x);
-    __m256 above = _mm256_set1_ps(p[4]), below = _mm256_set1_ps(q[4]);
-#pragma GCC unroll 4
-    for (int i = 3; i >= 0; i--) {
-        above = _mm256_fmadd_ps(above, square, _mm256_set1_ps(p[i]));
-        below = _mm256_fmadd_ps(below, square, _mm256_set1_ps(q[i]));
+    x = where(~(x > 8.0f), x, 8.0f); /* not x <= 8, which would lose NaN */
+    x = where(~(x < -8.0f), x, -8.0f);
+    const Vector square = x * x;
+    Vector above = p[4] * square + p[3], below = q[4] * square + q[3];
+    UNROLL
+    for (int i = 2; i >= 0; i--) {
+        above = above * square + p[i];
+        below = below * square + q[i];
     }
-    return _mm256_div_ps(_mm256_mul_ps(x, above), below);
+    return x * above / below;
 }
 
-/* Applies `finish` to eight elements of a product; `outputs` points at their counterparts. */
-INLINE __m256 finished(__m256 x, Finish finish, const float *outputs)
+/* Applies `finish` to a vector of elements of a product; `outputs` points at their counterparts. */
+INLINE Vector finished(Vector x, Finish finish, const float *outputs)
 {
-    const __m256 zero = _mm256_setzero_ps(), one = _mm256_set1_ps(1.0f);
     switch (finish) {
     case TANH:
         return tanh_of(x);
     case RELU:
-        return _mm256_max_ps(zero, x);
+        return where(~(x < 0.0f), x, 0.0f);
     case TANH_DERIVATIVE: {
-        __m256 h = _mm256_loadu_ps(outputs);
-        return _mm256_mul_ps(x, _mm256_fnmadd_ps(h, h, one));
+        const Vector h = load(outputs);
+        return x * (1.0f - h * h);
     }
-    case RELU_DERIVATIVE: {
-        __m256 positive = _mm256_cmp_ps(_mm256_loadu_ps(outputs), zero, _CMP_GT_OQ);
-        return _mm256_mul_ps(x, _mm256_and_ps(positive, one)); /* a product with zero, so that NaN stays visible */
-    }
+    case RELU_DERIVATIVE: /* a product with zero, so that NaN stays visible */
+        return x * where(load(outputs) > 0.0f, 1.0f + (Vector){0}, 0.0f);
     default:
         return x;
     }
 }
 
-/* A tile of the product, which stays in registers: `rows` x (8 * `vectors`) elements. The last columns may be beyond
+/* A tile of the product, which stays in registers: `rows` x (LANES * `vectors`) elements. The last columns may be beyond
  * the matrix; only `columns` of them are stored. */
 typedef struct {
     int64_t depth;
@@ -74,97 +63,110 @@ typedef struct {
  * unroll and `sums` become registers. */
 INLINE void compute_tile(const Tile *tile, const int rows, const int vectors, int columns)
 {
-    __m256 sums[TILE_ROWS][2];
-#pragma GCC unroll 2
+    Vector sums[TILE_ROWS][2];
+    UNROLL
     for (int v = 0; v < vectors; v++) {
-        __m256 start = tile->bias ? _mm256_loadu_ps(tile->bias + LANES * v) : _mm256_setzero_ps();
-#pragma GCC unroll 6
+        const Vector start = tile->bias ? load(tile->bias + LANES * v) : (Vector){0};
+        UNROLL
         for (int i = 0; i < rows; i++)
             sums[i][v] = start;
     }
     const float *a = tile->a, *b = tile->b;
     const int64_t a_row = tile->a_row, a_step = tile->a_step;
     for (int64_t k = 0; k < tile->depth; k++) {
-        __m256 b0 = _mm256_loadu_ps(b), b1 = vectors > 1 ? _mm256_loadu_ps(b + LANES) : b0;
-#pragma GCC unroll 6
+        const Vector b0 = load(b), b1 = vectors > 1 ? load(b + LANES) : b0;
+        UNROLL
         for (int i = 0; i < rows; i++) {
-            __m256 factor = _mm256_broadcast_ss(a + i * a_row);
-            sums[i][0] = _mm256_fmadd_ps(factor, b0, sums[i][0]);
+            const float factor = a[i * a_row];
+            sums[i][0] += factor * b0;
             if (vectors > 1)
-                sums[i][1] = _mm256_fmadd_ps(factor, b1, sums[i][1]);
+                sums[i][1] += factor * b1;
         }
         a += a_step;
         b += TILE_COLUMNS;
     }
-#pragma GCC unroll 6
+    UNROLL
     for (int i = 0; i < rows; i++) {
-#pragma GCC unroll 2
+        UNROLL
         for (int v = 0; v < vectors; v++) {
             float *c = tile->c + i * tile->c_row + LANES * v;
             const float *outputs = tile->outputs ? tile->outputs + i * tile->c_row + LANES * v : NULL;
             const int left = columns - LANES * v;
             if (left >= LANES) {
-                __m256 x = tile->add ? _mm256_add_ps(sums[i][v], _mm256_loadu_ps(c)) : sums[i][v];
-                _mm256_storeu_ps(c, finished(x, tile->finish, outputs));
-            } else { /* the matrix ends within this register: go by way of whole registers in memory */
+                const Vector x = tile->add ? sums[i][v] + load(c) : sums[i][v];
+                store(c, finished(x, tile->finish, outputs));
+            } else { /* the matrix ends within this vector: go by way of whole vectors in memory */
                 float whole[LANES] = {0}, whole_outputs[LANES] = {0};
                 if (tile->add)
                     memcpy(whole, c, left * sizeof(float));
                 if (outputs)
                     memcpy(whole_outputs, outputs, left * sizeof(float));
-                __m256 x = _mm256_add_ps(sums[i][v], _mm256_loadu_ps(whole));
-                _mm256_storeu_ps(whole, finished(x, tile->finish, whole_outputs));
+                store(whole, finished(sums[i][v] + load(whole), tile->finish, whole_outputs));
                 memcpy(c, whole, left * sizeof(float));
             }
         }
     }
 }
 
-/* Calls the micro-kernel for a number of rows up to TILE_ROWS. */
-AVX2 static void compute_rows(const Tile *tile, int64_t rows, int columns)
+/* Returns the height of the highest tile that fits into so many rows. */
+INLINE int tile_height(int64_t rows)
 {
-#define WITH_ROWS(count)                                                                                              \
-    case count:                                                                                                       \
-        if (columns > LANES)                                                                                          \
-            compute_tile(tile, count, 2, columns);                                                                    \
-        else                                                                                                          \
-            compute_tile(tile, count, 1, columns);                                                                    \
-        break;
-    switch (rows) {
-        WITH_ROWS(1)
-        WITH_ROWS(2)
-        WITH_ROWS(3)
-        WITH_ROWS(4)
-        WITH_ROWS(5)
-        WITH_ROWS(6)
-    }
-#undef WITH_ROWS
+#define IF_IT_FITS(height)                                                                                            \
+    if (rows >= height)                                                                                               \
+        return height;
+    TILE_HEIGHTS(IF_IT_FITS)
+#undef IF_IT_FITS
+    return 0;
 }
 
-/* Transposes eight rows of eight numbers: first within pairs of rows, then fours, then all eight. */
-INLINE void transpose(const float *from, int64_t from_row, float *to, int64_t to_row)
+/* Calls the micro-kernel for one of TILE_HEIGHTS. */
+KERNEL void compute_rows(const Tile *tile, int height, int columns)
 {
-    __m256 rows[8], pairs[8], fours[8];
-    for (int i = 0; i < 8; i++)
-        rows[i] = _mm256_loadu_ps(from + i * from_row);
-    for (int i = 0; i < 8; i += 2) {
-        pairs[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
-        pairs[i + 1] = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
+#define OF_HEIGHT(rows)                                                                                               \
+    case rows:                                                                                                        \
+        if (columns > LANES)                                                                                          \
+            compute_tile(tile, rows, 2, columns);                                                                     \
+        else                                                                                                          \
+            compute_tile(tile, rows, 1, columns);                                                                     \
+        break;
+    switch (height) {
+        TILE_HEIGHTS(OF_HEIGHT)
     }
-    for (int i = 0; i < 8; i += 4) {
-        fours[i] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0x44);
-        fours[i + 1] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0xEE);
-        fours[i + 2] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0x44);
-        fours[i + 3] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0xEE);
-    }
-    for (int i = 0; i < 4; i++) {
-        _mm256_storeu_ps(to + i * to_row, _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x20));
-        _mm256_storeu_ps(to + (i + 4) * to_row, _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x31));
-    }
+#undef OF_HEIGHT
+}
+
+/* Joins four numbers of each fourth row from `from` on to a vector; rows from `rows` on repeat the last one. */
+INLINE Vector join_fours(const float *from, int64_t row, int rows, int first)
+{
+#define FOUR(index) load_four(from + (first + 4 * (index) < rows ? first + 4 * (index) : rows - 1) * row)
+#if LANES == 4
+    return FOUR(0);
+#elif LANES == 8
+    return __builtin_shufflevector(FOUR(0), FOUR(1), 0, 1, 2, 3, 4, 5, 6, 7);
+#else
+    typedef float Eight __attribute__((vector_size(32)));
+    const Eight low = __builtin_shufflevector(FOUR(0), FOUR(1), 0, 1, 2, 3, 4, 5, 6, 7);
+    const Eight high = __builtin_shufflevector(FOUR(2), FOUR(3), 0, 1, 2, 3, 4, 5, 6, 7);
+    return __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+#endif
+#undef FOUR
+}
+
+/* Transposes four numbers of each of LANES rows, of which `rows` are there, to four vectors. */
+INLINE void transpose(const float *from, int64_t from_row, int rows, float *to, int64_t to_row)
+{
+    const Vector x0 = join_fours(from, from_row, rows, 0), x1 = join_fours(from, from_row, rows, 1);
+    const Vector x2 = join_fours(from, from_row, rows, 2), x3 = join_fours(from, from_row, rows, 3);
+    const Vector low01 = SHUFFLE(x0, x1, 0, LANES, 1, LANES + 1), high01 = SHUFFLE(x0, x1, 2, LANES + 2, 3, LANES + 3);
+    const Vector low23 = SHUFFLE(x2, x3, 0, LANES, 1, LANES + 1), high23 = SHUFFLE(x2, x3, 2, LANES + 2, 3, LANES + 3);
+    store(to, SHUFFLE(low01, low23, 0, 1, LANES, LANES + 1));
+    store(to + to_row, SHUFFLE(low01, low23, 2, 3, LANES + 2, LANES + 3));
+    store(to + 2 * to_row, SHUFFLE(high01, high23, 0, 1, LANES, LANES + 1));
+    store(to + 3 * to_row, SHUFFLE(high01, high23, 2, 3, LANES + 2, LANES + 3));
 }
 
 /* Copies a panel of `b` so that the micro-kernel reads it from front to back; fills up with zeros beyond the matrix. */
-AVX2 static void pack_b(const float *b, int64_t step, int64_t column, int64_t depth, int columns, float *panel)
+KERNEL void pack_b(const float *b, int64_t step, int64_t column, int64_t depth, int columns, float *panel)
 {
     if (columns < TILE_COLUMNS)
         memset(panel, 0, depth * TILE_COLUMNS * sizeof(float));
@@ -176,43 +178,57 @@ AVX2 static void pack_b(const float *b, int64_t step, int64_t column, int64_t de
             for (int64_t k = 0; k < depth; k++)
                 memcpy(panel + k * TILE_COLUMNS, b + k * step, columns * sizeof(float));
     } else {
-        for (int start = 0; start < columns; start += 8) {
-            const int end = start + 8 < columns ? start + 8 : columns;
+        for (int start = 0; start < columns; start += LANES) {
+            const int end = start + LANES < columns ? start + LANES : columns;
+            const float *from = b + start * column;
+            float *to = panel + start;
             int64_t k = 0;
-            if (step == 1 && end == start + 8) /* whole blocks of eight are transposed in registers */
-                for (; k + 8 <= depth; k += 8)
-                    transpose(b + k + start * column, column, panel + k * TILE_COLUMNS + start, TILE_COLUMNS);
+            if (step == 1 && end == start + LANES) /* known to be whole, they need no comparisons */
+                for (; k + 4 <= depth; k += 4)
+                    transpose(from + k, column, LANES, to + k * TILE_COLUMNS, TILE_COLUMNS);
+            else if (step == 1)
+                for (; k + 4 <= depth; k += 4)
+                    transpose(from + k, column, end - start, to + k * TILE_COLUMNS, TILE_COLUMNS);
             for (; k < depth; k++)
-                for (int j = start; j < end; j++)
-                    panel[k * TILE_COLUMNS + j] = b[k * step + j * column];
+                for (int j = 0; j < end - start; j++)
+                    to[k * TILE_COLUMNS + j] = from[k * step + j * column];
         }
     }
 }
 
 /* Copies a transposed `a` tile by tile, with TILE_ROWS numbers for each step of the depth. */
-AVX2 static void pack_a(const float *a, int64_t row, int64_t step, int64_t depth, int64_t rows, float *packing)
+KERNEL void pack_a(const float *a, int64_t row, int64_t step, int64_t depth, int64_t rows, float *packing)
 {
     for (int64_t i = 0; i < rows; i += TILE_ROWS) {
-        if (i + TILE_ROWS <= rows)
+        if (i + TILE_ROWS <= rows && row == 1) /* with this constant size, the copy is a few instructions */
             for (int64_t k = 0; k < depth; k++, packing += TILE_ROWS)
-                for (int r = 0; r < TILE_ROWS; r++)
-                    packing[r] = a[(i + r) * row + k * step];
+                memcpy(packing, a + i + k * step, TILE_ROWS * sizeof(float));
         else
             for (int64_t k = 0; k < depth; k++, packing += TILE_ROWS)
-                for (int r = 0; r < rows - i; r++)
+                for (int r = 0; r < TILE_ROWS && r < rows - i; r++)
                     packing[r] = a[(i + r) * row + k * step];
     }
 }
 
-/* Sums up the elements of each of four registers. */
-INLINE __m128 sums_of(const __m256 x[4])
+/* Adds each two neighbours of `x` and of `y`. */
+INLINE Vector sums_of_pairs(Vector x, Vector y)
 {
-    __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps(x[0], x[1]), _mm256_hadd_ps(x[2], x[3]));
-    return _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1));
+    return SHUFFLE(x, y, 0, 2, LANES, LANES + 2) + SHUFFLE(x, y, 1, 3, LANES + 1, LANES + 3);
 }
 
-/* Computes dot products of a vector with `count` others, `stride` apart: four at a time, by eight elements each. */
-AVX2 static void dot_products(const float *vector, const float *others, int64_t stride, int64_t count, int64_t depth,
+/* Sums up the elements of each of four vectors. */
+INLINE void sum_up(const Vector x[4], float sums[4])
+{
+    float fours[LANES]; /* for each four lanes of the vectors, the sums over them */
+    store(fours, sums_of_pairs(sums_of_pairs(x[0], x[1]), sums_of_pairs(x[2], x[3])));
+    for (int half = LANES / 2; half >= 4; half /= 2)
+        for (int i = 0; i < half; i++)
+            fours[i] += fours[i + half];
+    memcpy(sums, fours, 4 * sizeof(float));
+}
+
+/* Computes dot products of a vector with `count` others, `stride` apart: four at a time, by LANES elements each. */
+KERNEL void dot_products(const float *vector, const float *others, int64_t stride, int64_t count, int64_t depth,
                               float *results, int64_t result_stride)
 {
     const int64_t whole = depth / LANES * LANES;
@@ -221,15 +237,15 @@ AVX2 static void dot_products(const float *vector, const float *others, int64_t 
         const float *other[4];
         for (int q = 0; q < 4; q++) /* the last vector stands in for those beyond it */
             other[q] = others + (i + (q < found ? q : found - 1)) * stride;
-        __m256 parts[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
+        Vector parts[4] = {{0}, {0}, {0}, {0}};
         for (int64_t k = 0; k < whole; k += LANES) {
-            const __m256 factors = _mm256_loadu_ps(vector + k);
-#pragma GCC unroll 4
+            const Vector factors = load(vector + k);
+            UNROLL
             for (int q = 0; q < 4; q++)
-                parts[q] = _mm256_fmadd_ps(factors, _mm256_loadu_ps(other[q] + k), parts[q]);
+                parts[q] += factors * load(other[q] + k);
         }
         float sums[4];
-        _mm_storeu_ps(sums, sums_of(parts));
+        sum_up(parts, sums);
         for (int q = 0; q < found; q++) {
             for (int64_t k = whole; k < depth; k++)
                 sums[q] += vector[k] * other[q][k];
@@ -240,7 +256,7 @@ AVX2 static void dot_products(const float *vector, const float *others, int64_t 
 
 /* Computes a product of dense rows and dense columns by dot products. This is for so few rows or columns that tiles
  * would be mostly empty, and rearranging `b` would take longer than the rest. */
-AVX2 static void multiply_few(const Product *p)
+KERNEL void multiply_few(const Product *p)
 {
     if (p->rows == 1)
         dot_products(p->a, p->b, p->b_column, p->columns, p->depth, p->c, 1);
@@ -258,13 +274,13 @@ AVX2 static void multiply_few(const Product *p)
         const int64_t left = size - i < LANES ? size - i : LANES;
         float x[LANES] = {0};
         memcpy(x, p->c + i, left * sizeof(float));
-        _mm256_storeu_ps(x, finished(_mm256_loadu_ps(x), p->finish, NULL));
+        store(x, finished(load(x), p->finish, NULL));
         memcpy(p->c + i, x, left * sizeof(float));
     }
 }
 
 /* Computes a product with few columns and a transposed `a` by way of the product's transpose, whose tiles are full. */
-AVX2 static void multiply_transposed(const Product *p, float *packing)
+KERNEL void multiply_transposed(const Product *p, float *packing)
 {
     float *transposed = packing + packing_floats(p->columns); /* `packing` has room for more rows than these columns */
     const Product turned = {
@@ -288,19 +304,19 @@ AVX2 static void multiply_transposed(const Product *p, float *packing)
         }
 }
 
-int64_t packing_floats(int64_t rows)
+KERNEL int64_t packing_floats(int64_t rows)
 {
     return (rows + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS * BLOCK_DEPTH;
 }
 
-AVX2 void matmul(const Product *p, float *packing)
+KERNEL void matmul(const Product *p, float *packing)
 {
     const bool few = p->rows == 1 || p->columns <= FEW_COLUMNS;
     if (few && p->a_step == 1 && p->b_step == 1 && !p->add && !p->outputs) {
         multiply_few(p);
         return;
     }
-    if (p->columns <= TILE_ROWS && p->rows >= TILE_COLUMNS && p->a_step != 1 && p->b_step != 1 && !p->bias &&
+    if (p->columns <= TILE_ROWS && p->rows >= TILE_COLUMNS && p->rows > TILE_ROWS && p->a_step != 1 && p->b_step != 1 && !p->bias &&
         p->finish == STORE) {
         multiply_transposed(p, packing);
         return;
@@ -320,10 +336,11 @@ AVX2 void matmul(const Product *p, float *packing)
             if (p->bias && first)
                 memcpy(bias, p->bias + j, columns * sizeof(float));
             pack_b(p->b + k * p->b_step + j * p->b_column, p->b_step, p->b_column, depth, columns, panel);
-            for (int64_t i = 0; i < p->rows; i += TILE_ROWS) {
+            for (int64_t i = 0; i < p->rows;) {
+                const int64_t within = i % TILE_ROWS; /* lower tiles share the last TILE_ROWS rows of `packing` */
                 const Tile tile = {
                     .depth = depth,
-                    .a = packed ? packing + i * depth : a + i * p->a_row,
+                    .a = packed ? packing + (i - within) * depth + within : a + i * p->a_row,
                     .a_row = packed ? 1 : p->a_row,
                     .a_step = packed ? TILE_ROWS : 1,
                     .b = panel,
@@ -334,7 +351,9 @@ AVX2 void matmul(const Product *p, float *packing)
                     .finish = last ? p->finish : STORE,
                     .outputs = p->outputs ? p->outputs + i * p->columns + j : NULL,
                 };
-                compute_rows(&tile, p->rows - i < TILE_ROWS ? p->rows - i : TILE_ROWS, columns);
+                const int height = tile_height(p->rows - i);
+                compute_rows(&tile, height, columns);
+                i += height;
             }
         }
         k += depth;

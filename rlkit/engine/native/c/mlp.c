@@ -1,10 +1,5 @@
 /* Forward and backward passes of linear layers with an activation after all but the last. */
 
-#include <stddef.h>
-#include <string.h>
-
-#include "kernels.h"
-
 enum {
     BLOCK_ROWS = 128, /* rows that go through all layers together, so that their activations stay in the cache */
     MIN_INPUTS = 32   /* inputs of a layer from which it pays to pick out its live units */
@@ -14,7 +9,7 @@ enum {
  * block of rows: for d loss / d outputs of two layers, for the live part of one layer (see `LivePart`), and for the
  * `packing` of `matmul`. */
 
-static int64_t widest_hidden(const Mlp *mlp)
+KERNEL int64_t widest_hidden(const Mlp *mlp)
 {
     int64_t widest = 0;
     for (int64_t l = 0; l + 1 < mlp->num_layers; l++)
@@ -23,7 +18,7 @@ static int64_t widest_hidden(const Mlp *mlp)
     return widest;
 }
 
-static int64_t hidden_floats(const Mlp *mlp, int64_t rows)
+KERNEL int64_t hidden_floats(const Mlp *mlp, int64_t rows)
 {
     int64_t floats = 0;
     for (int64_t l = 0; l + 1 < mlp->num_layers; l++)
@@ -31,12 +26,12 @@ static int64_t hidden_floats(const Mlp *mlp, int64_t rows)
     return floats;
 }
 
-static int64_t block_rows(int64_t rows)
+KERNEL int64_t block_rows(int64_t rows)
 {
     return rows < BLOCK_ROWS ? rows : BLOCK_ROWS;
 }
 
-static int64_t live_part_floats(const Mlp *mlp, int64_t rows)
+KERNEL int64_t live_part_floats(const Mlp *mlp, int64_t rows)
 {
     int64_t most = 0;
     for (int64_t l = 0; l + 1 < mlp->num_layers && mlp->activation == RELU; l++) {
@@ -48,7 +43,7 @@ static int64_t live_part_floats(const Mlp *mlp, int64_t rows)
     return most;
 }
 
-int64_t mlp_workspace_floats(const Mlp *mlp, int64_t rows)
+KERNEL int64_t mlp_workspace_floats(const Mlp *mlp, int64_t rows)
 {
     const int64_t widest = widest_hidden(mlp), last = mlp->layers[mlp->num_layers - 1].outputs;
     return hidden_floats(mlp, rows) + 2 * block_rows(rows) * widest + live_part_floats(mlp, rows) +
@@ -56,7 +51,7 @@ int64_t mlp_workspace_floats(const Mlp *mlp, int64_t rows)
 }
 
 /* Computes the outputs of `rows` rows from `first` on; `workspace` is laid out for a batch of `all` rows. */
-AVX2 static void forward_block(const Mlp *mlp, int64_t all, int64_t first, int64_t rows, const float *x, float *outputs,
+KERNEL void forward_block(const Mlp *mlp, int64_t all, int64_t first, int64_t rows, const float *x, float *outputs,
                                float *workspace)
 {
     for (int64_t l = 0; l < mlp->num_layers; l++) {
@@ -84,13 +79,13 @@ AVX2 static void forward_block(const Mlp *mlp, int64_t all, int64_t first, int64
     }
 }
 
-AVX2 void mlp_forward(const Mlp *mlp, int64_t rows, const float *x, float *outputs, float *workspace)
+KERNEL void mlp_forward(const Mlp *mlp, int64_t rows, const float *x, float *outputs, float *workspace)
 {
     for (int64_t first = 0; first < rows; first += BLOCK_ROWS)
         forward_block(mlp, rows, first, block_rows(rows - first), x, outputs, workspace);
 }
 
-AVX2 static void sum_rows(const float *matrix, int64_t rows, int64_t columns, bool add, float *restrict sums)
+KERNEL void sum_rows(const float *matrix, int64_t rows, int64_t columns, bool add, float *restrict sums)
 {
     if (!add)
         memset(sums, 0, columns * sizeof(float));
@@ -109,12 +104,12 @@ typedef struct {
 } LivePart;
 
 /* Returns true if the live units are so few that leaving out the others pays. */
-static bool are_few(int64_t units, const Layer *layer)
+KERNEL bool are_few(int64_t units, const Layer *layer)
 {
     return 8 * units <= 7 * layer->outputs;
 }
 
-AVX2 static LivePart live_part(const Layer *layer, int64_t rows, const float *d_y, float *workspace)
+KERNEL LivePart live_part(const Layer *layer, int64_t rows, const float *d_y, float *workspace)
 {
     const int64_t columns = layer->outputs;
     int32_t *restrict numbers = (int32_t *)workspace, *restrict is_live = numbers + columns;
@@ -135,7 +130,7 @@ AVX2 static LivePart live_part(const Layer *layer, int64_t rows, const float *d_
     return (LivePart){units, numbers, gathered, gathered + rows * units};
 }
 
-static void gather_weights(const LivePart *part, const Layer *layer)
+KERNEL void gather_weights(const LivePart *part, const Layer *layer)
 {
     for (int64_t n = 0; n < part->units; n++)
         memcpy(part->weights + n * layer->inputs, layer->weights + part->numbers[n] * layer->inputs,
@@ -143,7 +138,7 @@ static void gather_weights(const LivePart *part, const Layer *layer)
 }
 
 /* Copies the derivatives of the live units' weights to their rows in the layer; those of all others become zero. */
-AVX2 static void scatter_d_weights(const LivePart *part, const Layer *layer, bool add)
+KERNEL void scatter_d_weights(const LivePart *part, const Layer *layer, bool add)
 {
     for (int64_t j = 0, n = 0; j < layer->outputs; j++) {
         float *restrict to = layer->d_weights + j * layer->inputs;
@@ -158,7 +153,7 @@ AVX2 static void scatter_d_weights(const LivePart *part, const Layer *layer, boo
 }
 
 /* Adds the contribution of `rows` rows from `first` on to the derivatives; the first block overwrites them. */
-AVX2 static void backward_block(const Mlp *mlp, int64_t all, int64_t first, int64_t rows, const float *x,
+KERNEL void backward_block(const Mlp *mlp, int64_t all, int64_t first, int64_t rows, const float *x,
                                 const float *d_outputs, float *workspace)
 {
     const int64_t hidden = hidden_floats(mlp, all), widest = block_rows(all) * widest_hidden(mlp);
@@ -221,7 +216,7 @@ AVX2 static void backward_block(const Mlp *mlp, int64_t all, int64_t first, int6
     }
 }
 
-AVX2 void mlp_backward(const Mlp *mlp, int64_t rows, const float *x, const float *d_outputs, float *workspace)
+KERNEL void mlp_backward(const Mlp *mlp, int64_t rows, const float *x, const float *d_outputs, float *workspace)
 {
     int64_t first = 0;
     do { /* at least once: without rows, the derivatives have to be set to zero */

@@ -12,6 +12,56 @@
 
 #include "kernels.h"
 
+/* ---- vector instructions ---- */
+
+/* Those that this processor has, the widest first, and the ones in use. Written while the module is imported and by
+ * `use_simd`, both of which hold the GIL. */
+static const Kernels *available[2];
+static int num_available;
+static const Kernels *kernels;
+
+static void find_kernels(void)
+{
+    num_available = 0;
+#if defined(__x86_64__)
+    const bool has_fma = __builtin_cpu_supports("fma");
+    if (has_fma && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
+        available[num_available++] = &avx512_kernels;
+    if (has_fma && __builtin_cpu_supports("avx2"))
+        available[num_available++] = &avx2_kernels;
+#elif defined(__aarch64__)
+    available[num_available++] = &neon_kernels;
+#endif
+}
+
+static PyObject *native_available_simd(PyObject *module, PyObject *unused)
+{
+    PyObject *names = PyTuple_New(num_available);
+    for (int i = 0; names && i < num_available; i++) {
+        PyObject *name = PyUnicode_FromString(available[i]->name);
+        if (!name || PyTuple_SetItem(names, i, name) < 0)
+            Py_CLEAR(names);
+    }
+    return names;
+}
+
+static PyObject *native_simd(PyObject *module, PyObject *unused)
+{
+    return PyUnicode_FromString(kernels->name);
+}
+
+static PyObject *native_use_simd(PyObject *module, PyObject *name)
+{
+    const char *asked = PyUnicode_AsUTF8AndSize(name, NULL);
+    for (int i = 0; asked && i < num_available; i++)
+        if (strcmp(asked, available[i]->name) == 0) {
+            kernels = available[i];
+            return Py_NewRef(Py_None);
+        }
+    return asked ? PyErr_Format(PyExc_ValueError, "this processor cannot compute with '%s'", asked) : NULL;
+}
+
 /* ---- arrays ---- */
 
 typedef enum { READ, WRITE } Access;
@@ -96,6 +146,7 @@ static bool expect_arguments(const char *function, Py_ssize_t given, Py_ssize_t 
 
 typedef struct {
     PyObject_HEAD
+    const Kernels *kernels; /* those in use when the MLP was made: the working memory is laid out for them */
     Mlp mlp;
     Py_buffer *views; /* of weights, biases and their derivatives: four per layer */
     int num_views;
@@ -131,6 +182,7 @@ static int mlp_init(MlpObject *self, PyObject *args, PyObject *kwargs)
         PyErr_SetString(PyExc_ValueError, "layers: expected at least one");
         return -1;
     }
+    self->kernels = kernels;
     self->mlp.layers = calloc(count, sizeof(Layer));
     self->views = calloc(4 * count, sizeof(Py_buffer));
     if (!self->mlp.layers || !self->views) {
@@ -211,7 +263,7 @@ static PyObject *mlp_object_forward(MlpObject *self, PyObject *const *args, Py_s
     float *outputs = take_into(&views, args[1], "outputs", 'f', 2, outputs_shape, WRITE);
     if (!outputs)
         goto done;
-    const int64_t needed = mlp_workspace_floats(&self->mlp, rows);
+    const int64_t needed = self->kernels->mlp_workspace_floats(&self->mlp, rows);
     if (needed > self->workspace_floats) {
         free(self->workspace);
         self->workspace = malloc(needed * sizeof(float));
@@ -225,7 +277,7 @@ static PyObject *mlp_object_forward(MlpObject *self, PyObject *const *args, Py_s
     self->rows = rows;
     self->computing = true;
     Py_BEGIN_ALLOW_THREADS
-    mlp_forward(&self->mlp, rows, x, outputs, self->workspace);
+    self->kernels->mlp_forward(&self->mlp, rows, x, outputs, self->workspace);
     Py_END_ALLOW_THREADS
     self->computing = false;
     result = Py_NewRef(Py_None);
@@ -253,7 +305,7 @@ static PyObject *mlp_object_backward(MlpObject *self, PyObject *const *args, Py_
         goto done;
     self->computing = true;
     Py_BEGIN_ALLOW_THREADS
-    mlp_backward(&self->mlp, self->rows, x, d_outputs, self->workspace);
+    self->kernels->mlp_backward(&self->mlp, self->rows, x, d_outputs, self->workspace);
     Py_END_ALLOW_THREADS
     self->computing = false;
     result = Py_NewRef(Py_None);
@@ -307,7 +359,7 @@ static PyObject *native_clip_global_norm(PyObject *module, PyObject *const *args
         return NULL;
     const int64_t size = views.taken[0].shape[0];
     Py_BEGIN_ALLOW_THREADS
-    norm = clip_global_norm(size, gradient, max_norm);
+    norm = kernels->clip_global_norm(size, gradient, max_norm);
     Py_END_ALLOW_THREADS
     release(&views);
     return PyFloat_FromDouble(norm);
@@ -329,8 +381,8 @@ static PyObject *native_adam(PyObject *module, PyObject *const *args, Py_ssize_t
     float *exp_avg_sq = exp_avg ? take_floats(&views, args[3], "exp_avg_sq", size, WRITE) : NULL;
     if (exp_avg_sq) {
         Py_BEGIN_ALLOW_THREADS
-        adam(size, parameters, gradient, exp_avg, exp_avg_sq, (int64_t)numbers[0], numbers[1], numbers[2], numbers[3],
-             numbers[4]);
+        kernels->adam(size, parameters, gradient, exp_avg, exp_avg_sq, (int64_t)numbers[0], numbers[1], numbers[2],
+                      numbers[3], numbers[4]);
         Py_END_ALLOW_THREADS
         result = Py_NewRef(Py_None);
     }
@@ -353,7 +405,7 @@ static PyObject *native_rmsprop(PyObject *module, PyObject *const *args, Py_ssiz
     float *square_avg = gradient ? take_floats(&views, args[2], "square_avg", size, WRITE) : NULL;
     if (square_avg) {
         Py_BEGIN_ALLOW_THREADS
-        rmsprop(size, parameters, gradient, square_avg, numbers[0], numbers[1], numbers[2]);
+        kernels->rmsprop(size, parameters, gradient, square_avg, numbers[0], numbers[1], numbers[2]);
         Py_END_ALLOW_THREADS
         result = Py_NewRef(Py_None);
     }
@@ -436,7 +488,7 @@ static PyObject *native_policy_loss(PyObject *module, PyObject *const *args, Py_
     float *d_values = d_params ? take_floats(&views, args[13], "d_values", rows.rows, WRITE) : NULL;
     if (!d_values)
         goto done;
-    workspace = malloc(policy_loss_floats(&head) * sizeof(float));
+    workspace = malloc(kernels->policy_loss_floats(&head) * sizeof(float));
     if (!workspace) {
         PyErr_NoMemory();
         goto done;
@@ -445,7 +497,7 @@ static PyObject *native_policy_loss(PyObject *module, PyObject *const *args, Py_
     PolicyMetrics metrics;
     int64_t bad_row;
     Py_BEGIN_ALLOW_THREADS
-    bad_row = policy_loss(&head, &loss, &rows, workspace, d_params, d_values, &metrics);
+    bad_row = kernels->policy_loss(&head, &loss, &rows, workspace, d_params, d_values, &metrics);
     Py_END_ALLOW_THREADS
     if (bad_row >= 0)
         action_out_of_range(bad_row);
@@ -484,7 +536,8 @@ static PyObject *native_td_loss(PyObject *module, PyObject *const *args, Py_ssiz
     int64_t bad_row;
     double loss = 0;
     Py_BEGIN_ALLOW_THREADS
-    bad_row = td_loss(rows, shape[1], q_values, action, targets, weights, kind == 1, d_q_values, td_errors, &loss);
+    bad_row = kernels->td_loss(rows, shape[1], q_values, action, targets, weights, kind == 1, d_q_values, td_errors,
+                               &loss);
     Py_END_ALLOW_THREADS
     result = bad_row >= 0 ? action_out_of_range(bad_row) : PyFloat_FromDouble(loss);
 done:
@@ -495,6 +548,9 @@ done:
 /* ---- module ---- */
 
 static PyMethodDef functions[] = {
+    {"available_simd", native_available_simd, METH_NOARGS, NULL},
+    {"simd", native_simd, METH_NOARGS, NULL},
+    {"use_simd", native_use_simd, METH_O, NULL},
     {"clip_global_norm", (PyCFunction)(void (*)(void))native_clip_global_norm, METH_FASTCALL, NULL},
     {"adam", (PyCFunction)(void (*)(void))native_adam, METH_FASTCALL, NULL},
     {"rmsprop", (PyCFunction)(void (*)(void))native_rmsprop, METH_FASTCALL, NULL},
@@ -505,10 +561,12 @@ static PyMethodDef functions[] = {
 
 static int start(PyObject *module)
 {
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) {
-        PyErr_SetString(PyExc_ImportError, "this processor has no AVX2 and FMA");
+    find_kernels();
+    if (!num_available) {
+        PyErr_SetString(PyExc_ImportError, "this processor has no AVX2 and FMA, which the C engine needs on x86-64");
         return -1;
     }
+    kernels = available[0];
     PyObject *type = PyType_FromSpec(&mlp_spec);
     const int failed = !type || PyModule_AddObjectRef(module, "MLP", type) < 0;
     Py_XDECREF(type);

@@ -1,23 +1,19 @@
 /* Optimiser steps on flat arrays of all parameters at once. The loops are plain, for the compiler to vectorise. */
 
-#include <math.h>
-
-#include "kernels.h"
-
-AVX2 double clip_global_norm(int64_t size, float *gradient, double max_norm)
+KERNEL double clip_global_norm(int64_t size, float *gradient, double max_norm)
 {
-    enum { LANES = 32 }; /* partial sums side by side: they keep the processor busy, and rounding errors small */
+    enum { SUMS = 32 }; /* partial sums side by side: they keep the processor busy, and rounding errors small */
     double total = 0;
-    for (int64_t start = 0; start < size; start += 64 * LANES) {
-        const int64_t end = start + 64 * LANES < size ? start + 64 * LANES : size;
-        float sums[LANES] = {0};
+    for (int64_t start = 0; start < size; start += 64 * SUMS) {
+        const int64_t end = start + 64 * SUMS < size ? start + 64 * SUMS : size;
+        float sums[SUMS] = {0};
         int64_t i = start;
-        for (; i + LANES <= end; i += LANES)
-            for (int lane = 0; lane < LANES; lane++)
+        for (; i + SUMS <= end; i += SUMS)
+            for (int lane = 0; lane < SUMS; lane++)
                 sums[lane] += gradient[i + lane] * gradient[i + lane];
         for (int lane = 0; i < end; i++, lane++)
             sums[lane] += gradient[i] * gradient[i];
-        for (int lane = 0; lane < LANES; lane++)
+        for (int lane = 0; lane < SUMS; lane++)
             total += sums[lane];
     }
     const double norm = sqrt(total);
@@ -29,7 +25,7 @@ AVX2 double clip_global_norm(int64_t size, float *gradient, double max_norm)
     return norm;
 }
 
-AVX2 void adam(int64_t size, float *restrict parameters, const float *restrict gradient, float *restrict exp_avg,
+KERNEL void adam(int64_t size, float *restrict parameters, const float *restrict gradient, float *restrict exp_avg,
                float *restrict exp_avg_sq, int64_t steps, double learning_rate, double beta1, double beta2, double eps)
 {
     const float step_size = (float)(learning_rate / (1 - pow(beta1, (double)steps)));
@@ -43,7 +39,7 @@ AVX2 void adam(int64_t size, float *restrict parameters, const float *restrict g
     }
 }
 
-AVX2 void rmsprop(int64_t size, float *restrict parameters, const float *restrict gradient, float *restrict square_avg,
+KERNEL void rmsprop(int64_t size, float *restrict parameters, const float *restrict gradient, float *restrict square_avg,
                   double learning_rate, double alpha, double eps)
 {
     const float rate = (float)learning_rate, weight = (float)(1 - alpha), small = (float)eps;
