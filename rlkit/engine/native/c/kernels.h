@@ -90,8 +90,8 @@ typedef struct {
     /* Number of floats of working memory for a batch of so many rows. */
     int64_t (*mlp_workspace_floats)(const Mlp *mlp, int64_t rows);
 
-    /* Computes `outputs`, (rows, last layer's outputs), from `x`, (rows, first layer's inputs). Keeps the hidden layers'
-     * activations in `workspace`, for `mlp_backward` of the same table. */
+    /* Computes `outputs`, (rows, last layer's outputs), from `x`, (rows, first layer's inputs). Keeps the activations of
+     * hidden layers in `workspace`, for `mlp_backward` of the same table. */
     void (*mlp_forward)(const Mlp *mlp, int64_t rows, const float *x, float *outputs, float *workspace);
 
     /* Writes d loss / d weights and biases into the layers, given d loss / d outputs of the last `mlp_forward`. */
@@ -113,15 +113,15 @@ typedef struct {
     /* Number of floats of working memory that `policy_loss` needs. */
     int64_t (*policy_loss_floats)(const Head *head);
 
-    /* Computes d loss / d params, (rows, num_params), and d loss / d values, (rows,), of the policy-gradient losses. The
-     * torch losses that these equal are ppo_loss in agents/ppo.py, a2c_loss in agents/a2c.py and reinforce_loss in
+    /* Computes d loss / d params, (rows, num_params), and d loss / d values, (rows,), of the policy-gradient losses.
+     * The torch losses that these equal are ppo_loss in agents/ppo.py, a2c_loss in agents/a2c.py and reinforce_loss in
      * agents/reinforce.py. Returns the first row whose action is out of the head's range, or -1. */
     int64_t (*policy_loss)(const Head *head, const PolicyLoss *loss, const PolicyRows *rows, float *workspace,
                            float *d_params, float *d_values, PolicyMetrics *metrics);
 
-    /* Computes d loss / d action values, (rows, actions), the TD errors, (rows,), and the loss. The torch loss that this
-     * equals is dqn_loss in rlkit/engine/losses.py. `weights` may be NULL. Returns the first row whose action is out of
-     * range, or -1. */
+    /* Computes d loss / d action values, (rows, actions), the TD errors, (rows,), and the loss. The torch loss that
+     * this equals is dqn_loss in rlkit/engine/losses.py. `weights` may be NULL. Returns the first row whose action is
+     * out of range, or -1. */
     int64_t (*td_loss)(int64_t rows, int64_t actions, const float *q_values, const int64_t *action,
                        const float *targets, const float *weights, bool huber, float *d_q_values, float *td_errors,
                        double *loss);

@@ -35,7 +35,7 @@ KERNEL void softmax(const float *logits, int64_t size, float *probs, float *logs
  * is minus the entropy; with old parameters also the old probability and log-probability. Returns false if an action is
  * out of range. */
 KERNEL bool evaluate_categorical(const Head *head, const float *params, const int64_t *action, const float *old,
-                                      float *kept, Evaluated *out)
+                                 float *kept, Evaluated *out)
 {
     float *probs = kept, *centred = kept + head->num_params;
     float *old_probs = kept + 2 * head->num_params, *old_logs = kept + 3 * head->num_params;
@@ -64,7 +64,7 @@ KERNEL bool evaluate_categorical(const Head *head, const float *params, const in
 }
 
 KERNEL void differentiate_categorical(const Head *head, const int64_t *action, const float *kept, float d_log_prob,
-                                           float d_entropy, float d_kl, float *d_params)
+                                      float d_entropy, float d_kl, float *d_params)
 {
     const float *probs = kept, *centred = kept + head->num_params, *old_probs = kept + 2 * head->num_params;
     for (int64_t i = 0; i < head->num_params; i++) {
@@ -86,7 +86,7 @@ INLINE float softplus(float x)
 
 /* Evaluates a Bernoulli head. Keeps for each bit its probability, and with old parameters the old probability. */
 KERNEL void evaluate_bernoulli(const Head *head, const float *params, const float *action, const float *old,
-                                    float *kept, Evaluated *out)
+                               float *kept, Evaluated *out)
 {
     float *probs = kept, *old_probs = kept + head->num_params;
     *out = (Evaluated){0};
@@ -104,7 +104,7 @@ KERNEL void evaluate_bernoulli(const Head *head, const float *params, const floa
 }
 
 KERNEL void differentiate_bernoulli(const Head *head, const float *params, const float *action, const float *kept,
-                                         float d_log_prob, float d_entropy, float d_kl, float *d_params)
+                                    float d_log_prob, float d_entropy, float d_kl, float *d_params)
 {
     const float *probs = kept, *old_probs = kept + head->num_params;
     for (int64_t i = 0; i < head->num_params; i++) {
@@ -118,7 +118,7 @@ KERNEL void differentiate_bernoulli(const Head *head, const float *params, const
  * parameters also the shift of the mean, and the spread, which is the old variance plus the shift's square. Shift and
  * spread are in units of the new standard deviation. */
 KERNEL void evaluate_gaussian(const Head *head, const float *params, const float *action, const float *old,
-                                   float *kept, Evaluated *out)
+                              float *kept, Evaluated *out)
 {
     const int64_t n = head->num_parts;
     float *z = kept, *inverse_std = kept + n, *shift = kept + 2 * n, *spread = kept + 3 * n;
@@ -139,7 +139,7 @@ KERNEL void evaluate_gaussian(const Head *head, const float *params, const float
 }
 
 KERNEL void differentiate_gaussian(const Head *head, const float *kept, float d_log_prob, float d_entropy,
-                                        float d_kl, float *d_params)
+                                   float d_kl, float *d_params)
 {
     const int64_t n = head->num_parts;
     const float *z = kept, *inverse_std = kept + n, *shift = kept + 2 * n, *spread = kept + 3 * n;
@@ -154,7 +154,7 @@ KERNEL void differentiate_gaussian(const Head *head, const float *kept, float d_
 }
 
 KERNEL int64_t policy_loss(const Head *head, const PolicyLoss *loss, const PolicyRows *rows, float *workspace,
-                         float *d_params, float *d_values, PolicyMetrics *metrics)
+                           float *d_params, float *d_values, PolicyMetrics *metrics)
 {
     const int64_t n = rows->rows;
     const float d_entropy = (float)(-loss->ent_coef / loss->count);
@@ -232,8 +232,9 @@ KERNEL int64_t policy_loss(const Head *head, const PolicyLoss *loss, const Polic
     return -1;
 }
 
-KERNEL int64_t td_loss(int64_t rows, int64_t actions, const float *q_values, const int64_t *action, const float *targets,
-                     const float *weights, bool huber, float *d_q_values, float *td_errors, double *loss)
+KERNEL int64_t td_loss(int64_t rows, int64_t actions, const float *q_values, const int64_t *action,
+                       const float *targets, const float *weights, bool huber, float *d_q_values, float *td_errors,
+                       double *loss)
 {
     double sum = 0;
     memset(d_q_values, 0, rows * actions * sizeof(float));

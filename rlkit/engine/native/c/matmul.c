@@ -44,8 +44,8 @@ INLINE Vector finished(Vector x, Finish finish, const float *outputs)
     }
 }
 
-/* A tile of the product, which stays in registers: `rows` x (LANES * `vectors`) elements. The last columns may be beyond
- * the matrix; only `columns` of them are stored. */
+/* A tile of the product, which stays in registers: `rows` x (LANES * `vectors`) elements. The last columns may be
+ * beyond the matrix; only `columns` of them are stored. */
 typedef struct {
     int64_t depth;
     const float *a;
@@ -229,7 +229,7 @@ INLINE void sum_up(const Vector x[4], float sums[4])
 
 /* Computes dot products of a vector with `count` others, `stride` apart: four at a time, by LANES elements each. */
 KERNEL void dot_products(const float *vector, const float *others, int64_t stride, int64_t count, int64_t depth,
-                              float *results, int64_t result_stride)
+                         float *results, int64_t result_stride)
 {
     const int64_t whole = depth / LANES * LANES;
     for (int64_t i = 0; i < count; i += 4) {
@@ -316,8 +316,8 @@ KERNEL void matmul(const Product *p, float *packing)
         multiply_few(p);
         return;
     }
-    if (p->columns <= TILE_ROWS && p->rows >= TILE_COLUMNS && p->rows > TILE_ROWS && p->a_step != 1 && p->b_step != 1 && !p->bias &&
-        p->finish == STORE) {
+    const bool turned_is_fuller = p->columns <= TILE_ROWS && p->rows >= TILE_COLUMNS && p->rows > TILE_ROWS;
+    if (turned_is_fuller && p->a_step != 1 && p->b_step != 1 && !p->bias && p->finish == STORE) {
         multiply_transposed(p, packing);
         return;
     }

@@ -52,7 +52,7 @@ KERNEL int64_t mlp_workspace_floats(const Mlp *mlp, int64_t rows)
 
 /* Computes the outputs of `rows` rows from `first` on; `workspace` is laid out for a batch of `all` rows. */
 KERNEL void forward_block(const Mlp *mlp, int64_t all, int64_t first, int64_t rows, const float *x, float *outputs,
-                               float *workspace)
+                          float *workspace)
 {
     for (int64_t l = 0; l < mlp->num_layers; l++) {
         const Layer *layer = mlp->layers + l;
@@ -154,7 +154,7 @@ KERNEL void scatter_d_weights(const LivePart *part, const Layer *layer, bool add
 
 /* Adds the contribution of `rows` rows from `first` on to the derivatives; the first block overwrites them. */
 KERNEL void backward_block(const Mlp *mlp, int64_t all, int64_t first, int64_t rows, const float *x,
-                                const float *d_outputs, float *workspace)
+                           const float *d_outputs, float *workspace)
 {
     const int64_t hidden = hidden_floats(mlp, all), widest = block_rows(all) * widest_hidden(mlp);
     float *deltas[2] = {workspace + hidden, workspace + hidden + widest}, *live_floats = deltas[1] + widest;

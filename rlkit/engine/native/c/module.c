@@ -434,8 +434,8 @@ static PyObject *action_out_of_range(int64_t row)
     return PyErr_Format(PyExc_ValueError, "action: row %lld is out of range", (long long)row);
 }
 
-/* Arguments: head, part_sizes, objective, (clip_coef, kl_coef, clip_value_coef, ent_coef, vf_coef, count), params, values,
- * action, advantages, returns, log_prob, old_params, old_values, d_params, d_values. */
+/* Arguments: head, part_sizes, objective, (clip_coef, kl_coef, clip_value_coef, ent_coef, vf_coef, count), params,
+ * values, action, advantages, returns, log_prob, old_params, old_values, d_params, d_values. */
 static PyObject *native_policy_loss(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     static const char *const heads[] = {"categorical", "bernoulli", "gaussian"};

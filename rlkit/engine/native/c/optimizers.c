@@ -26,7 +26,8 @@ KERNEL double clip_global_norm(int64_t size, float *gradient, double max_norm)
 }
 
 KERNEL void adam(int64_t size, float *restrict parameters, const float *restrict gradient, float *restrict exp_avg,
-               float *restrict exp_avg_sq, int64_t steps, double learning_rate, double beta1, double beta2, double eps)
+                 float *restrict exp_avg_sq, int64_t steps, double learning_rate, double beta1, double beta2,
+                 double eps)
 {
     const float step_size = (float)(learning_rate / (1 - pow(beta1, (double)steps)));
     const float correction = (float)(1 / sqrt(1 - pow(beta2, (double)steps)));
@@ -39,8 +40,8 @@ KERNEL void adam(int64_t size, float *restrict parameters, const float *restrict
     }
 }
 
-KERNEL void rmsprop(int64_t size, float *restrict parameters, const float *restrict gradient, float *restrict square_avg,
-                  double learning_rate, double alpha, double eps)
+KERNEL void rmsprop(int64_t size, float *restrict parameters, const float *restrict gradient,
+                    float *restrict square_avg, double learning_rate, double alpha, double eps)
 {
     const float rate = (float)learning_rate, weight = (float)(1 - alpha), small = (float)eps;
     for (int64_t i = 0; i < size; i++) {

@@ -89,10 +89,6 @@ KERNEL int64_t packing_floats(int64_t rows);
 /* Computes a product; `packing` may be NULL if a_step is 1, when `a` is not transposed. */
 KERNEL void matmul(const Product *product, float *packing);
 
-/* ---- mlp.c ---- */
-
-/* ---- all of them ---- */
-
 #include "matmul.c"
 #include "mlp.c"
 #include "optimizers.c"
