@@ -3,7 +3,7 @@
     python benchmarks/hostile_files.py [--limit 60]
 
 Every file has to be refused in one line, or to load as it was written: no traceback, no wait of more than five seconds,
-no memory beyond 300 MB above what the libraries take, nothing executed.
+not more than 300 MB of memory beside the libraries', nothing executed. It needs Linux.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import copy
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -86,7 +87,7 @@ def run_cases(folder: Path, limit: int | None = None) -> list[dict[str, Any]]:
             summary = {"cases": ends.total(), "ends": dict(sorted(ends.items())), "slowest_s": round(slowest, 2)}
             report = {**summary, "most_memory_mb": largest >> 20, "wrong": wrong}
             RESULTS.write_text(json.dumps(report, indent=2) + "\n")
-    print(dict(ends), f"slowest {slowest:.2f} s, most memory {largest >> 20} MB above the libraries'")
+    print(dict(ends), f"slowest {slowest:.2f} s, most memory {largest >> 20} MB beside the libraries'")
     return wrong
 
 
@@ -262,29 +263,31 @@ def cast(work: Path, dtype: torch.dtype) -> None:
 
 
 def in_a_process(case: Case, work: Path) -> tuple[str, float, int]:
-    """Returns how reading ended, the seconds that it took, and the bytes beyond those that this process has."""
-    before = resident()
+    """Returns how reading ended, the seconds that it took, and the most address space that it took, in bytes.
+
+    The system refuses more than `BYTES` of it, so that more ends with an error, or with the process.
+    """
     reader, writer = os.pipe()
     started = time.perf_counter()
     if not (child := os.fork()):
         os.close(reader)
-        os.write(writer, attempt(case, work).encode(errors="replace")[:4000])
+        before = kilobytes("VmSize")
+        resource.setrlimit(resource.RLIMIT_AS, (before * 1024 + BYTES, resource.RLIM_INFINITY))
+        end = attempt(case, work)
+        os.write(writer, f"{kilobytes('VmPeak') - before} {end}".encode(errors="replace")[:4000])
         os._exit(0)
     os.close(writer)
-    status, usage = 0, None
-    while usage is None and time.perf_counter() - started < SECONDS:
-        done, status, found = os.wait4(child, os.WNOHANG)
-        usage = found if done else None
+    done = 0
+    while not done and time.perf_counter() - started < SECONDS:
+        done, status = os.waitpid(child, os.WNOHANG)
         time.sleep(0.002)
     seconds = time.perf_counter() - started
-    if usage is None:
+    if not done:
         os.kill(child, signal.SIGKILL)
-        _, status, usage = os.wait4(child, 0)
-        end = "hung"
-    else:
-        end = os.read(reader, 4000).decode() or f"died: {status}"
+        _, status = os.waitpid(child, 0)
+    memory, _, end = os.read(reader, 4000).decode().partition(" ")
     os.close(reader)
-    return end, seconds, max(0, usage.ru_maxrss * 1024 - before)
+    return end or (f"died: {status}" if done else "hung"), seconds, int(memory or 0) * 1024
 
 
 def attempt(case: Case, work: Path) -> str:
@@ -300,9 +303,10 @@ def attempt(case: Case, work: Path) -> str:
     return "loaded as written" if same else "wrong: other numbers were loaded"
 
 
-def resident() -> int:
-    """Returns the bytes of memory that this process has."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def kilobytes(name: str) -> int:
+    """Returns a size of this process, by its name in /proc/self/status."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split(f"{name}:")[1].split()[0])
 
 
 if __name__ == "__main__":

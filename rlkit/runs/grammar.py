@@ -22,7 +22,7 @@ from rlkit.system.dotted_paths import dotted_path
 from rlkit.system.user_paths import user_path
 
 HANDED_ON = ("env_kwargs", "network.module_args")
-"""Fields whose values go to constructors of users' own as they are, so that a tuple in them must not become a list."""
+"""Fields whose values go to constructors of users' own, which must get what the user gave."""
 MOST_BITS = 10_000
 """Size of the largest whole number from Python, which Python can still write in digits."""
 _INTERPOLATION = re.compile(r"(\\*)\$\{")
@@ -93,9 +93,24 @@ def override(key: str, value: Any) -> str:
     return text
 
 
+def _check_handed_on(key: str, value: Any) -> None:
+    """Raises RlkitError for a value that a run's files cannot hold, so that a constructor would get another one."""
+    if isinstance(value, tuple | range):
+        raise RlkitError(
+            f"{key}={value!r}: a run's files have no {type(value).__name__}s; expected a list, {list(value)[:9]}"
+        )
+    if isinstance(value, Path):
+        raise RlkitError(f"{key}={value!r}: a run's files have no paths; expected a text, {str(value)!r}")
+    if isinstance(value, type):
+        name = f"{value.__module__}.{value.__qualname__}"
+        raise RlkitError(f"{key}={name}: a run's files have no classes; expected a text that the constructor looks up")
+
+
 def _literal(key: str, value: Any) -> str:
     """Returns `value` as it is written on the command line; raises RlkitError, which names `key`, if it cannot be."""
     value = value.item() if isinstance(value, np.generic) else value
+    if key.startswith(HANDED_ON):
+        _check_handed_on(key, value)
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, type):
@@ -110,8 +125,6 @@ def _literal(key: str, value: Any) -> str:
         return (
             "{" + ",".join(f"{_key(key, name)}:{_literal(f'{key}.{name}', item)}" for name, item in value.items()) + "}"
         )
-    if isinstance(value, tuple) and key.startswith(HANDED_ON):
-        raise RlkitError(f"{key}={value!r}: a run's files have no tuples; expected a list, {list(value)!r}")
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
         return "[" + ",".join(_literal(key, item) for item in value) + "]"
     raise RlkitError(

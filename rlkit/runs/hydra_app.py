@@ -33,6 +33,7 @@ from rlkit.system.user_paths import user_path
 HINTS = {
     "converted to Integer": ": expected a whole number, such as 1_000_000",
     "is not a ListConfig": "; expected a list, such as [64]",
+    "Missing mandatory value": ", as the text ??? stands for a value that is missing; expected another one",
     "(int) is incompatible with (str)": "; expected a name as the key, in quotes if it is a number: {'1':2}",
 }
 """Values that would be right, by a text in OmegaConf's message about a wrong one."""
