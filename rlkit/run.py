@@ -37,6 +37,7 @@ from rlkit.runs.loggers import make_loggers
 from rlkit.runs.progress import Progress
 from rlkit.runs.run_folder import LostFolder, RunFolder
 from rlkit.setting import Setting
+from rlkit.space_json import to_json
 from rlkit.system.allocator import keep_freed_memory
 from rlkit.system.dotted_paths import python_path
 from rlkit.system.processes import ending_signals, handled
@@ -266,6 +267,8 @@ def _agent(
     seeds: Seeds,
     ranks: Ranks,
 ) -> Agent[Any]:
+    for space in (observation_space, action_space):
+        to_json(space)  # what cannot be saved is told now, not when the first checkpoint is due
     setting = Setting(
         observation_space,
         action_space,

@@ -24,10 +24,11 @@ DTYPES = (
 
 
 def to_json(space: spaces.Space[Any]) -> dict[str, Any]:
-    """Returns the space as a dict of JSON values; raises RlkitError for a kind of space that is not in `SPACES`.
+    """Returns the space as a dict of JSON values; raises RlkitError for one that is not in `SPACES` or too large.
 
-    A bound of a Box that is equal everywhere is stored as one number instead of an array. Infinities are the strings
-    "inf" and "-inf", because JSON has none.
+    A bound of a Box that is equal everywhere is stored as one number instead of an array, and one that repeats along a
+    dimension, such as that of a picture's channels, once. Infinities are the strings "inf" and "-inf", because JSON has
+    none.
     """
     match space:
         case spaces.Box():
@@ -139,6 +140,8 @@ READERS: dict[str, Callable[[Mapping[str, Any], str, list[int]], spaces.Space[An
     "Tuple": _read_tuple,
 }
 BYTES_PER_SPACE = 2**10
+MOST_BOUNDS = 100_000
+"""Different numbers in one bound of a Box that are saved; the file may have four bounds of so many."""
 
 
 def _take(budget: list[int], size: int, name: str) -> None:
@@ -165,9 +168,17 @@ def _dtype(value: Any, name: str, kinds: str) -> np.dtype[Any]:
 
 
 def _bound_to_json(bound: Array) -> Any:
-    """Returns one number if the bound is equal everywhere, and otherwise nested lists."""
-    if bound.size and (bound == bound.flat[0]).all():
-        return _number_to_json(bound.flat[0].item())
+    """Returns one number if the bound is equal everywhere, else nested lists, of length one where they repeat."""
+    for axis, length in enumerate(bound.shape):
+        if length > 1 and (bound == (first := bound.take([0], axis))).all():
+            bound = first
+    if bound.size == 1:
+        return _number_to_json(bound.item())
+    if bound.size > MOST_BOUNDS:
+        raise RlkitError(
+            f"a Box with {bound.size:,} bounds that do not repeat along any dimension cannot be saved: expected at "
+            f"most {MOST_BOUNDS:,}; wider bounds that are equal would do"
+        )
     return _nested_to_json(bound.tolist())
 
 

@@ -85,7 +85,8 @@ def _stacked(space: spaces.Space[Any], observations: Sequence[Any]) -> Any:
     if isinstance(space, spaces.Dict):
         return {key: _stacked(part, [obs[key] for obs in observations]) for key, part in space.spaces.items()}
     if isinstance(space, spaces.Tuple):
-        return tuple(_stacked(part, [obs[i] for obs in observations]) for i, part in enumerate(space.spaces))
+        columns = zip(*observations, strict=True)
+        return tuple(_stacked(part, column) for part, column in zip(space.spaces, columns, strict=True))
     return _stacked_leaf(space, observations)
 
 
@@ -104,11 +105,18 @@ def _parts(space: spaces.Space[Any], obs: Any) -> list[tuple[spaces.Space[Any], 
     if isinstance(space, spaces.Dict):
         return [leaf for key, part in space.spaces.items() for leaf in _parts(part, _part(space, obs, key))]
     if isinstance(space, spaces.Tuple):
-        if isinstance(obs, tuple | list) and len(obs) > len(space.spaces):
-            what = f"an observation of {len(obs)} parts, {shown(obs)}"
+        if (count := _length(obs)) > len(space.spaces):
+            what = f"an observation of {count} parts, {shown(obs)}"
             raise Misfit(what, f"the space {space} has {len(space.spaces)}")
         return [leaf for i, part in enumerate(space.spaces) for leaf in _parts(part, _part(space, obs, i))]
     return [(space, obs)]
+
+
+def _length(obs: Any) -> int:
+    try:
+        return len(obs)
+    except Exception:  # of a number, which has no parts either, or of an object of the user's own
+        return 0
 
 
 def _part(space: spaces.Space[Any], obs: Any, key: Any) -> Any:

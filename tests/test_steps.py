@@ -13,7 +13,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from user_envs import BOTH, LATE_OBS, LATE_OUTCOMES, Late
@@ -305,8 +305,18 @@ NUMBERS = st.one_of(
 )
 
 
+@pytest.mark.parametrize(
+    "value", [np.zeros(3), np.zeros((3, 1)), (0.0, 0.0, 0.0), [0.0] * 3, {0: 0.0, 1: 0.0, 2: 0.0}, "abc"]
+)
+def test_a_tuple_of_too_many_parts_is_told_whatever_holds_them(value: Any) -> None:
+    space = spaces.Tuple([spaces.Box(-1, 1, ()), spaces.Box(-1, 1, ())])
+    for read in (lambda: fitted(space, value), lambda: stacked(space, [(0.0, 0.0), value])):
+        assert "an observation of 3 parts" in result_or_line(read)[1]
+
+
 @given(SPACES, NUMBERS)
 @settings(deadline=None, max_examples=150)
+@example(spaces.Tuple([spaces.Box(-9, 9, ())]), np.array([0, 1], np.int8))
 def test_anything_fits_as_itself_or_is_told(space: spaces.Space[Any], value: Any) -> None:
     """What is let through has the values that it had, up to the rounding of floats, and lies in a discrete space."""
     obs, line = result_or_line(lambda: fitted(space, value))
@@ -319,7 +329,8 @@ def test_anything_fits_as_itself_or_is_told(space: spaces.Space[Any], value: Any
         if leaf.dtype.kind == "f":
             assert (np.abs(leaf) <= LARGEST).all()
     if len(obs) == 1 and not isinstance(value, dict | list):
-        np.testing.assert_allclose(obs[0].astype(np.float64), np.asarray(value, np.float64), rtol=1e-6, atol=1e-30)
+        given_numbers = np.asarray(value, np.float64)  # with one dimension more where an array holds a tuple's one part
+        np.testing.assert_allclose(obs[0].ravel().astype(np.float64), given_numbers.ravel(), rtol=1e-6, atol=1e-30)
 
 
 @given(st.lists(NUMBERS, min_size=1, max_size=3))
