@@ -1,7 +1,8 @@
-"""An environment for gpu.py whose observations are stacks of four random frames of 84 × 84 bytes.
+"""An environment whose observations are stacks of four random frames of bytes: of 84 × 84 for gpu.py, or of 10 × 10.
 
 A step shifts the stack by one frame and costs next to nothing, so that networks and buffers, which get data like an
-Atari game's, make up the time. Its id, in this folder, is `random_frames:RandomFrames-v0`.
+Atari game's or MinAtar's, make up the time. Its ids, in this folder, are `random_frames:RandomFrames-v0` and, for
+small_images.py, `random_frames:RandomSmallFrames-v0`.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ class RandomFrames(gym.Env[Any, Any]):
     started: ClassVar[tuple[float, float]] = (0.0, 0.0)
     """The wall clock and the process's CPU time then, in seconds."""
 
-    def __init__(self) -> None:
-        self.observation_space = spaces.Box(0, 255, (STACK, 84, 84), np.uint8)
+    def __init__(self, size: int = 84) -> None:
+        self.observation_space = spaces.Box(0, 255, (STACK, size, size), np.uint8)
         self.action_space = spaces.Discrete(6)
-        self._frames = np.random.default_rng(0).integers(256, size=(FRAMES, 84, 84), dtype=np.uint8)
+        self._frames = np.random.default_rng(0).integers(256, size=(FRAMES, size, size), dtype=np.uint8)
         self._at = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -49,3 +50,4 @@ class RandomFrames(gym.Env[Any, Any]):
 
 
 gym.register("RandomFrames-v0", "random_frames:RandomFrames", max_episode_steps=200)
+gym.register("RandomSmallFrames-v0", "random_frames:RandomFrames", max_episode_steps=200, kwargs={"size": 10})

@@ -35,10 +35,11 @@ if TYPE_CHECKING:
     from rlkit.agents.base import Agent
     from rlkit.setting import AgentConfig, NetworkConfig
 
-FORMAT = 3
-READABLE_FORMATS = (1, 2, 3)
+FORMAT = 4
+READABLE_FORMATS = (1, 2, 3, 4)
 """The formats of agent.json that can be read. In format 1, fields that are now in groups were not; before format 3,
-observations were not scaled by their bounds, and no hidden layers were behind CNNs by default."""
+observations were not scaled by their bounds, and no hidden layers were behind CNNs by default; before format 4, small
+images had a larger CNN."""
 AGENT_FILE = "agent.json"
 _FINGERPRINT = "agent"
 """The key in the header of the model file that says which agent its tensors belong to."""
@@ -159,9 +160,12 @@ def _read_network(description: Mapping[str, Any], observation_space: spaces.Spac
     from rlkit.spaces import leaf_spaces
 
     fields = checked_fields(description["network"], NetworkConfig, f"{file}: network")
+    leaves = leaf_spaces(observation_space)
+    if description["format"] < 4 and any(is_image(leaf, "cnn") for leaf in leaves):
+        fields = NetworkConfig.earlier_encoder(fields)
     if description["format"] < 3:
         encoder = fields.get("encoder", NetworkConfig.encoder)
-        images = any(is_image(leaf, encoder) for leaf in leaf_spaces(observation_space))
+        images = any(is_image(leaf, encoder) for leaf in leaves)
         fields = NetworkConfig.upgraded(fields, images=images)
     network = NetworkConfig(**fields)
     if not isinstance(network.backbone, dict | None):  # a path, from which something else would be read

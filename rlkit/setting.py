@@ -12,7 +12,7 @@ from rlkit.errors import RlkitError, check_choice, check_range, unknown
 from rlkit.system.dotted_paths import check_form, dotted_path
 from rlkit.system.ranks import ALONE, Ranks
 
-ENCODERS = ("auto", "mlp", "cnn")
+ENCODERS = ("auto", "mlp", "cnn", "minatar", "auto_v1", "cnn_v1")
 """Choices of `NetworkConfig.encoder`."""
 ACTIVATIONS = (
     *("celu", "elu", "gelu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "logsigmoid", "mish"),
@@ -76,8 +76,11 @@ class NetworkConfig:
     """The function approximator: the same fields for every agent."""
 
     encoder: str = "auto"
-    """`auto` picks by observation space: a CNN for images, one-hot for discrete, the vector itself otherwise;
-    `mlp` flattens images too; `cnn` treats every array of two or more dimensions as an image."""
+    """`auto` picks by observation space: a CNN for images of 7 pixels or more, one-hot for discrete, the vector itself
+    otherwise; `mlp` flattens images too; `cnn` treats every array of two or more dimensions as an image. Both take
+    MinAtar's network for images below 36 pixels and the larger one of Mnih et al. for others; `minatar` is `cnn` with
+    MinAtar's for all. `auto_v1` and `cnn_v1`: as agents were that earlier versions saved, with images of 8 pixels or
+    more, and 512 units behind 32 and 64 filters for those below 36."""
     backbone: Any = None
     """The run folder of a companion model (`rlkit.perception`), whose features of images take the place of the CNN's;
     null: none. It is saved with the agent."""
@@ -141,11 +144,18 @@ class NetworkConfig:
         """Returns the fields of a network that an earlier version saved so that they still mean that network.
 
         Formats 1 and 2 had no hidden layers behind CNNs, whatever else was observed beside the images, and no scaling.
+        Their `encoder`, and that of format 3, is `earlier_encoder`'s.
         """
         behind_cnns = images and fields.get("backbone") is None and fields.get("module") is None
         if behind_cnns and fields.get("hidden_sizes") is None:
             fields = {**fields, "hidden_sizes": []}
         return {**fields, "scale_obs": False}
+
+    @classmethod
+    def earlier_encoder(cls, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the fields of a network of format 3 or earlier with the encoder's name as it is now."""
+        encoder = fields.get("encoder", cls.encoder)
+        return {**fields, "encoder": {"auto": "auto_v1", "cnn": "cnn_v1"}.get(encoder, encoder)}
 
     def _check_module(self) -> None:
         if self.module is None:
@@ -153,8 +163,8 @@ class NetworkConfig:
                 raise RlkitError(f"network.module_args={self.module_args} is of use with network.module only")
             return
         check_form("network.module", self.module)
-        for name, default in (("backbone", None), ("encoder", "auto")):
-            if (value := getattr(self, name)) != default:
+        for name, defaults in (("backbone", [None]), ("encoder", ["auto", "auto_v1"])):
+            if (value := getattr(self, name)) not in defaults:
                 raise RlkitError(
                     f"network.{name}={value} and network.module={self.module} both encode observations: leave out one"
                 )

@@ -164,10 +164,10 @@ def edit(folder: Path, **changes: Any) -> None:
 
 def test_what_this_version_does_not_know_is_named(tmp_path: Path) -> None:
     make().save(tmp_path)
-    edit(tmp_path, format=4)
-    with pytest.raises(RlkitError, match="agent.json has format 4; this version of rlkit reads formats 1, 2 and 3"):
+    edit(tmp_path, format=5)
+    with pytest.raises(RlkitError, match="agent.json has format 5; this version of rlkit reads formats 1, 2, 3 and 4"):
         rlkit.load(tmp_path)
-    edit(tmp_path, format=3, agent="pqo")
+    edit(tmp_path, format=4, agent="pqo")
     with pytest.raises(RlkitError, match=r"unknown agent in .*agent.json 'pqo'; did you mean 'ppo'"):
         rlkit.load(tmp_path)
     with pytest.raises(RlkitError, match="unknown device 'gpu'"):
@@ -178,7 +178,12 @@ def in_format_2(folder: Path) -> None:
     """Rewrites a saved agent as an earlier version would have saved it, with no word of what it did not know."""
     network = json.loads((folder / "agent.json").read_text())["network"]
     del network["scale_obs"]
-    edit(folder, format=2, network={**network, "hidden_sizes": None})
+    rewrite(folder, 2, {**network, "hidden_sizes": None})
+
+
+def rewrite(folder: Path, format: int, network: dict[str, Any]) -> None:
+    """Gives a saved agent the format and the network of an earlier version, whose encoders had no number."""
+    edit(folder, format=format, network={**network, "encoder": network["encoder"].removesuffix("_v1")})
     description = json.loads((folder / "agent.json").read_text())
     tensors, metadata = tensor_files.read_tensors(folder / "model.safetensors")
     metadata = {**metadata, "agent": checkpoint._fingerprint(description)}
@@ -198,9 +203,22 @@ MIXED = {
 def test_networks_of_earlier_versions_stay_as_they_were(name: str, tmp_path: Path) -> None:
     """Without hidden layers behind CNNs, and with numbers as they came."""
     space = MIXED[name]
-    was: Any = make(space, hidden_sizes=[], scale_obs=False)
+    was: Any = make(space, encoder="auto_v1", hidden_sizes=[], scale_obs=False)
     was.save(tmp_path)
     in_format_2(tmp_path)
+    now: Any = rlkit.load(tmp_path, device="cpu")
+    again: Any = rlkit.load(now.save(tmp_path / "again"), device="cpu")
+    obs = space.sample()
+    assert was.value(obs) == now.value(obs) == again.value(obs)
+
+
+@pytest.mark.parametrize("encoder", ["auto_v1", "cnn_v1"])
+@pytest.mark.parametrize("size", [7, 8, 40])
+def test_images_of_earlier_versions_keep_their_networks(encoder: str, size: int, tmp_path: Path) -> None:
+    space = spaces.Dict({"camera": spaces.Box(0, 255, (size, 9, 3), np.uint8), "table": spaces.Box(-1, 1, (5, 6))})
+    was: Any = make(space, encoder=encoder)
+    was.save(tmp_path)
+    rewrite(tmp_path, 3, json.loads((tmp_path / "agent.json").read_text())["network"])
     now: Any = rlkit.load(tmp_path, device="cpu")
     again: Any = rlkit.load(now.save(tmp_path / "again"), device="cpu")
     obs = space.sample()

@@ -11,6 +11,7 @@ import torch
 from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
 from rlkit.agents.ppo import PPOConfig
 from rlkit.networks.actor_critic import ActorCritic
@@ -82,13 +83,67 @@ def test_what_is_an_image() -> None:
     assert is_image(spaces.Box(0, 1, (10, 10, 4), np.bool_))
     assert not is_image(spaces.Box(-1, 1, (3, 3)))
     assert not is_image(spaces.Box(-1, 1, (20, 20)))
-    assert not is_image(spaces.Box(0, 255, (4, 5, 3), BYTE))  # smaller than any filter
+    assert not is_image(spaces.Box(0, 255, (4, 5, 3), BYTE))
+    assert is_image(spaces.Box(0, 255, (7, 7, 3), BYTE))  # MiniGrid's
+    assert not is_image(spaces.Box(0, 255, (7, 7, 3), BYTE), "auto_v1")
+    assert is_image(spaces.Box(0, 255, (8, 8, 3), BYTE), "auto_v1")
     assert not is_image(spaces.Box(0, 255, (84, 84, 3), BYTE), "mlp")
     assert is_image(spaces.Box(-1, 1, (20, 20)), "cnn")
+    assert is_image(spaces.Box(-1, 1, (20, 20)), "minatar")
     assert not is_image(spaces.Box(-1, 1, (20,)), "cnn")
 
 
-@pytest.mark.parametrize("shape", [(84, 84, 4), (10, 10, 4), (3, 64, 64), (36, 36)])
+def layers(shape: tuple[int, ...], encoder: str) -> list[tuple[int, ...]]:
+    """The shapes of the weights of an image's CNN."""
+    network = ActorCritic(
+        spaces.Box(0, 255, shape, BYTE),
+        spaces.Discrete(3),
+        NetworkConfig(encoder=encoder),
+        torch.Generator().manual_seed(0),
+    )
+    return [tuple(weight.shape) for weight in network.cnns[0].parameters() if weight.ndim > 1]
+
+
+MNIH = [(32, 4, 8, 8), (64, 32, 4, 4), (64, 64, 3, 3)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "encoder", "expected"),
+    [
+        ((10, 10, 4), "auto", [(16, 4, 3, 3), (128, 16 * 8 * 8)]),  # as published
+        ((10, 10, 4), "minatar", [(16, 4, 3, 3), (128, 16 * 8 * 8)]),
+        ((7, 7, 3), "auto", [(16, 3, 3, 3), (128, 16 * 5 * 5)]),
+        ((12, 12, 3), "cnn", [(16, 3, 3, 3), (128, 16 * 10 * 10)]),
+        ((20, 10, 3), "auto", [(16, 3, 3, 3), (32, 16, 3, 3), (128, 32 * 9 * 8)]),
+        ((35, 35, 1), "auto", [(16, 1, 3, 3), (32, 16, 3, 3), (32, 32, 3, 3), (128, 32 * 9 * 9)]),
+        ((2, 5), "cnn", [(16, 1, 3, 3), (128, 16 * 2 * 5)]),
+        ((36, 36, 4), "auto", [*MNIH, (512, 64)]),
+        ((84, 84, 4), "cnn", [*MNIH, (512, 64 * 7 * 7)]),
+        ((84, 84, 4), "minatar", [(16, 4, 3, 3), *[(32, n, 3, 3) for n in (16, 32, 32, 32)], (128, 32 * 6 * 6)]),
+        ((10, 10, 4), "auto_v1", [(32, 4, 3, 3), (64, 32, 3, 3), (512, 64 * 5 * 5)]),
+        ((10, 10, 4), "cnn_v1", [(32, 4, 3, 3), (64, 32, 3, 3), (512, 64 * 5 * 5)]),
+        ((84, 84, 4), "auto_v1", [*MNIH, (512, 64 * 7 * 7)]),
+    ],
+)
+def test_the_network_of_images_fits_their_size(
+    shape: tuple[int, ...], encoder: str, expected: list[tuple[int, ...]]
+) -> None:
+    assert layers(shape, encoder) == expected
+
+
+def test_minatars_network_computes_what_was_published() -> None:
+    space = spaces.Box(0, 1, (10, 10, 4), BYTE)
+    network: Any = QNetwork(space, 6, NetworkConfig(), torch.Generator().manual_seed(0))
+    images = np.random.default_rng(0).integers(2, size=(3, 10, 10, 4)).astype(BYTE)
+    features = network.features((images,))
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+    (convolution, dense), outputs = [network.cnns[0][i] for i in (0, 3)], network.body[0]
+    hidden = F.relu(F.conv2d(pixels, convolution.weight, convolution.bias)).flatten(1)
+    expected = outputs(F.relu(F.linear(hidden, dense.weight, dense.bias)))
+    torch.testing.assert_close(network(tuple(map(torch.as_tensor, features))), expected)
+
+
+@pytest.mark.parametrize("shape", [(84, 84, 4), (10, 10, 4), (7, 7, 3), (2, 9, 33), (3, 64, 64), (36, 36)])
 def test_networks_for_images_scale_bytes(shape: tuple[int, ...]) -> None:
     space = spaces.Box(0, 255, shape, BYTE)
     network = ActorCritic(space, spaces.Discrete(3), NetworkConfig(), torch.Generator().manual_seed(0))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
 from rlkit.errors import RlkitError
-from rlkit.networks.backbone import BackboneEncoder, make_backbone
+from rlkit.networks.backbone import make_backbone
 from rlkit.networks.features import ObsFeatures, backbone_encoder, image_shape, pixel_scaling
 from rlkit.networks.mlp import HIDDEN_GAIN, initialized
 from rlkit.networks.own import LeafFeatures, OwnEncoder, make_own
@@ -21,6 +23,24 @@ if TYPE_CHECKING:
 
 MAX_FLOAT32_IMAGES = 16
 """Largest batch that stays in float32 on the CPU: converting the weights to bfloat16 takes longer than it saves."""
+
+LARGE_IMAGE = 36
+"""Height and width in pixels below which the network of Mnih et al. (2015) would stride an image down to nothing."""
+
+
+class Convolution(NamedTuple):
+    """The arguments of a convolution, all but its input's channels."""
+
+    outputs: int
+    kernel: int
+    strides: tuple[int, int]
+    padding: int
+
+
+MNIH = [Convolution(32, 8, (4, 4), 0), Convolution(64, 4, (2, 2), 0), Convolution(64, 3, (1, 1), 0)]
+"""The convolutions of Mnih et al. (2015), for images of 84x84."""
+TWO_LAYERS = [Convolution(32, 3, (1, 1), 1), Convolution(64, 3, (2, 2), 1)]
+"""The convolutions that small images had in agents of format 3 and earlier."""
 
 
 def make_encoders(
@@ -60,12 +80,12 @@ class ImageEncoders(nn.ModuleList):
         backbone: Backbone | None = None,
     ) -> None:
         images = [features.leaves[i] for i in features.images]
-        super().__init__(
-            backbone_encoder(backbone, space) if backbone else cnn(image_shape(space), config, generator)
-            for space in images
-        )
-        sizes = [encoder.num_outputs if isinstance(encoder, BackboneEncoder) else 512 for encoder in self]
-        self.num_outputs = features.vector_size + sum(sizes)
+        made: list[tuple[nn.Module, int]] = []
+        for space in images:
+            tuned = backbone_encoder(backbone, space) if backbone else None
+            made.append((tuned, tuned.num_outputs) if tuned else cnn(image_shape(space), config, generator))
+        super().__init__(encoder for encoder, _ in made)
+        self.num_outputs = features.vector_size + sum(size for _, size in made)
         by_bounds = config.scale_obs and backbone is None  # which knows bytes by their type
         self._scalings = [pixel_scaling(space, by_bounds=by_bounds) for space in images]
         self.ends_in_hidden_layer = bool(images) and backbone is None and not (len(images) > 1 or features.has_vector)
@@ -107,26 +127,40 @@ class ImageEncoders(nn.ModuleList):
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
-def cnn(
-    shape: tuple[int, int, int], config: NetworkConfig, generator: torch.Generator, features: int = 512
-) -> nn.Sequential:
-    """Makes a CNN that turns images of `shape`, (channels, height, width), into a vector of size `features`.
+def cnn(shape: tuple[int, int, int], config: NetworkConfig, generator: torch.Generator) -> tuple[nn.Sequential, int]:
+    """Makes a CNN for images of `shape`, (channels, height, width); also returns the size of its output.
 
-    It is the network of Mnih et al. (2015). Images below 36 pixels would be strided down to nothing by it, so they get
-    two layers of 3x3 filters instead.
+    The network is the one that `config.encoder` names; `auto` and `cnn` choose it by the images' size.
     """
-    channels, height, width = shape
-    if min(height, width) >= 36:
-        filters = [(32, 8, 4, 0), (64, 4, 2, 0), (64, 3, 1, 0)]
+    channels, *sides = shape
+    if min(sides) >= LARGE_IMAGE and config.encoder != "minatar":
+        convolutions, units = MNIH, 512
+    elif config.encoder.endswith("_v1"):
+        convolutions, units = TWO_LAYERS, 512
     else:
-        filters = [(32, 3, 1, 1), (64, 3, 2, 1)]
+        convolutions, units = minatar(sides), 128
     layers: list[nn.Module] = []
-    for outputs, kernel, stride, padding in filters:
-        convolution = nn.Conv2d(channels, outputs, kernel, stride, padding)
+    for outputs, kernel, strides, padding in convolutions:
+        convolution = nn.Conv2d(channels, outputs, kernel, strides, padding)
         layers += [initialized(convolution, config.initialization, HIDDEN_GAIN, generator), nn.ReLU()]
-        height = (height + 2 * padding - kernel) // stride + 1
-        width = (width + 2 * padding - kernel) // stride + 1
+        sides = [(side + 2 * padding - kernel) // stride + 1 for side, stride in zip(sides, strides, strict=True)]
         channels = outputs
-    linear = nn.Linear(channels * height * width, features)
-    layers += [nn.Flatten(), initialized(linear, config.initialization, HIDDEN_GAIN, generator), nn.ReLU()]
-    return nn.Sequential(*layers)
+    linear = nn.Linear(channels * sides[0] * sides[1], units)
+    layers[-1:] = [nn.Flatten(), nn.ReLU()]
+    layers += [initialized(linear, config.initialization, HIDDEN_GAIN, generator), nn.ReLU()]
+    return nn.Sequential(*layers), units
+
+
+def minatar(sides: Sequence[int]) -> list[Convolution]:
+    """Returns the convolutions of MinAtar's network (Young and Tian 2019), and more of them for larger images.
+
+    Its one layer of 16 filters is for images of 10x10. As long as a side has more than 10 pixels after it, a further
+    layer of 32 filters halves it, so that the dense layer behind them does not grow with the images.
+    """
+    padding = int(min(sides) < 3)  # without it, nothing would be left of such an image
+    convolutions, sides = [Convolution(16, 3, (1, 1), padding)], [side + 2 * padding - 2 for side in sides]
+    while max(sides) > 10:
+        height, width = (2 if side > 10 else 1 for side in sides)
+        convolutions.append(Convolution(32, 3, (height, width), 1))
+        sides = [math.ceil(sides[0] / height), math.ceil(sides[1] / width)]
+    return convolutions

@@ -17,8 +17,8 @@ from rlkit.system.ranks import Ranks
 if TYPE_CHECKING:
     from rlkit.perception.backbone import Backbone
 
-MIN_IMAGE_SIZE = 8
-"""Height and width in pixels below which `auto` takes an array for a vector and not for an image."""
+MIN_IMAGE_SIZE, MIN_IMAGE_SIZE_V1 = 7, 8
+"""Height and width in pixels below which `auto`, and `auto_v1`, take an array for a vector and not for an image."""
 NEAR = 30.0
 """Largest bound of a Box whose numbers a network takes as they are: learning copes with them, as with Acrobot's ±28."""
 LARGEST_BOUND = 1e6
@@ -42,10 +42,11 @@ def is_image(space: spaces.Space[Any], encoder: str = "auto") -> bool:
     """
     if not isinstance(space, spaces.Box) or len(space.shape) < 2 or encoder == "mlp":
         return False
-    if encoder == "cnn":
+    if not encoder.startswith("auto"):
         return len(space.shape) <= 4
     image_like = len(space.shape) in (3, 4) or (len(space.shape) == 2 and space.dtype == np.uint8)
-    return image_like and min(image_shape(space)[1:]) >= MIN_IMAGE_SIZE
+    smallest = MIN_IMAGE_SIZE_V1 if encoder == "auto_v1" else MIN_IMAGE_SIZE
+    return image_like and min(image_shape(space)[1:]) >= smallest
 
 
 def image_shape(space: spaces.Space[Any]) -> tuple[int, int, int]:

@@ -48,7 +48,7 @@ def make_own(
     contract above.
     """
     kind = find_class("network.module", config.module, nn.Module)
-    features = LeafFeatures(space, normalize=config.normalize_obs)
+    features = LeafFeatures(space, encoder=config.encoder, normalize=config.normalize_obs)
     check = _Check(config, kind.__name__)
     check.arguments()
     seed = int(torch.randint(2**31, (1,), generator=generator))
@@ -67,10 +67,10 @@ class LeafFeatures(nn.Module):
     are saved with the model.
     """
 
-    def __init__(self, space: spaces.Space[Any], *, normalize: bool = False) -> None:
+    def __init__(self, space: spaces.Space[Any], *, encoder: str = "auto", normalize: bool = False) -> None:
         super().__init__()
         self.leaves = leaf_spaces(space)
-        self.images = [i for i, leaf in enumerate(self.leaves) if is_image(leaf)]
+        self.images = [i for i, leaf in enumerate(self.leaves) if is_image(leaf, encoder)]
         boxes = [i for i, leaf in enumerate(self.leaves) if isinstance(leaf, spaces.Box) and i not in self.images]
         self._whitened = boxes if normalize else []
         self._sizes = [int(np.prod(self.leaves[i].shape or ())) for i in self._whitened]
