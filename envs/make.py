@@ -8,6 +8,7 @@ import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import mean, median
 from typing import Any
 
 import gymnasium as gym
@@ -38,6 +39,10 @@ cost that only pays for many environments."""
 
 ASYNC_STEP_COST = 200e-6
 """Seconds by which a worker process makes a step longer; 90 to 190 µs were measured for 2 to 8 workers on 2 cores."""
+
+IN_DOUBT = 1.5
+"""Factor by which a step is longer than what worker processes would make up for before `auto` starts them, because the
+cores may be busy when the run is, and worker processes keep them busy themselves."""
 
 
 def find_spec(id: str) -> EnvSpec:
@@ -246,7 +251,7 @@ def _choose(factory: EnvFactory, spec: EnvSpec, env: Env, num_envs: int) -> tupl
     with env_errors(factory.id, "step"):
         step_time = _step_time(env)
     # A step takes step_time / parallel + ASYNC_STEP_COST with worker processes, and step_time without.
-    pays_from = ASYNC_STEP_COST / (1 - 1 / parallel)
+    pays_from = IN_DOUBT * ASYNC_STEP_COST / (1 - 1 / parallel)
     comparison = f"a step takes {step_time * 1e3:.2g} ms; worker processes pay from {pays_from * 1e3:.2g} ms on"
     if step_time > pays_from and global_state() != before:
         # By then the data would depend on the measurement.
@@ -257,15 +262,25 @@ def _choose(factory: EnvFactory, spec: EnvSpec, env: Env, num_envs: int) -> tupl
 
 
 def _step_time(env: Env, seconds: float = 0.05, max_steps: int = 500) -> float:
-    """Measures the seconds that a random step takes, including its share of resets."""
+    """Measures the seconds that a random step takes, including its share of resets, wherever other programs run too.
+
+    What a step computes is CPU time. What it waits for, a simulator or a device, is the median of the remaining time:
+    if other programs take the core away, they do so in few of the steps.
+    """
     _, info = env.reset(seed=0)
-    steps, start = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - start) < seconds and steps < max_steps:
+    computing: list[float] = []
+    waiting: list[float] = []
+    began = wall = time.perf_counter()
+    cpu = time.process_time()
+    while wall - began < seconds and len(computing) < max_steps:
         _, _, terminated, truncated, info = env.step(sample_action(env.action_space, info.get("action_mask")))
         if terminated or truncated:
             _, info = env.reset()
-        steps += 1
-    return elapsed / steps
+        wall_before, cpu_before = wall, cpu
+        wall, cpu = time.perf_counter(), time.process_time()
+        computing.append(min(cpu - cpu_before, wall - wall_before))  # an environment's threads compute side by side
+        waiting.append(wall - wall_before - computing[-1])
+    return mean(computing) + median(waiting)
 
 
 def _has_native(factory: EnvFactory, spec: EnvSpec) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -154,11 +153,38 @@ class TestAuto:
         monkeypatch.setattr(make, "num_cores", lambda: cores)
         assert self.choose(EnvFactory(WALK, {"step_time": 0.003}), 4) == expected
 
-    def test_fast_steps_stay_in_this_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(make, "num_cores", lambda: 16)
-        # The seconds of this process alone: others may hold up a step for as long as they like.
-        monkeypatch.setattr(make, "time", SimpleNamespace(perf_counter=time.process_time))
-        assert self.choose(EnvFactory("CartPole-v1"), 8) == "sync"
+    @pytest.mark.parametrize(
+        ("computing", "waiting", "interrupted", "expected"),
+        [
+            (100e-6, 0, 0, "sync"),
+            (100e-6, 0, 8e-3, "sync"),  # other programs take the core away for a while in every tenth step
+            (2e-3, 0, 0, "async"),
+            (2e-3, 0, 8e-3, "async"),
+            (100e-6, 2e-3, 0, "async"),  # what waits for something needs no core
+            (300e-6, 0, 0, "sync"),  # would pay on idle cores, but hardly
+        ],
+    )
+    def test_steps_are_measured_by_what_they_compute_and_wait_for(
+        self, monkeypatch: pytest.MonkeyPatch, computing: float, waiting: float, interrupted: float, expected: str
+    ) -> None:
+        clock = {"wall": 0.0, "cpu": 0.0, "steps": 0}
+
+        class Timed(gym.Wrapper[Any, Any, Any, Any]):
+            """Turns the clocks forward."""
+
+            def step(self, action: Any) -> Any:
+                clock["steps"] += 1
+                clock["cpu"] += computing
+                clock["wall"] += computing + waiting + (interrupted if clock["steps"] % 10 == 0 else 0)
+                return self.env.step(action)
+
+        monkeypatch.setattr(make, "num_cores", lambda: 8)
+        clocks = SimpleNamespace(perf_counter=lambda: clock["wall"], process_time=lambda: clock["cpu"])
+        monkeypatch.setattr(make, "time", clocks)
+        factory = EnvFactory("CartPole-v1")
+        choice, reason = make._choose(factory, find_spec(factory.id), Timed(make_env(factory)), 8)
+        assert choice == expected
+        assert f"a step takes {(computing + waiting) * 1e3:.2g} ms" in reason
 
     def test_one_environment_needs_no_worker(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(make, "num_cores", lambda: 16)
