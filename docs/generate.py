@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlkit.agents import VARIANTS
+from rlkit.compare.config import CompareConfig
 from rlkit.config import EnvConfig, TrainConfig
 from rlkit.evaluate import EvaluateConfig
 from rlkit.runs.field_docs import field_docs
@@ -41,6 +42,7 @@ def page() -> str:
     for name, kind in LOGGERS.items():
         sections.append(section(f"logger={name}", f"logger.{name}.", kind.config()))
     sections.append(section("python -m rlkit.evaluate RUN", "", EvaluateConfig()))
+    sections.append(section("python -m rlkit.compare", "", CompareConfig()))
     return "\n".join(sections)
 
 

@@ -28,7 +28,7 @@ from rlkit.config import TrainConfig
 from rlkit.engine.make import vector_instructions, why_chosen
 from rlkit.envs import EnvFactory, make_noted_env, make_vector_env
 from rlkit.envs.lifetime import LazyEnvs, close_all
-from rlkit.episodes import Evaluation, evaluate_policy
+from rlkit.episodes import Evaluation, Predictor, evaluate_policy
 from rlkit.errors import RlkitError
 from rlkit.networks.heads import action_notes
 from rlkit.profiling import Profile, table
@@ -42,6 +42,7 @@ from rlkit.system.allocator import keep_freed_memory
 from rlkit.system.dotted_paths import python_path
 from rlkit.system.processes import ending_signals, handled
 from rlkit.system.ranks import LostRank, Ranks, launched
+from rlkit.system.resources import peak_memory_mib
 from rlkit.system.seeding import Seeds, env_seeds, run_seeds, seeded_globally
 from rlkit.system.terminal import remarked
 from rlkit.system.threads import one_thread
@@ -95,7 +96,7 @@ def run_training(config: TrainConfig, run_dir: Path, *, hydra_files: Mapping[str
         stack.enter_context(_threads(parts.agent))
         if ranks.rank:
             return _follow(config, parts, run_dir)
-        evaluations = Evaluations(config, parts.agent, seeds, stack)
+        evaluations = Evaluations(config, parts.agent, env, seeds, stack)
         output = _output(config, parts, run_dir, hydra_files, evaluations, stack)
         return _lead(config, parts, output, evaluations)
 
@@ -103,13 +104,14 @@ def run_training(config: TrainConfig, run_dir: Path, *, hydra_files: Mapping[str
 class Evaluations:
     """The evaluations of a run, in environments that are made when the first one is due."""
 
-    def __init__(self, config: TrainConfig, agent: Agent[Any], seeds: Seeds, stack: ExitStack) -> None:
-        """Leaves the closing of the environments to `stack`."""
-        assert agent.env is not None
+    def __init__(
+        self, config: TrainConfig, agent: Predictor, env: Mapping[str, Any], seeds: Seeds, stack: ExitStack
+    ) -> None:
+        """Leaves the closing of the environments to `stack`; `env` has the arguments of their factory."""
         self.say: Callable[[str], object] = lambda line: None
         """Tells the user a line."""
         self._config, self._agent, self._seeds = config, agent, seeds
-        self._envs = LazyEnvs(EnvFactory(**agent.env, training=False), lambda line: self.say(line))
+        self._envs = LazyEnvs(EnvFactory(**env, training=False), lambda line: self.say(line))
         self._possible = True
         stack.callback(self._envs.close)
 
@@ -179,6 +181,7 @@ def _lead(config: TrainConfig, parts: Parts, output: Output, evaluations: Evalua
                     trainer.train()
                     trainer.save("last")
                 parts.close()  # some environments cannot exist twice
+                trainer.clock.stop()  # only now, because the CPU time of worker processes is known when they have ended
                 if config.final_eval_episodes:
                     evaluation = evaluations.at_the_end(config.final_eval_episodes)
                 output.folder.check_kept()
@@ -306,19 +309,27 @@ def _summary(trainer: Trainer, status: str, evaluation: Evaluation | None) -> di
         "episodes": trainer.episodes,
         "wall_time_s": round(wall_time, 3),
         "steps_per_second": round(trainer.timesteps / wall_time, 1),
+        "training_time_s": round(trainer.clock.wall_s, 3),
+        "training_cpu_s": round(trainer.clock.cpu_s, 3),
+        "peak_memory_mib": round(peak_memory_mib(), 1),
         "eval_return_mean": evaluation.return_mean if evaluation else None,
         "eval_return_std": evaluation.return_std if evaluation else None,
         "eval_episodes": len(evaluation.returns) if evaluation else 0,
         "best_eval_return_mean": trainer.best if math.isfinite(trainer.best) else None,
         **trainer.facts(),
-        "versions": {
-            "rlkit": rlkit.__version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "gymnasium": gymnasium.__version__,
-            "numpy": np.__version__,
-        },
+        "versions": versions(),
         "status": status,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions on which a run's results depend."""
+    return {
+        "rlkit": rlkit.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "gymnasium": gymnasium.__version__,
+        "numpy": np.__version__,
     }
 
 

@@ -22,6 +22,7 @@ from rlkit.errors import RlkitError
 from rlkit.runs.loggers import Logger
 from rlkit.runs.progress import Progress
 from rlkit.runs.run_folder import RunFolder
+from rlkit.system.resources import Clock
 from rlkit.system.subnormals import flushed
 
 CHECKPOINTS_PER_RUN = 10
@@ -103,6 +104,8 @@ class Trainer:
         self.timesteps = self.episodes = 0
         self.best = -math.inf
         self.started = time.perf_counter()
+        self.clock = Clock()
+        """Time of training, without that of evaluations."""
         self._since_log = np.zeros(3)
         """The number of episodes since the last row, the sum of their returns, and the sum of their lengths."""
         self._unlogged: dict[str, float] = {}
@@ -169,8 +172,9 @@ class Trainer:
 
     def evaluate(self) -> None:
         """Evaluates on separate environments."""
-        if evaluation := self._evaluate(self.config.eval_episodes):
-            self.record(evaluation)
+        with self.clock.paused():
+            if evaluation := self._evaluate(self.config.eval_episodes):
+                self.record(evaluation)
 
     def record(self, evaluation: Evaluation, more: Mapping[str, float] = {}) -> None:
         """Writes a row about an evaluation, with `more` in it, and saves the agent if it is the best so far."""
@@ -199,4 +203,4 @@ class Trainer:
     def _write(self, metrics: Mapping[str, float]) -> None:
         self.folder.check_kept()
         for logger in self.loggers:
-            logger.log(metrics, self.timesteps)
+            logger.log({**metrics, "time/training_time_s": self.clock.wall_s}, self.timesteps)

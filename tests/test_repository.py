@@ -88,9 +88,8 @@ def test_direct_dependencies_are_constrained_to_a_version_they_allow() -> None:
 def test_dependencies_are_what_the_package_imports() -> None:
     imported = imported_distributions(SOURCES.values())
     required, optional = names(PROJECT["project"]["dependencies"]), names([*EXTRAS["atari"], *EXTRAS["ray"]])
-    # Not imported by name: Gymnasium renders with pygame, torch writes TensorBoard's events with tensorboard, and
-    # Stable-Baselines3 is what the examples and benchmarks compare with.
-    assert required - imported == {"pygame-ce", "tensorboard", "stable-baselines3"}
+    # Not imported by name: Gymnasium renders with pygame, and torch writes TensorBoard's events with tensorboard.
+    assert required - imported == {"pygame-ce", "tensorboard"}
     assert imported <= required | optional
 
 
