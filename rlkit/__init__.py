@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from rlkit.api import train
     from rlkit.checkpoint import load
     from rlkit.episodes import evaluate_policy
+    from rlkit.sb3.exporting import to_sb3
+    from rlkit.sb3.importing import from_sb3
 
 if not os.path.isdir(os.path.join(__path__[0], "agents")):
     # A clone without symbolic links has text files in place of rlkit/agents, rlkit/envs and rlkit/conf. The folders to
@@ -27,9 +29,15 @@ if not os.path.isdir(os.path.join(__path__[0], "agents")):
     __path__.append(os.path.dirname(os.path.abspath(__path__[0])))
 
 __version__ = "0.1.0"
-__all__ = ["RlkitError", "__version__", "evaluate_policy", "load", "train"]
+__all__ = ["RlkitError", "__version__", "evaluate_policy", "from_sb3", "load", "to_sb3", "train"]
 
-_MODULES = {"train": "rlkit.api", "load": "rlkit.checkpoint", "evaluate_policy": "rlkit.episodes"}
+_MODULES = {
+    "train": "rlkit.api",
+    "load": "rlkit.checkpoint",
+    "evaluate_policy": "rlkit.episodes",
+    "from_sb3": "rlkit.sb3.importing",
+    "to_sb3": "rlkit.sb3.exporting",
+}
 
 
 def __getattr__(name: str) -> Any:

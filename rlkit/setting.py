@@ -91,6 +91,9 @@ class NetworkConfig:
     `Class(observation_space, **module_args)` and maps observations to features, (batch, num_features); null: none."""
     module_args: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments for the constructor of `module`: numbers, strings, lists and dicts."""
+    cnn_features: int | None = None
+    """Units of the last layer of each of our CNNs, its features of an image; null: 512, or 128 of images below 36
+    pixels."""
     hidden_sizes: list[int] | None = None
     """Units of each hidden layer of the policy and of the value network, which share nothing but what encodes
     observations; null: [64, 64], or no hidden layer behind one CNN of ours alone, which ends in one. []: outputs
@@ -136,6 +139,7 @@ class NetworkConfig:
         for name in ("hidden_sizes", "critic_hidden_sizes"):
             for size in getattr(self, name) or []:
                 check_range(f"network.{name}", size, 1)
+        check_range("network.cnn_features", self.cnn_features, 1)
         check_range("network.log_std_init", self.log_std_init, -20, 2)
         self._check_module()
 

@@ -145,6 +145,7 @@ def cnn(shape: tuple[int, int, int], config: NetworkConfig, generator: torch.Gen
         layers += [initialized(convolution, config.initialization, HIDDEN_GAIN, generator), nn.ReLU()]
         sides = [(side + 2 * padding - kernel) // stride + 1 for side, stride in zip(sides, strides, strict=True)]
         channels = outputs
+    units = units if config.cnn_features is None else config.cnn_features
     linear = nn.Linear(channels * sides[0] * sides[1], units)
     layers[-1:] = [nn.Flatten(), nn.ReLU()]
     layers += [initialized(linear, config.initialization, HIDDEN_GAIN, generator), nn.ReLU()]

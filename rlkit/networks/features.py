@@ -138,11 +138,12 @@ class ObsFeatures(nn.Module):
         self.vector_size = sum(_vector_size(self.leaves[i]) for i in self.vectors) + num_features
         self.has_vector = bool(self.vectors or self.encoded)
         self.statistics = RunningStatistics(self.vector_size) if normalize and self.vector_size else None
-        self._scalings = {i: found for i in self.vectors if scale and (found := _leaf_scaling(self.leaves[i]))}
+        self.scalings = {i: found for i in self.vectors if scale and (found := _leaf_scaling(self.leaves[i]))}
+        """Scalings of the vectors that have one, by the number of the leaf."""
         if normalize:  # which finds the scale out by itself
-            self._scalings = {}
+            self.scalings = {}
         self._is_vector = (
-            not self._scalings and len(self.leaves) == 1 and isinstance(space, spaces.Box) and len(space.shape) == 1
+            not self.scalings and len(self.leaves) == 1 and isinstance(space, spaces.Box) and len(space.shape) == 1
         )
         kinds = [(_vector_size(self.leaves[i]), isinstance(self.leaves[i], spaces.Box)) for i in self.vectors]
         self._whitened = np.concatenate([np.full(*kind) for kind in [*kinds, (num_features, True)]])
@@ -172,7 +173,7 @@ class ObsFeatures(nn.Module):
     def _vector(self, obs: Obs) -> Array:
         if self._is_vector and obs[0].dtype == np.float32:
             return obs[0]
-        parts = [_as_vector(obs[i], self.leaves[i], self._scalings.get(i)) for i in self.vectors]
+        parts = [_as_vector(obs[i], self.leaves[i], self.scalings.get(i)) for i in self.vectors]
         for i, encoder in zip(self.encoded, self.encoders, strict=True):
             assert isinstance(encoder, BackboneEncoder)
             parts.append(encoder.encode(_channels_first(obs[i], self.leaves[i])))
