@@ -1,4 +1,4 @@
-"""rliable's numbers for runs that are drawn at random, which the tests of rlkit/compare/statistics.py agree with.
+"""rliable's numbers for runs that are drawn at random, which the tests of rlkit/maths/statistics.py agree with.
 
 rliable 1.2 does not import beside pandas 3, so it is not among rlkit's dependencies; in an environment of its own:
 

@@ -12,7 +12,9 @@ from rlkit.agents import VARIANTS
 from rlkit.compare.config import CompareConfig
 from rlkit.config import EnvConfig, TrainConfig
 from rlkit.evaluate import EvaluateConfig
+from rlkit.report.config import ReportConfig
 from rlkit.runs.field_docs import field_docs
+from rlkit.runs.listing import ListConfig
 from rlkit.runs.loggers import LOGGERS
 from rlkit.setting import NetworkConfig
 
@@ -43,6 +45,8 @@ def page() -> str:
         sections.append(section(f"logger={name}", f"logger.{name}.", kind.config()))
     sections.append(section("python -m rlkit.evaluate RUN", "", EvaluateConfig()))
     sections.append(section("python -m rlkit.compare", "", CompareConfig()))
+    sections.append(section("python -m rlkit.report RUN…", "", ReportConfig()))
+    sections.append(section("python -m rlkit.runs", "", ListConfig()))
     return "\n".join(sections)
 
 

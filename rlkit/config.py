@@ -105,6 +105,8 @@ class TrainConfig:
     verbose: bool = True
     """Say on the terminal what was chosen, how far the run is, and where its results are. false: only errors, and
     remarks about what went wrong."""
+    curves: bool = True
+    """Draw the return and a few more metrics into curves.png, when the run has ended and its results are written."""
     profile: bool = False
     """Say at the end where the time went, and write it to profile.json. It costs a few microseconds per step."""
 

@@ -34,6 +34,7 @@ from rlkit.networks.heads import action_notes
 from rlkit.profiling import Profile, table
 from rlkit.registry import make_agent
 from rlkit.runs.loggers import make_loggers
+from rlkit.runs.pictures import draw_learning_curves
 from rlkit.runs.progress import Progress
 from rlkit.runs.run_folder import LostFolder, RunFolder
 from rlkit.setting import Setting
@@ -98,7 +99,10 @@ def run_training(config: TrainConfig, run_dir: Path, *, hydra_files: Mapping[str
             return _follow(config, parts, run_dir)
         evaluations = Evaluations(config, parts.agent, env, seeds, stack)
         output = _output(config, parts, run_dir, hydra_files, evaluations, stack)
-        return _lead(config, parts, output, evaluations)
+        result = _lead(config, parts, output, evaluations)
+        if config.curves:
+            draw_learning_curves(run_dir)
+        return result
 
 
 class Evaluations:

@@ -1,13 +1,16 @@
 """What holds for all tests: one thread, because tiny matrices only wait for more, and busy machines wait longest.
 
 And Ctrl-C and a lost terminal work: a shell that starts the tests in the background, or nohup, makes them, and all that
-they start, ignore these signals.
+they start, ignore these signals. Runs end without their picture, which takes longer than a short run.
 """
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from unittest import mock
 
+import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
@@ -17,3 +20,9 @@ threadpool_limits(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):  # not on Windows
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _without_pictures() -> Iterator[None]:
+    with mock.patch("rlkit.run.draw_learning_curves"):
+        yield

@@ -20,16 +20,17 @@ from torch import nn
 
 import rlkit
 from rlkit.cli import composition
-from rlkit.compare import peer_run, results, statistics
+from rlkit.compare import peer_run, results
 from rlkit.compare.__main__ import main, parse
 from rlkit.compare.config import CompareConfig
 from rlkit.compare.output import page_html, terminal_text
 from rlkit.compare.peers import FIELDS, PEERS, Linear, Mapped, Peer, PeerTask, differences, find_peer, mapped_arguments
 from rlkit.compare.plan import make_plan, missing
-from rlkit.compare.sides import sides_of
 from rlkit.episodes import evaluate_policy
 from rlkit.errors import RlkitError
+from rlkit.maths import statistics
 from rlkit.registry import find_agent, make_agent
+from rlkit.report.sides import sides_of
 from rlkit.run import Evaluations
 from rlkit.runs.stored_runs import StoredRun, find_runs
 from rlkit.setting import NetworkConfig, Setting

@@ -312,8 +312,8 @@ FAILURES = {
     "what is drawn": ("rlkit.perception.tasks.Classification._draw_boundary", ["drawing boundary.png"]),
     "which are drawn": ("rlkit.perception.tasks.Classification.pictures", ["drawing"]),
     "one picture": ("rlkit.perception.tasks.draw_boundary", ["drawing boundary.png"]),
-    "all figures": ("rlkit.perception.plots._figure", ["the picture of boundary", "the picture of curves"]),
-    "matplotlib": ("rlkit.perception.plots._import_matplotlib", ["the picture of boundary", "the picture of curves"]),
+    "all figures": ("rlkit.perception.plots.figure_of", ["the picture of boundary", "the picture of curves"]),
+    "matplotlib": ("rlkit.runs.pictures.import_matplotlib", ["the picture of boundary", "the picture of curves"]),
 }
 
 

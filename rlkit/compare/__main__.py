@@ -131,7 +131,7 @@ def compare_agents(config: CompareConfig, overrides: Sequence[str], arguments: S
 
 def compare_runs(paths: Sequence[Path], config: CompareConfig, arguments: Sequence[str]) -> int:
     """Compares run folders that are there already; returns the exit code."""
-    from rlkit.compare.sides import sides_of
+    from rlkit.report.sides import sides_of
     from rlkit.runs.files import make_folder
     from rlkit.runs.stored_runs import find_runs
 

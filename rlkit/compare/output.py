@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlkit.compare.results import FEW_SEEDS, Comparison, Group, Side, Versus
-from rlkit.compare.statistics import Estimate
+from rlkit.maths.statistics import Estimate
 from rlkit.report.page import Cell, Chart, Curve, Page
 
 EXPLANATION = (

@@ -21,7 +21,7 @@ from rlkit.runs.files import make_folder, write_json
 from rlkit.runs.reading import read_json
 from rlkit.runs.stored_runs import StoredRun, flattened
 
-DEFAULTS = ("final_eval_episodes=100", "checkpoint_interval=0", "vectorization=sync")
+DEFAULTS = ("final_eval_episodes=100", "checkpoint_interval=0", "vectorization=sync", "curves=false")
 """Overrides of every run that the user's own come after: a final evaluation of many episodes, no checkpoints, which the
 peers do not write either, and environments in the process that learns, as the peers have theirs."""
 EVALUATIONS = 20
@@ -146,6 +146,7 @@ def _default_folder(runs: Sequence[tuple[TrainConfig, tuple[str, ...]]], sweeps:
 def _request(config: TrainConfig, peer: Peer | None, seed: int, same: bool, more: Mapping[str, Any]) -> dict[str, Any]:
     tree: Any = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
     values = {**dict(flattened(tree)), "seed": seed}
+    values = {key: value for key, value in values.items() if not key.startswith(("logger", "verbose", "curves"))}
     if peer is not None:
         if not same:  # then nothing depends on what ours would be
             unused = ("agent.", "network.", "num_envs", "vectorization", "compute")
@@ -179,14 +180,14 @@ def _check_same(task: Task, stored: Any) -> None:
     """Raises RlkitError if a run was asked for with other values than it is now."""
     if stored is None or stored == task.request:
         return
-    if isinstance(stored, dict):
-        for key in [*task.request, *stored]:
-            if stored.get(key) != task.request.get(key):
-                raise RlkitError(
-                    f"{task.run_dir} was trained with {key}={shown(stored.get(key))}, and now it is "
-                    f"{shown(task.request.get(key))}: give the same values, another folder=…, or remove it"
-                )
-    raise RlkitError(f"{task.run_dir / REQUEST} is damaged: remove {task.run_dir} to run it again")
+    if not isinstance(stored, dict):
+        raise RlkitError(f"{task.run_dir / REQUEST} is damaged: remove {task.run_dir} to run it again")
+    for key in task.request.keys() & stored.keys():  # other versions of rlkit have other fields
+        if stored[key] != task.request[key]:
+            raise RlkitError(
+                f"{task.run_dir} was trained with {key}={shown(stored[key])}, and now it is "
+                f"{shown(task.request[key])}: give the same values, another folder=…, or remove it"
+            )
 
 
 def begin(task: Task) -> None:

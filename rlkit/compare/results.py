@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from rlkit.compare import statistics
-from rlkit.compare.statistics import Estimate
+from rlkit.maths import statistics
+from rlkit.maths.statistics import Estimate
 from rlkit.runs.stored_runs import Column, StoredRun
 
 FEW_SEEDS = 5

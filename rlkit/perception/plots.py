@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import importlib
-import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec
 
 import numpy as np
 import torch
@@ -18,50 +12,13 @@ from torch import Tensor
 
 from rlkit.perception.loop import STEP_KEY
 from rlkit.runs.files import atomic
+from rlkit.runs.pictures import figure_of, picture, save_figure
 from rlkit.runs.reading import read_rows
-from rlkit.system.terminal import remarked
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 MOST_PANELS = 4
 """Largest number of metrics that are drawn side by side."""
 LOG_AXIS_RATIO = 100.0
 """Losses that shrink by more than this factor get a logarithmic axis, because on a linear one they soon look flat."""
-
-P = ParamSpec("P")
-
-
-def picture(draw: Callable[P, Path | None]) -> Callable[P, Path | None]:
-    """Decorates a function that draws: a picture that cannot be drawn is a remark, and the function returns None."""
-
-    @functools.wraps(draw)
-    def drawn(*args: P.args, **kwargs: P.kwargs) -> Path | None:
-        path: Path | None = None
-        with remarked(f"the picture of {draw.__name__.removeprefix('draw_')}"):
-            _import_matplotlib()
-            path = draw(*args, **kwargs)
-        return path
-
-    return drawn
-
-
-def _import_matplotlib() -> None:
-    """Imports matplotlib, which refuses to be imported where MPLBACKEND names what is not installed here.
-
-    Notebooks leave such names to the commands that they start. Our pictures are files and need no backend.
-    """
-    if "matplotlib" in sys.modules:
-        return
-    backend = os.environ.pop("MPLBACKEND", None)
-    try:
-        matplotlib = importlib.import_module("matplotlib")
-    finally:
-        if backend is not None:
-            os.environ["MPLBACKEND"] = backend
-    if backend:
-        with suppress(ValueError):  # a name that is right is left for whoever draws on a screen
-            matplotlib.rcParams["backend"] = backend
 
 
 @picture
@@ -75,7 +32,7 @@ def draw_curves(run_dir: Path) -> Path | None:
     names = [name for name in dict.fromkeys(names) if not name.startswith("learning_rate")][:MOST_PANELS]
     if not names:
         return None
-    figure = _figure(len(names))
+    figure = figure_of(len(names))
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         drawn: list[float] = []
         for prefix, label in (("train", "training"), ("val", "validation")):
@@ -104,7 +61,7 @@ def draw_boundary(
 
     `grid` is (xs, ys, probabilities), of which the last is a matrix (len(ys), len(xs)).
     """
-    figure = _figure(1)
+    figure = figure_of(1)
     axes = figure.subplots()
     xs, ys, probabilities = grid
     axes.contourf(xs, ys, probabilities, levels=np.linspace(0, 1, 11), cmap="RdBu", alpha=0.6)
@@ -119,7 +76,7 @@ def draw_function(
     path: Path, x: NDArray[np.float32], y: NDArray[np.float32], line: NDArray[np.float32], values: NDArray[np.float32]
 ) -> Path:
     """Draws samples (x, y), and a function's `values` at the places of `line`; all are columns, (n, 1)."""
-    figure = _figure(1)
+    figure = figure_of(1)
     axes = figure.subplots()
     axes.plot(x[:, 0], y[:, 0], "o", markersize=3, label="samples")
     axes.plot(line[:, 0], values[:, 0], label="model")
@@ -131,7 +88,7 @@ def draw_function(
 @picture
 def draw_predictions(path: Path, targets: NDArray[np.float32], outputs: NDArray[np.float32]) -> Path:
     """Draws predictions over targets, each (samples,), with the line on which a prediction is right."""
-    figure = _figure(1, height=5.0)
+    figure = figure_of(1, height=5.0)
     axes = figure.subplots()
     axes.plot(targets, outputs, "o", markersize=3)
     ends = [min(targets.min(), outputs.min()), max(targets.max(), outputs.max())]
@@ -149,7 +106,7 @@ def draw_contours(
 
     `surface` is [y, x], the function's values where x and y both go through `axis`.
     """
-    figure = _figure(1)
+    figure = figure_of(1)
     axes = figure.subplots()
     axes.contourf(axis, axis, surface, levels=30)
     axes.plot(*zip(*trajectory, strict=True), "w.-", markersize=4, linewidth=1)
@@ -161,7 +118,7 @@ def draw_contours(
 @picture
 def draw_row(path: Path, images: Mapping[str, Tensor]) -> Path:
     """Draws grey images side by side under their names; each is (1, height, width), from 0 to 1."""
-    figure = _figure(1, height=2.5)
+    figure = figure_of(1, height=2.5)
     axes = figure.subplots(1, len(images), squeeze=False)[0]
     for ax, (name, image) in zip(axes, images.items(), strict=True):
         ax.imshow(image[0].detach().cpu().numpy(), cmap="gray", vmin=0, vmax=1)
@@ -192,23 +149,10 @@ def draw_tiles(path: Path, images: Tensor, columns: int = 10) -> Path:
 @picture
 def draw_points(path: Path, groups: Mapping[str, Tensor]) -> Path:
     """Draws groups of points of the plane, each (n, 2), in a colour per group."""
-    figure = _figure(1, height=5.0)
+    figure = figure_of(1, height=5.0)
     axes = figure.subplots()
     for name, points in groups.items():
         axes.plot(*points.detach().cpu().numpy().T, ".", markersize=3, alpha=0.5, label=name)
     axes.set_aspect("equal")
     axes.legend()
     return save_figure(figure, path)
-
-
-def save_figure(figure: Figure, path: Path) -> Path:
-    """Writes the figure as a PNG file, whole or not at all, and returns the path."""
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=100)
-    return path
-
-
-def _figure(panels: int, height: float = 4.0) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(max(6.0, 5.0 * panels), height), layout="constrained")

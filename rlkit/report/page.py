@@ -37,7 +37,6 @@ class Curve:
     """Index of the colour."""
     low: Numbers | None = None
     high: Numbers | None = None
-    dashed: bool = False
 
 
 @dataclass
@@ -65,9 +64,13 @@ class Cell:
 def packed(values: Numbers) -> Any:
     """Returns numbers for the script: a list, or with many of them 16 bits for each between the least and the greatest.
 
-    What is not finite becomes null. A packed number is off by at most 1/131,068 of the range.
+    What is not finite becomes null. A packed number is off by at most 1/131,068 of the range; numbers at even distances
+    are exact.
     """
     array = np.asarray(values, np.float64)
+    steps = np.diff(array)
+    if len(array) > 2 and np.all(steps == steps[0]) and math.isfinite(steps[0]):
+        return {"from": float(array[0]), "step": float(steps[0]), "count": len(array)}
     if len(array) <= LIST_UP_TO:
         return [float(f"{value:.7g}") if math.isfinite(value) else None for value in array]
     finite = np.isfinite(array)
@@ -84,6 +87,8 @@ class Page:
     title: str
     _parts: list[str] = field(default_factory=list)
     _charts: list[dict[str, Any]] = field(default_factory=list)
+    _columns: dict[str, int] = field(default_factory=dict)
+    """Packed numbers as JSON, each once, with their indices, by which curves name them."""
 
     def heading(self, text: str, level: int = 2) -> None:
         """Adds a heading."""
@@ -134,9 +139,25 @@ class Page:
                 "axes": dict(chart.axes),
                 "level": chart.level,
                 "smooth": chart.smooth,
-                "curves": [_curve(curve) for curve in chart.curves],
+                "curves": [self._curve(curve) for curve in chart.curves],
             }
         )
+
+    def _curve(self, curve: Curve) -> dict[str, Any]:
+        """Returns a curve for the script, whose numbers are indices into the page's columns."""
+        found: dict[str, Any] = {
+            "name": curve.name,
+            "color": curve.color % COLORS,
+            "x": {key: self._column(values) for key, values in curve.x.items()},
+            "y": self._column(curve.y),
+        }
+        if curve.low is not None and curve.high is not None:
+            found |= {"low": self._column(curve.low), "high": self._column(curve.high)}
+        return found
+
+    def _column(self, values: Numbers) -> int:
+        text = json.dumps(packed(values), separators=(",", ":"), allow_nan=False)
+        return self._columns.setdefault(text, len(self._columns))
 
     def begin_details(self, summary: str) -> None:
         """Begins a part that is folded away at first, up to `end_details`."""
@@ -163,11 +184,12 @@ class Page:
             name: (assets / name).read_text(encoding="utf-8")
             for name in ("page.css", "page.js", "uPlot.min.css", "uPlot.iife.min.js", "uPlot-LICENSE.txt")
         }
-        charts = json.dumps(self._charts, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+        charts = json.dumps(self._charts, separators=(",", ":"), allow_nan=False)
+        data = f'{{"columns":[{",".join(self._columns)}],"charts":{charts}}}'.replace("<", "\\u003c")
         body = "\n".join(self._parts)
         scripts = f"""
 <noscript><p class=alarm>The charts are drawn by a script, which this browser does not run.</p></noscript>
-<script type="application/json" id="charts">{charts}</script>
+<script type="application/json" id="charts">{data}</script>
 <script>/* uPlot. {read["uPlot-LICENSE.txt"]} */
 {read["uPlot.iife.min.js"]}</script>
 <script>{read["page.js"]}</script>"""
@@ -185,7 +207,7 @@ style-src 'unsafe-inline'; img-src data:; media-src data:">
 <body>
 <h1>{_text(self.title)}</h1>
 {body}
-{scripts if self._charts or "sortable" in body else ""}
+{scripts}
 </body>
 </html>
 """
@@ -208,17 +230,3 @@ def _cell(cell: str | Cell, is_number: bool) -> str:
         return f"<td{_number(is_number)}>{_text(cell)}</td>"
     value = "" if cell.value is None or not math.isfinite(cell.value) else f' data-value="{cell.value!r}"'
     return f"<td{_number(is_number)}{value}>{_text(cell.text)}</td>"
-
-
-def _curve(curve: Curve) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "name": curve.name,
-        "color": curve.color % COLORS,
-        "x": {key: packed(values) for key, values in curve.x.items()},
-        "y": packed(curve.y),
-    }
-    if curve.low is not None and curve.high is not None:
-        found |= {"low": packed(curve.low), "high": packed(curve.high)}
-    if curve.dashed:
-        found["dash"] = [5, 4]
-    return found

@@ -4,14 +4,25 @@
 const LIGHT = ["#0b62b8", "#d9570c", "#1a8a4a", "#8c3fb5", "#b8860b", "#c2255c", "#0c8599", "#5f6b76"];
 const DARK = ["#6cb2f5", "#ff9a5c", "#63d297", "#cf9bef", "#f0c75e", "#ff85ad", "#5fd4e6", "#aab5c0"];
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
-const MOST_POINTS = 3000; // of one curve on the screen
+const MOST_POINTS = 1500; // of one curve on the screen
+const MADE_AT_ONCE = 3; // charts
 
 const color = (i) => (dark.matches ? DARK : LIGHT)[i % LIGHT.length];
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-// Numbers are a list, or {"q": base64 of 16-bit numbers, "low", "high"}: the largest 16-bit number stands for none.
-function numbers(packed) {
+const { columns, charts } = JSON.parse(document.getElementById("charts").textContent);
+const unpacked = new Map();
+
+// The numbers of a column, which is unpacked once. It is a list, or {"from", "step", "count"}, or
+// {"q": base64 of 16-bit numbers, "low", "high"}, where the largest 16-bit number stands for none.
+function numbers(index) {
+  if (!unpacked.has(index)) unpacked.set(index, unpack(columns[index]));
+  return unpacked.get(index);
+}
+
+function unpack(packed) {
   if (Array.isArray(packed)) return packed;
+  if ("step" in packed) return Array.from({ length: packed.count }, (_, i) => packed.from + i * packed.step);
   const bytes = Uint8Array.from(atob(packed.q), (letter) => letter.charCodeAt(0));
   const step = (packed.high - packed.low) / 65534;
   return Array.from(new Uint16Array(bytes.buffer), (n) => (n === 65535 ? null : packed.low + n * step));
@@ -115,10 +126,10 @@ class ChartView {
 
   // One curve in the form of the chart's settings: its points, and the interval around them where there is one.
   curve(curve) {
-    const x = numbers(curve.x[this.axis] || []);
+    const x = numbers(curve.x[this.axis]);
     const part = (name) => present(x, smoothed(numbers(curve[name]), this.weight));
     const [xs, y] = part("y");
-    const band = curve.low ? [part("low")[1], part("high")[1]] : null;
+    const band = curve.low != null ? [part("low")[1], part("high")[1]] : null;
     return { ...curve, x: xs, y, band };
   }
 
@@ -138,7 +149,7 @@ class ChartView {
         bands.push({ series: [data.length - 2, data.length - 1], fill: stroke + "33" });
       }
       data.push(onto(xs, curve.x, curve.y));
-      series.push({ stroke, width: 1.8, dash: curve.dash, name: curve.name, points: { show: curve.x.length === 1, fill: stroke } });
+      series.push({ stroke, width: 1.8, name: curve.name, points: { show: curve.x.length === 1, fill: stroke } });
     }
     const axis = { stroke: css("--soft"), grid: { stroke: css("--line"), width: 1 }, ticks: { stroke: css("--line"), width: 1 } };
     const options = {
@@ -215,8 +226,16 @@ function sortable(table) {
   });
 }
 
-const charts = JSON.parse(document.getElementById("charts").textContent);
-const views = [...document.querySelectorAll("figure[data-chart]")].map((figure) => new ChartView(figure, charts[figure.dataset.chart]));
+// The first charts are made at once, and each other one when it comes near to the screen: so a page of many opens soon.
+const views = [];
+const make = (figure) => views.push(new ChartView(figure, charts[figure.dataset.chart]));
+const watcher = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    if (!isIntersecting) continue;
+    watcher.unobserve(target);
+    make(target);
+  }
+}, { rootMargin: "400px" });
+document.querySelectorAll("figure[data-chart]").forEach((figure, i) => (i < MADE_AT_ONCE ? make(figure) : watcher.observe(figure)));
 dark.addEventListener("change", () => views.forEach((view) => view.draw()));
 document.querySelectorAll("table.sortable").forEach(sortable);
-document.querySelectorAll("details").forEach((details) => details.addEventListener("toggle", () => views.forEach((view) => view.place.clientWidth && view.draw())));

@@ -8,7 +8,7 @@ from typing import Any
 
 from rlkit.runs.stored_runs import StoredRun
 
-NOT_SETTINGS = ("seed", "env.id", "logger", "own_classes", "profile")
+NOT_SETTINGS = ("seed", "env.id", "logger", "own_classes", "profile", "verbose", "curves")
 """Beginnings of the fields that do not tell sides apart."""
 
 
