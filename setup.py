@@ -21,7 +21,7 @@ NATIVE = Extension(
         "-fvisibility=hidden",
     ],
     py_limited_api=True,
-    optional=True,  # without a compiler the install succeeds, and `compute=auto` takes NumPy
+    optional=True,  # without a compiler the install succeeds, and `compute=auto` takes torch
 )
 
 setup(ext_modules=[NATIVE] if platform.machine() in ("x86_64", "AMD64", "aarch64", "arm64") else [])

@@ -41,7 +41,7 @@ class Agent(Acting, Protocol[BufferT]):
     """The process group that trains the agent."""
     device: str
     compute: str
-    """The engine that computes: what `compute=auto` became, "native", "numpy" or "torch"."""
+    """The engine that computes: what `compute=auto` became, such as "native" or "torch"; "table" without a network."""
     model: torch.nn.Module
     """The contents of a saved model: weights and normalisation statistics."""
     env: dict[str, Any] | None = None

@@ -236,7 +236,7 @@ class PPO(PolicyAgent[RolloutBuffer]):
     def _mean_kl(self, batch: PolicyBatch, rows: Array) -> float:
         """KL(old || new) over the rollout, after the update."""
         params = masked(self.engine.evaluate(batch.features)[0], batch.action_mask)
-        kl = self.policy.analytic_head.evaluate(params, batch.action, batch.old_params).kl
+        kl = self.policy.array_head.evaluate(params, batch.action, batch.old_params).kl
         assert kl is not None
         return self.ranks.mean(float(kl[rows].mean()))
 

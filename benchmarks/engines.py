@@ -1,6 +1,6 @@
 """The engines compared: microseconds per gradient step and per action, and the speed of whole runs.
 
-    python benchmarks/engines.py [--repetitions 5] [--scale 1.0] [--engines torch compile numpy native]
+    python benchmarks/engines.py [--repetitions 5] [--scale 1.0] [--engines torch compile native]
 
 For the first table, the engines take turns in one process with one thread. A gradient step takes a minibatch from a
 rollout and updates the parameters, including its metrics. Acting goes from the features of eight observations (one for
@@ -28,9 +28,9 @@ from typing import Any, NamedTuple
 
 HERE = Path(__file__).resolve().parent
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-ENGINES = ("torch", "compile", "numpy", "native")
-ANALYTIC = ENGINES[2:]
-"""Engines that the second table compares with torch, if they are available."""
+ENGINES = ("torch", "compile", "native")
+IN_RUNS = ("torch", "native")
+"""Engines that the second table compares, if they are available."""
 RUNS = {"ppo": 50_000, "a2c": 50_000, "dqn": 10_000}
 """Agents and timesteps of the second table, on CartPole-v1."""
 
@@ -76,7 +76,7 @@ def main() -> None:
 
 def available(asked: list[str]) -> tuple[str, ...]:
     """Returns the engines among `asked` that are available here."""
-    from rlkit.engine.native import c_primitives as native
+    from rlkit.engine.native import primitives as native
 
     if native.missing:
         print(f"without native: {native.missing}")
@@ -100,10 +100,10 @@ def works(engines: tuple[str, ...]) -> list[Work]:
     from rlkit.engine.descent import Optimization
     from rlkit.engine.losses import dqn_loss
     from rlkit.engine.make import make_actor_critic, make_engine, make_q_engine, make_q_network
-    from rlkit.engine.native.heads import analytic_head
     from rlkit.engine.native.policy_gradient import a2c_gradient, ppo_gradient
     from rlkit.engine.native.q import dqn_gradient
     from rlkit.engine.q import QLoss, TDBatch
+    from rlkit.networks.array_heads import array_head
     from rlkit.setting import NetworkConfig, Setting
     from rlkit.system.ranks import ALONE
 
@@ -120,7 +120,7 @@ def works(engines: tuple[str, ...]) -> list[Work]:
             network, _ = make_actor_critic(setting, seed)
             engine, _ = make_engine(network, loss, Optimization(0.5, 1e-5, optimizer), setting)
             params, values = engine.evaluate(features)
-            log_prob = analytic_head(network.head).evaluate(params, action).log_prob
+            log_prob = array_head(network.head).evaluate(params, action).log_prob
             engine.load(PolicyBatch(features, action, log_prob, floats[0], floats[1], values))
             order = rng.permutation(rows)
             work.step[name] = partial(engine.step, order, coefficients, 1e-4)
@@ -190,7 +190,7 @@ def microseconds(call: Callable[[], Any], seconds: float = 0.2) -> float:
 
 def timed_runs(engines: tuple[str, ...], agents: list[str], repetitions: int, scale: float) -> dict[str, Any]:
     """Measures timesteps per CPU second of training, and final returns, by agent and engine: one per repetition."""
-    names = [name for name in engines if name in ANALYTIC]
+    names = [name for name in engines if name in IN_RUNS]
     found: dict[str, Any] = {
         agent: {key: {name: [] for name in names} for key in ("steps_per_cpu_s", "eval_return")} for agent in agents
     }
@@ -241,15 +241,15 @@ def markdown(report: dict[str, Any]) -> str:
         f"`{report['command']}`, on {report['machine']}; Python {versions['python']}, torch {versions['torch']}, "
         f"NumPy {versions['numpy']}. CPU time; medians (lowest – highest).",
         "",
-        "| µs | torch | compile | numpy | native | numpy / native |",
-        "|---|---|---|---|---|---|",
+        "| µs | torch | compile | native | torch / native |",
+        "|---|---|---|---|---|",
     ]
     for title, kinds in report["steps"].items():
         for kind, name in (("step", "gradient step"), ("act", "act")):
             lines.append(row(f"{title}: {name}", kinds[kind], ENGINES, 0 if kind == "step" else 1, less_is_better=True))
-    lines += ["", "| timesteps per CPU second | numpy | native | native / numpy |", "|---|---|---|---|"]
+    lines += ["", "| timesteps per CPU second | torch | native | native / torch |", "|---|---|---|---|"]
     for agent, found in report["runs"].items():
-        lines.append(row(f"{agent} on CartPole-v1", found["steps_per_cpu_s"], ANALYTIC, 0, less_is_better=False))
+        lines.append(row(f"{agent} on CartPole-v1", found["steps_per_cpu_s"], IN_RUNS, 0, less_is_better=False))
     return "\n".join(lines) + "\n"
 
 
@@ -262,8 +262,8 @@ def row(title: str, found: dict[str, list[float]], engines: tuple[str, ...], dig
         for name in engines
     ]
     ratio = ""
-    if {"native", "numpy"} <= found.keys():
-        faster = median(found["native"]) / median(found["numpy"])
+    if {"native", "torch"} <= found.keys():
+        faster = median(found["native"]) / median(found["torch"])
         ratio = f"**{1 / faster if less_is_better else faster:.2f} ×**"
     return f"| {title} | {' | '.join(cells)} | {ratio} |"
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from rlkit.engine.native import c_primitives as native
+from rlkit.engine.native import primitives as native
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SECONDS = 0.05

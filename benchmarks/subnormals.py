@@ -24,8 +24,8 @@ import numpy as np
 import torch
 
 import rlkit
-from rlkit.engine.native import c_primitives as native
-from rlkit.engine.native.numpy_primitives import NUMPY
+from rlkit.engine.native import primitives as native
+from rlkit.engine.native.optimizers import OPTIMIZERS
 from rlkit.engine.torch.optimizer import TorchOptimizer
 from rlkit.system.subnormals import flushed
 
@@ -35,12 +35,11 @@ Make = Callable[[torch.Tensor, torch.Tensor], Any]
 
 def optimizers() -> dict[str, Make]:
     """Returns the optimisers by engine and name."""
-    engines = {"NumPy": NUMPY} if native.missing else {"C": native.NATIVE, "NumPy": NUMPY}
     found: dict[str, Make] = {}
     for name in ("adam", "rmsprop"):
-        for engine, primitives in engines.items():
-            kind = primitives.optimizers[name]
-            found[f"{engine}, {name}"] = lambda p, g, kind=kind: kind(p.numpy(), g.numpy(), eps=1e-8)  # type: ignore[misc]
+        if native.missing is None:
+            kind = OPTIMIZERS[name]
+            found[f"C, {name}"] = lambda p, g, kind=kind: kind(p.numpy(), g.numpy(), eps=1e-8)  # type: ignore[misc]
         found[f"torch, {name}"] = lambda p, g, name=name: TorchOptimizer(name, p, g, eps=1e-8)  # type: ignore[misc]
     return found
 

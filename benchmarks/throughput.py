@@ -69,7 +69,9 @@ def main() -> None:
     parser.add_argument("--workload", choices=WORKLOADS, default="ppo_cartpole", help="default ppo_cartpole")
     parser.add_argument("--repetitions", type=int, default=3, help="runs of each system (default 3)")
     parser.add_argument("--timesteps", type=int, help="of each run (default: the workload's own)")
-    parser.add_argument("--systems", nargs="*", help="which of rlkit, numpy, sb3 and single_file (default: all)")
+    parser.add_argument(
+        "--systems", nargs="*", help="which of rlkit, torch, sb3 and single_file (default: all but torch)"
+    )
     parser.add_argument("--peers-python", type=Path, help="that has Tianshou and torchrl, to measure them too")
     parser.add_argument("--cores", type=int, default=1, help="that all systems run on (default 1)")
     parser.add_argument("--resume", action="store_true", help="keep the runs that are in results already")
@@ -128,8 +130,7 @@ def systems_of(workload: Workload) -> list[str]:
     """Returns the names of the systems that are compared on a workload."""
     numbers = workload.sb3_num_envs
     plain = ["single_file"] if workload.agent in ("ppo", "dqn") and not numbers else []
-    fallback = ["numpy"] if workload.numpy_goal else []
-    return ["rlkit", *fallback, *([f"sb3:{number}" for number in numbers] or ["sb3"]), *plain]
+    return ["rlkit", *([f"sb3:{number}" for number in numbers] or ["sb3"]), *plain]
 
 
 def versions_of(python: Path, packages: tuple[str, ...]) -> dict[str, str]:
@@ -203,9 +204,6 @@ def summary(runs: list[dict[str, Any]], rate: str = "train_steps_per_cpu_s") -> 
         if measure.better and "rlkit" in found[key] and theirs in found[key]:
             ratio = found[key]["rlkit"]["median"] / found[key][theirs]["median"]
             found[key]["ratio"] = ratio**measure.better
-        if measure.better and "numpy" in found[key] and theirs in found[key]:
-            ratio = found[key]["numpy"]["median"] / found[key][theirs]["median"]
-            found[key]["numpy_ratio"] = ratio**measure.better
     return found
 
 
@@ -219,7 +217,7 @@ def fastest_sb3(runs: list[dict[str, Any]], rate: str) -> str | None:
 def markdown(report: dict[str, Any]) -> str:
     """Returns the summary as a table in Markdown, with the command, the machine, and rlkit's profile."""
     versions, found = report["versions"], report["summary"]
-    goal, numpy_goal = report["workload"]["goal"], report["workload"]["numpy_goal"]
+    goal = report["workload"]["goal"]
     systems = list(dict.fromkeys(run["system"] for run in report["runs"]))
     repetitions = len({run["seed"] for run in report["runs"]})
     titles = {name: title(name, versions) for name in systems}
@@ -246,9 +244,6 @@ def markdown(report: dict[str, Any]) -> str:
         ]
         ratio = f"**{row['ratio']:.2f} ×**" if "ratio" in row else ""
         aim = f" (goal {goal:g} ×)" if key == rate(report) and goal else ""
-        if "numpy_ratio" in row:
-            numpy_aim = f" (goal {numpy_goal:g} ×)" if key == rate(report) else ""
-            aim += f"; NumPy's engine: {row['numpy_ratio']:.2f} ×{numpy_aim}"
         lines.append(f"| {measure.title} | {' | '.join(cells)} | {ratio}{aim} |")
     return "\n".join(lines) + "\n" + profile_table(report["profile"])
 
@@ -258,7 +253,7 @@ def title(system: str, versions: dict[str, str]) -> str:
     name, _, num_envs = system.partition(":")
     named = {"rlkit": f"rlkit {versions['rlkit']}", "sb3": f"SB3 {versions['stable-baselines3']}"}
     named |= {"tianshou": f"Tianshou {versions.get('tianshou')}", "torchrl": f"torchrl {versions.get('torchrl')}"}
-    named["numpy"] = f"{named['rlkit']} without its C engine"
+    named["torch"] = f"{named['rlkit']} without its C engine"
     return named.get(name, "a script in CleanRL's style") + (f", {num_envs} environments" if num_envs else "")
 
 

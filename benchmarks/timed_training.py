@@ -2,7 +2,7 @@
 
     python benchmarks/timed_training.py WORKLOAD SYSTEM RUN_DIR TIMESTEPS SEED
 
-SYSTEM is rlkit, numpy (rlkit without its C engine), sb3[:NUM_ENVS], single_file, tianshou or torchrl.
+SYSTEM is rlkit, torch (rlkit without its C engine), sb3[:NUM_ENVS], single_file, tianshou or torchrl.
 
 Writes RUN_DIR/timing.json. rlkit and SB3 have all their everyday features on, with equal hyperparameters (those of
 workloads.py): rlkit by its own command line, SB3 as its documentation recommends.
@@ -98,9 +98,9 @@ def train_rlkit(workload: Workload, run_dir: Path, timesteps: int, seed: int, cl
     return Trained(summary["total_timesteps"], gradient_steps, summary["eval_return_mean"], first(solved_at))
 
 
-def train_numpy(workload: Workload, run_dir: Path, timesteps: int, seed: int, clock: Clock) -> Trained:
+def train_by_torch(workload: Workload, run_dir: Path, timesteps: int, seed: int, clock: Clock) -> Trained:
     """Trains rlkit as if the C engine had not been built."""
-    return train_rlkit(workload, run_dir, timesteps, seed, clock, "compute=numpy")
+    return train_rlkit(workload, run_dir, timesteps, seed, clock, "compute=torch")
 
 
 def train_sb3(
@@ -189,7 +189,7 @@ def train_torchrl(*arguments: Any) -> Trained:
 
 TRAIN: dict[str, Callable[..., Trained]] = {
     "rlkit": train_rlkit,
-    "numpy": train_numpy,
+    "torch": train_by_torch,
     "sb3": train_sb3,
     "single_file": train_single_file,
     "tianshou": train_tianshou,

@@ -26,8 +26,6 @@ class Workload:
     """Mean return of an evaluation at which the environment counts as solved; None: this is not measured."""
     goal: float = 0.0
     """Ratio to SB3's steps per second that rlkit should reach."""
-    numpy_goal: float = 0.0
-    """Ratio to SB3's steps per second that rlkit should reach without its C engine; 0: this is not measured."""
 
     def rlkit_arguments(self) -> list[str]:
         """Returns the arguments of rlkit's command line."""
@@ -139,7 +137,6 @@ WORKLOADS = {
         activation="tanh",
         solved=475,
         goal=8,
-        numpy_goal=4.5,
     ),
     "ppo_lunarlander": Workload(
         "PPO on LunarLander-v3, RL Zoo's hyperparameters",
@@ -207,7 +204,6 @@ WORKLOADS = {
         hidden_sizes=(64, 64),
         activation="tanh",
         goal=7,
-        numpy_goal=5,
     ),
     "dqn_cartpole": Workload(
         "DQN on CartPole-v1, 128 gradient steps after every 256 steps, as in RL Zoo",
@@ -219,7 +215,6 @@ WORKLOADS = {
         hidden_sizes=(256, 256),
         activation="relu",
         goal=5,
-        numpy_goal=3.5,
     ),
     "dqn_cartpole_every_4": Workload(
         "DQN on CartPole-v1, a gradient step after every 4 steps",
@@ -230,7 +225,6 @@ WORKLOADS = {
         hidden_sizes=(256, 256),
         activation="relu",
         goal=5,
-        numpy_goal=3.5,
     ),
 }
 """All workloads by name, which is part of the names of the results' files."""

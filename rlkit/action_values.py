@@ -18,7 +18,7 @@ from rlkit.engine.q import QLoss, TDBatch
 from rlkit.engine.tabular import QTable, table_rows
 from rlkit.errors import RlkitError
 from rlkit.maths.exploration import epsilon_greedy, sample
-from rlkit.setting import Setting
+from rlkit.setting import Setting, check_compute
 from rlkit.spaces import Array, Obs
 
 MAX_TABLE_BYTES = 10**9
@@ -104,9 +104,12 @@ def make_approximator(
     rows = None if setting.network.module is not None else table_rows(space)
     if rows is None or 8 * rows * num_actions > MAX_TABLE_BYTES:
         return OnlineQNetwork(setting, num_actions, seed)
-    if device == "cuda" or compute not in ("auto", "numpy"):
+    check_compute(compute)
+    if device == "cuda" or compute != "auto":
         asked = "device=cuda" if device == "cuda" else f"compute={compute}"
-        raise RlkitError(f"{asked} cannot be: for {space}, values are in a table of NumPy's; auto would work")
+        raise RlkitError(
+            f"{asked} cannot be: for {space}, values are in a table, which no engine computes; auto would work"
+        )
     return QTable(space, num_actions, initial_value)
 
 

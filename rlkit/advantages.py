@@ -71,7 +71,7 @@ def policy_batch(
     batch = PolicyBatch(
         features=tuple(part[:transitions] for part in features),
         action=action,
-        log_prob=policy.analytic_head.evaluate(params, action).log_prob if log_prob else None,
+        log_prob=policy.array_head.evaluate(params, action).log_prob if log_prob else None,
         advantages=advantages.reshape(transitions),
         returns=(advantages + values[:-1]).reshape(transitions),
         values=flat_values[:transitions],

@@ -14,13 +14,11 @@ from typing import Any, ClassVar
 from rlkit.agents import VARIANTS
 from rlkit.envs.make import VECTORIZATIONS
 from rlkit.errors import RlkitError, check_choice, check_range
-from rlkit.setting import Abilities, AgentConfig, NetworkConfig
+from rlkit.setting import Abilities, AgentConfig, NetworkConfig, check_compute
 from rlkit.system.ranks import launched
 
 DEVICES = ("auto", "cpu", "cuda")
 """Choices of `TrainConfig.device`."""
-COMPUTES = ("auto", "torch", "compile", "cudagraph", "numpy", "native")
-"""Choices of `TrainConfig.compute`."""
 PREPROCESSINGS = ("auto", "none", "atari")
 """Choices of `EnvConfig.preprocessing`."""
 DISTRIBUTIONS = ("none", "ray")
@@ -78,11 +76,10 @@ class TrainConfig:
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: CUDA for convolutional networks where there is a GPU, else the CPU."""
     compute: str = "auto"
-    """Engine that computes networks: `torch` (autograd, for every network), `numpy` (analytic gradients, for plain
-    MLPs on the CPU, faster), `native` (the same in C, faster still, where it was built), `cudagraph` (torch on a GPU,
-    whose kernels are recorded once and then launched all together), or `auto`: the fastest of these. `compile` is
-    torch with network and loss fused by torch.compile, which takes half a minute at first; on a GPU that is recorded
-    too."""
+    """Engine that computes networks: `torch` (autograd, for every network), `native` (analytic gradients in C, for
+    plain MLPs on the CPU, faster, where it was built), `cudagraph` (torch on a GPU, whose kernels are recorded once and
+    then launched all together), or `auto`: the fastest of these. `compile` is torch with network and loss fused by
+    torch.compile, which takes half a minute at first; on a GPU that is recorded too."""
     distributed: str = "none"
     """`ray`: the workers of agent=a3c are actors on a Ray cluster, with a parameter server; `none`: processes of this
     machine. Other agents train on several processes, GPUs or machines under torchrun."""
@@ -153,7 +150,7 @@ class TrainConfig:
             )
         check_choice("vectorization", self.vectorization, VECTORIZATIONS)
         check_choice("device", self.device, DEVICES)
-        check_choice("compute", self.compute, COMPUTES)
+        check_compute(self.compute)
         check_choice("env.preprocessing", self.env.preprocessing, PREPROCESSINGS)
         self.network.validate()
         check_choice("distributed", self.distributed, DISTRIBUTIONS)

@@ -9,9 +9,9 @@ import torch
 
 from rlkit.engine.actor_critic import Engine
 from rlkit.engine.make import make_model
-from rlkit.engine.native.heads import analytic_head
 from rlkit.errors import RlkitError
 from rlkit.networks.actor_critic import ActorCritic
+from rlkit.networks.array_heads import array_head
 from rlkit.networks.heads import Categorical, Gaussian
 from rlkit.networks.normalization import RewardNormalizer
 from rlkit.spaces import Array, Obs, masked
@@ -38,7 +38,7 @@ class ActorCriticPolicy:
     ) -> None:
         self.network, self.engine, self.rewards, self.ranks = network, engine, rewards, ranks
         self.model = make_model(network=network, rewards=rewards)
-        self.analytic_head = analytic_head(network.head)
+        self.array_head = array_head(network.head)
         self._rng = ranks.env_rng(seed)
         self._rho = noise_correlation if isinstance(network.head, Gaussian) else 0.0
         self._noise: Array | None = None

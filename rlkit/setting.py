@@ -23,6 +23,8 @@ INITIALIZATIONS = ("orthogonal", "he_normal")
 """Choices of `NetworkConfig.initialization`."""
 AMPS = ("auto", "off", "bfloat16")
 """Choices of `NetworkConfig.amp`."""
+COMPUTES = ("auto", "torch", "compile", "cudagraph", "native")
+"""Choices of `TrainConfig.compute`."""
 
 Config = TypeVar("Config")
 
@@ -177,6 +179,14 @@ class NetworkConfig:
 def activation_key(name: str) -> str:
     """Normalises the spelling of an activation's name, so that `LeakyReLU` and `leaky_relu` compare equal."""
     return name.lower().replace("_", "")
+
+
+def check_compute(compute: str) -> None:
+    """Raises RlkitError unless `compute` is one of `COMPUTES`."""
+    if compute == "numpy":
+        choices = f"{', '.join(COMPUTES[:-1])} or {COMPUTES[-1]}"
+        raise RlkitError(f"compute=numpy is gone, and torch computes where the C engine cannot: expected {choices}")
+    check_choice("compute", compute, COMPUTES)
 
 
 @dataclass(frozen=True)

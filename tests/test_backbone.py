@@ -94,7 +94,7 @@ def test_a_frozen_backbone_leaves_the_mlp_to_the_fast_engines(run: Path) -> None
     assert make(run).compute == plain.compute != "torch"
     assert make(run, freeze_backbone=False).compute == "torch"
     network = NetworkConfig(backbone=str(run), freeze_backbone=False)
-    setting = Setting(spaces.Box(0, 255, (16, 16, 3), BYTES), spaces.Discrete(2), network, compute="numpy")
+    setting = Setting(spaces.Box(0, 255, (16, 16, 3), BYTES), spaces.Discrete(2), network, compute="native")
     with pytest.raises(RlkitError, match="encodes images"):
         make_agent(CONFIGS["dqn"], setting)
 

@@ -65,15 +65,15 @@ def test_a_workload_is_the_same_work_in_both_systems(
     monkeypatch.setattr(timed_training, "EVAL_EPISODES", 1)
     monkeypatch.setattr(timed_training, "FINAL_EVAL_EPISODES", 1)
     trained = {}
-    systems = ["rlkit", "numpy", "sb3", "single_file"] if name in ("ppo_cartpole", "dqn_cartpole") else ["rlkit", "sb3"]
+    systems = ["rlkit", "torch", "sb3", "single_file"] if name in ("ppo_cartpole", "dqn_cartpole") else ["rlkit", "sb3"]
     for system in systems:
         (tmp_path / system).mkdir()
         clock = timed_training.Clock()
         trained[system] = timed_training.TRAIN[system](workloads.WORKLOADS[name], tmp_path / system, 1280, 0, clock)
         assert clock.cpu_s > 0
     ours, theirs = trained["rlkit"], trained["sb3"]
-    if "numpy" in trained:
-        assert trained["numpy"][:2] == ours[:2]
+    if "torch" in trained:
+        assert trained["torch"][:2] == ours[:2]
     gradient_steps = {
         "ppo_cartpole": 1280 // (8 * 32) * 20,
         "a2c_cartpole": 1280 // (8 * 5),
@@ -97,12 +97,12 @@ def test_workloads_name_the_same_hyperparameters_in_sb3(modules: Any) -> None:
 
 def test_engines_are_timed_in_turn_and_printed_as_written(tmp_path: Path) -> None:
     arguments = ["--repetitions", "1", "--scale", "0.02", "--agents", "a2c", "--results", str(tmp_path)]
-    printed = run("engines.py", *arguments, "--engines", "torch", "numpy", "native")
+    printed = run("engines.py", *arguments, "--engines", "torch", "native")
     report = json.loads((tmp_path / "engines.json").read_text())
     for times in report["steps"].values():
-        assert min(times["step"]["numpy"][0], times["step"]["torch"][0]) > 0
+        assert min(times["step"]["native"][0], times["step"]["torch"][0]) > 0
     assert list(report["runs"]) == ["a2c"]
-    assert report["runs"]["a2c"]["steps_per_cpu_s"]["numpy"][0] > 0
+    assert report["runs"]["a2c"]["steps_per_cpu_s"]["native"][0] > 0
     assert (tmp_path / "engines.md").read_text() in printed
 
 
@@ -125,18 +125,17 @@ def test_throughput_takes_medians_and_ratios_the_right_way_round(modules: Any) -
 
 def test_throughput_compares_with_sb3s_fastest_number_of_environments(modules: Any) -> None:
     _, throughput = modules
-    speeds = {"rlkit": 60.0, "numpy": 45.0, "sb3:8": 10.0, "sb3:32": 30.0, "sb3:128": 20.0}
+    speeds = {"rlkit": 60.0, "torch": 45.0, "sb3:8": 10.0, "sb3:32": 30.0, "sb3:128": 20.0}
     runs = [{"system": name, **dict.fromkeys(throughput.MEASURES, value)} for name, value in speeds.items()]
     assert throughput.summary(runs)["train_steps_per_s"]["ratio"] == 2.0
-    assert throughput.summary(runs)["train_steps_per_s"]["numpy_ratio"] == 1.5
     runs[2]["train_steps_per_s"] = 40.0  # on several cores the fastest is the one that takes the least time
     assert throughput.rate({"cores": 1}) == "train_steps_per_cpu_s" != throughput.rate({"cores": 2})
     assert throughput.summary(runs, throughput.rate({"cores": 2}))["train_steps_per_s"]["ratio"] == 1.5
     workloads = importlib.import_module("workloads").WORKLOADS
     native = workloads["ppo_native_1024"]
     assert throughput.systems_of(native) == ["rlkit", "sb3:32", "sb3:128"]
-    assert throughput.systems_of(workloads["dqn_cartpole"]) == ["rlkit", "numpy", "sb3", "single_file"]
-    assert throughput.systems_of(workloads["a2c_cartpole"]) == ["rlkit", "numpy", "sb3"]
+    assert throughput.systems_of(workloads["dqn_cartpole"]) == ["rlkit", "sb3", "single_file"]
+    assert throughput.systems_of(workloads["a2c_cartpole"]) == ["rlkit", "sb3"]
     for num_envs in native.sb3_num_envs:
         assert native.sb3_arguments(num_envs)["n_steps"] * num_envs == 32 * 1024
 

@@ -66,7 +66,7 @@ def test_a_copy_shares_nothing_with_its_original() -> None:
         torch.testing.assert_close(value, before[key], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("compute", ["native", "numpy", "torch"])
+@pytest.mark.parametrize("compute", ["native", "torch"])
 @pytest.mark.parametrize("config", [PPOConfig(num_steps=16, minibatch_size=16), A2CConfig(num_steps=4)])
 def test_a_replaced_part_of_the_network_is_refused_before_it_would_not_be_trained(config: Any, compute: str) -> None:
     def replaced(agent: Any) -> None:

@@ -13,7 +13,7 @@ import rlkit
 from rlkit.networks.heads import action_notes
 from rlkit.setting import NetworkConfig
 
-SHORT: dict[str, Any] = {"final_eval_episodes": 0, "eval_interval": 0, "compute": "numpy", "logger": []}
+SHORT: dict[str, Any] = {"final_eval_episodes": 0, "eval_interval": 0, "compute": "auto", "logger": []}
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from gymnasium.vector import SyncVectorEnv as GymSyncVectorEnv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_envs import Counting, NativeCounting
-from training import make_q_engine
+from training import make_q_engine, needs_native
 
 import rlkit
 from rlkit.agents import VARIANTS
@@ -24,7 +24,6 @@ from rlkit.buffers.prioritized import PrioritizedReplayBuffer
 from rlkit.collector import Collector, Episode
 from rlkit.engine.losses import dqn_loss
 from rlkit.engine.make import make_q_network
-from rlkit.engine.native.numpy_primitives import NUMPY
 from rlkit.engine.native.q import dqn_gradient
 from rlkit.engine.q import QEngine, QLoss, TDBatch
 from rlkit.envs import EnvFactory, make_vector_env
@@ -55,7 +54,7 @@ FEATURES: dict[str, dict[str, Any]] = {
     "soft_target": {"target": {"tau": 0.05, "interval": 1}},
     "all": {"double": True, "dueling": True, "replay": {"prioritized": True}, "n_step": 2},
 }
-COMPUTES = ("torch", "numpy")
+COMPUTES = ("torch", "native")
 DISCRETE = spaces.Discrete(2)
 VECTOR = spaces.Box(-1, 1, (1,))
 
@@ -118,6 +117,7 @@ def test_weights_multiply_the_loss_of_each_row() -> None:
     assert dqn_loss(torch.zeros(2, 3), batch, "mse")[0].item() == pytest.approx((0.5 * 1 + 1.0 * 4) / 2)
 
 
+@needs_native
 @settings(max_examples=50, deadline=None)
 @given(
     errors=st.lists(st.floats(-5, 5, width=32), min_size=1, max_size=20),
@@ -135,7 +135,7 @@ def test_the_analytic_derivatives_are_autograds(errors: list[float], actions: in
     tensors = TDBatch((), *(None if a is None else torch.from_numpy(a) for a in (action, targets, weights)))
     value, td_errors = dqn_loss(tensor, tensors, loss)
     torch.autograd.backward(value)
-    d_q_values, fast_value, fast_errors = dqn_gradient(NUMPY, q_values, TDBatch((), action, targets, weights), loss)
+    d_q_values, fast_value, fast_errors = dqn_gradient(q_values, TDBatch((), action, targets, weights), loss)
     assert tensor.grad is not None
     np.testing.assert_allclose(d_q_values, tensor.grad, atol=1e-6)
     assert fast_value == pytest.approx(value.item(), rel=1e-5, abs=1e-6)
@@ -245,6 +245,7 @@ def some_batch(rows: int, seed: int = 0) -> TDBatch:
     )
 
 
+@needs_native
 @pytest.mark.parametrize("dueling", ["none", "mean", "sum"])
 @pytest.mark.parametrize("loss", ["huber", "mse"])
 @pytest.mark.parametrize("config", [{}, {"hidden_sizes": [], "activation": "relu"}, {"activation": "relu"}])
@@ -373,7 +374,7 @@ def test_transitions_drawn_twice_are_valued_once_and_alike(compute: str, monkeyp
 # Probes
 
 
-@pytest.mark.parametrize(("features", "compute"), [*((name, "numpy") for name in FEATURES), ("all", "torch")])
+@pytest.mark.parametrize(("features", "compute"), [*((name, "native") for name in FEATURES), ("all", "torch")])
 def test_probes_of_the_value(features: str, compute: str) -> None:
     config = updated(QUICK, FEATURES[features])
     agent, _ = train("rlkit/ProbeTwoStepCredit-v0", config, compute=compute)

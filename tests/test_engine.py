@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from training import make_engine, make_q_engine, setting_of
+from training import make_engine, make_q_engine, needs_native, setting_of
 
 from rlkit.agents.a2c import A2CCoefficients, a2c_loss
 from rlkit.agents.ppo import OBJECTIVES, PPOCoefficients, ppo_loss
@@ -21,15 +21,13 @@ from rlkit.engine.actor_critic import ActorCriticLoss
 from rlkit.engine.descent import flatten_parameters
 from rlkit.engine.losses import dqn_loss
 from rlkit.engine.make import make_actor_critic, make_q_network
-from rlkit.engine.native import c_primitives as native
-from rlkit.engine.native.heads import analytic_head
-from rlkit.engine.native.numpy_primitives import NUMPY
 from rlkit.engine.native.optimizers import OPTIMIZERS
 from rlkit.engine.native.policy_gradient import a2c_gradient, ppo_gradient, reinforce_gradient
 from rlkit.engine.q import QLoss
 from rlkit.engine.threads import threads_for
 from rlkit.errors import RlkitError
 from rlkit.networks.actor_critic import ActorCritic
+from rlkit.networks.array_heads import array_head
 from rlkit.setting import NetworkConfig, Setting
 from rlkit.system.ranks import ALONE
 
@@ -72,7 +70,7 @@ def make_batch(network: ActorCritic, rows: int, seed: int, mask: bool = False) -
     return PolicyBatch(
         features=(features,),
         action=action,
-        log_prob=analytic_head(network.head).evaluate(old, action).log_prob,
+        log_prob=array_head(network.head).evaluate(old, action).log_prob,
         advantages=floats[0],
         returns=floats[1],
         values=values + 0.3 * floats[2],
@@ -83,7 +81,7 @@ def make_batch(network: ActorCritic, rows: int, seed: int, mask: bool = False) -
 
 def both_engines(action_space: spaces.Space[Any], optimizer: str = "adam", **config: Any) -> dict[str, Any]:
     engines: dict[str, Any] = {}
-    for compute in ("torch", "numpy"):
+    for compute in ("torch", "native"):
         network = make_network(action_space, **config)
         engine, chosen = make_engine(network, compute, PPO_LOSS, 0.5, 1e-5, optimizer)
         assert chosen == compute
@@ -95,6 +93,7 @@ def parameters_of(network: ActorCritic) -> torch.Tensor:
     return torch.cat([p.detach().reshape(-1) for p in network.parameters()])
 
 
+@needs_native
 @pytest.mark.parametrize("action_space", ACTION_SPACES, ids=lambda space: type(space).__name__)
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_both_engines_reach_the_same_parameters_and_metrics(action_space: spaces.Space[Any], objective: str) -> None:
@@ -106,17 +105,17 @@ def test_both_engines_reach_the_same_parameters_and_metrics(action_space: spaces
         engine.load(batch if objective != "clip" else batch._replace(old_params=None))
         rng = np.random.default_rng(0)
         history[compute] = [engine.step(rng.permutation(64)[:48], coefficients, 1e-3) for _ in range(20)]
-    for plain, fast in zip(history["torch"], history["numpy"], strict=True):
+    for plain, fast in zip(history["torch"], history["native"], strict=True):
         assert plain.keys() == fast.keys()
         for key, value in plain.items():
             assert fast[key] == pytest.approx(value, abs=2e-5, rel=1e-4), key
-    plain_network, fast_network = (engines[compute][0] for compute in ("torch", "numpy"))
+    plain_network, fast_network = (engines[compute][0] for compute in ("torch", "native"))
     start = parameters_of(make_network(action_space))
     torch.testing.assert_close(parameters_of(fast_network), parameters_of(plain_network), atol=2e-5, rtol=1e-4)
     assert (parameters_of(plain_network) - start).abs().max() > 5e-3
 
 
-@pytest.mark.parametrize("compute", ["torch", "numpy"])
+@pytest.mark.parametrize("compute", ["torch", "native"])
 def test_the_critics_learning_rate_is_that_of_a_parameter_group_of_its_own(compute: str) -> None:
     network, reference = (make_network(spaces.Discrete(3)) for _ in range(2))
     engine, _ = make_engine(network, compute, PPO_LOSS, critic_rate=3.0)
@@ -151,6 +150,7 @@ def gradients_by(
     return torch.cat([p.grad.reshape(-1) for p in network.parameters() if p.grad is not None])
 
 
+@needs_native
 @settings(max_examples=40, deadline=None)
 @given(
     action_space=st.sampled_from(ACTION_SPACES),
@@ -182,12 +182,13 @@ def test_gradients_agree_on_random_networks(
         batch = batch._replace(old_params=None)
     plain, fast = (
         gradients_by(compute, make_network(action_space, obs_size, **config), batch, coefficients)
-        for compute in ("torch", "numpy")
+        for compute in ("torch", "native")
     )
     scale = max(1.0, float(plain.abs().max()))
     torch.testing.assert_close(fast / scale, plain / scale, atol=1e-5, rtol=1e-4)
 
 
+@needs_native
 @settings(max_examples=20, deadline=None)
 @given(
     losses=st.sampled_from([A2C_LOSS, REINFORCE_LOSS]),
@@ -205,28 +206,26 @@ def test_gradients_of_a2c_and_reinforce_agree_on_random_networks(
     coefficients = a2c if losses is A2C_LOSS else reinforce
     plain, fast = (
         gradients_by(compute, make_network(action_space, hidden_sizes=hidden), batch, coefficients, losses)
-        for compute in ("torch", "numpy")
+        for compute in ("torch", "native")
     )
     scale = max(1.0, float(plain.abs().max()))
     torch.testing.assert_close(fast / scale, plain / scale, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("compute", ["numpy", "native"])
-def test_values_that_moved_little_keep_their_gradient_whatever_rounding_does(compute: str) -> None:
+@needs_native
+def test_values_that_moved_little_keep_their_gradient_whatever_rounding_does() -> None:
     """old + (new - old) is not always new: the clipped square may be the larger one where nothing was clipped."""
-    if compute == "native" and native.missing:
-        pytest.skip(native.missing)
-    primitives = NUMPY if compute == "numpy" else native.NATIVE
     network = make_network(spaces.Discrete(2))
     batch = make_batch(network, 1000, seed=0)._replace(old_params=None)
     values = np.float32(0.01) * batch.log_prob
     batch = batch._replace(values=values + np.float32(0.09) * np.tanh(batch.advantages))
     c = COEFFICIENTS._replace(clip_value_coef=0.1)
     params = np.zeros((1000, 2), np.float32)
-    _, d_values, _ = ppo_gradient(primitives, analytic_head(network.head), params, values, batch, c)
+    _, d_values, _ = ppo_gradient(array_head(network.head), params, values, batch, c)
     np.testing.assert_allclose(d_values, (values - batch.returns) / 1000, rtol=1e-5, atol=1e-9)
 
 
+@needs_native
 @pytest.mark.parametrize("name", ["adam", "rmsprop"])
 def test_the_optimisers_are_torchs(name: str) -> None:
     rng = np.random.default_rng(0)
@@ -249,7 +248,7 @@ def test_the_optimisers_are_torchs(name: str) -> None:
         np.testing.assert_allclose(array, reference.state[parameter][moment], atol=1e-6, err_msg=moment)
 
 
-@pytest.mark.parametrize(("before", "after"), [("torch", "numpy"), ("numpy", "torch")])
+@pytest.mark.parametrize(("before", "after"), [("torch", "native"), ("native", "torch")])
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
 def test_either_engine_goes_on_from_the_others_state(before: str, after: str, optimizer: str) -> None:
     engines = both_engines(spaces.Discrete(3), optimizer)
@@ -268,6 +267,7 @@ def test_either_engine_goes_on_from_the_others_state(before: str, after: str, op
     torch.testing.assert_close(parameters_of(second), parameters_of(first), atol=1e-5, rtol=1e-4)
 
 
+@needs_native
 def test_evaluation_in_chunks_equals_one_pass() -> None:
     for compute, (network, engine) in both_engines(spaces.Box(-1, 1, (2,))).items():
         features = np.random.default_rng(0).normal(size=(2500, 5)).astype(np.float32)
@@ -278,8 +278,9 @@ def test_evaluation_in_chunks_equals_one_pass() -> None:
         np.testing.assert_allclose(values, expected[1], atol=1e-5, err_msg=compute)
 
 
+@needs_native
 def test_batches_of_ever_new_sizes_do_not_pile_up_in_memory() -> None:
-    engine = both_engines(spaces.Discrete(2))["numpy"][1]
+    engine = both_engines(spaces.Discrete(2))["native"][1]
     features = np.zeros((1100, 5), np.float32)
 
     def allocated_by(sizes: range) -> int:
@@ -314,13 +315,13 @@ def test_flat_parameters_are_the_modules_own() -> None:
         (spaces.Box(-1, 1, (3,)), {"state_dependent_std": True}, "the standard deviation depends on the state"),
     ],
 )
-def test_what_numpy_cannot_compute_is_said_and_left_to_torch(
+def test_what_c_cannot_compute_is_said_and_left_to_torch(
     observation_space: spaces.Space[Any], config: dict[str, Any], words: str
 ) -> None:
     setting = Setting(observation_space, spaces.Box(-1, 1, (2,)), NetworkConfig(**config), device="cpu")
     network, _ = make_actor_critic(setting, np.random.SeedSequence(0))
     with pytest.raises(RlkitError, match=words):
-        make_engine(network, "numpy", PPO_LOSS)
+        make_engine(network, "native", PPO_LOSS)
     assert make_engine(network, "auto", PPO_LOSS)[1] == "torch"
 
 
@@ -330,8 +331,8 @@ def test_a_loss_without_derivatives_runs_by_autograd_on_flat_parameters() -> Non
     batch = make_batch(network, 64, seed=0)._replace(old_params=None)
     engine, compute = make_engine(network, "auto", ActorCriticLoss(ppo_loss), 0.5)
     assert compute == "torch"
-    with pytest.raises(RlkitError, match="compute=numpy cannot be used because the loss has no derivatives"):
-        make_engine(reference, "numpy", ActorCriticLoss(ppo_loss))
+    with pytest.raises(RlkitError, match="compute=native cannot be used because the loss has no derivatives"):
+        make_engine(reference, "native", ActorCriticLoss(ppo_loss))
     plain, _ = make_engine(reference, "torch", PPO_LOSS, 0.5)
     for one in (engine, plain):
         one.load(batch)

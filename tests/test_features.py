@@ -243,7 +243,7 @@ def test_pixels_reach_a_cnn_scaled_by_their_bounds(dtype: Any, high: int) -> Non
     torch.testing.assert_close(network.cnns(tuple(map(torch.as_tensor, features))), ones)
 
 
-@pytest.mark.parametrize("compute", ["torch", "numpy", "auto"])
+@pytest.mark.parametrize("compute", ["torch", "native", "auto"])
 def test_bytes_are_learned_from_as_numbers_from_0_to_1(compute: str) -> None:
     def values(space: spaces.Box, obs: Any) -> Any:
         setting = Setting(space, spaces.Discrete(2), NetworkConfig(encoder="mlp"), compute=compute)

@@ -1,4 +1,4 @@
-"""The engine in C against NumPy's and torch's: same results, no write beyond its arrays, errors instead of crashes.
+"""The engine in C against torch's: same results, no write beyond its arrays, errors instead of crashes.
 
 Everything is tested with each kind of vector instructions that this processor has.
 """
@@ -38,24 +38,28 @@ from test_engine import (
     parameters_of,
 )
 from torch import nn
-from training import assert_same_parameters, make_engine, make_q_engine, parameters, setting_of, train
+from training import COMPUTES, assert_same_parameters, make_engine, make_q_engine, parameters, setting_of, train
 
 import rlkit
 from rlkit.agents.a2c import A2CCoefficients, A2CConfig
 from rlkit.agents.dqn import DQNConfig
 from rlkit.agents.ppo import OBJECTIVES, PPOCoefficients, PPOConfig
 from rlkit.agents.reinforce import REINFORCECoefficients, REINFORCEConfig
+from rlkit.agents.temporal_difference import TemporalDifferenceConfig
+from rlkit.cli.composition import compose
 from rlkit.engine.descent import flatten_parameters
 from rlkit.engine.losses import dqn_loss
 from rlkit.engine.make import chosen, make_q_network
-from rlkit.engine.native import c_primitives as native
-from rlkit.engine.native.numpy_primitives import NUMPY
+from rlkit.engine.native import primitives as native
+from rlkit.engine.native.optimizers import OPTIMIZERS, NativeAdam, clip_global_norm
 from rlkit.engine.native.q import dqn_gradient
 from rlkit.engine.q import QLoss, TDBatch
 from rlkit.engine.threads import in_threads
+from rlkit.engine.torch.optimizer import TorchOptimizer
 from rlkit.errors import RlkitError
 from rlkit.field_groups import ReplayConfig
 from rlkit.networks.mlp import mlp
+from rlkit.registry import make_agent
 from rlkit.setting import NetworkConfig, Setting
 from rlkit.spaces import Array
 from rlkit.system.ranks import ALONE
@@ -120,7 +124,7 @@ def test_the_widest_vectors_are_used_that_the_processor_has() -> None:
 
 
 ASKING = """
-from rlkit.engine.native import c_primitives as native
+from rlkit.engine.native import primitives as native
 print(native.refused or native.simd())
 """
 
@@ -134,7 +138,7 @@ def test_rlkit_simd_forces_one_of_them(asked: str) -> None:
     assert said == (SIMD[0] if not asked else asked if asked in SIMD else refusal)
 
 
-@pytest.mark.parametrize(("compute", "fails"), [("auto", True), ("native", True), ("torch", False), ("numpy", False)])
+@pytest.mark.parametrize(("compute", "fails"), [("auto", True), ("native", True), ("torch", False), ("compile", False)])
 def test_a_refused_simd_is_a_mistake_where_the_c_engine_could_compute(
     compute: str, fails: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,7 +232,7 @@ def test_products_are_within_rounding_of_float64s(rows: int, columns: int, depth
     off=st.sampled_from([0.0, 0.3, 0.7, 1.0]),
     seed=st.integers(0, 1000),
 )
-def test_outputs_and_gradients_of_mlps_are_numpys_and_torchs(
+def test_outputs_and_gradients_of_mlps_are_torchs(
     sizes: list[int], activation: str, rows: int, off: float, seed: int
 ) -> None:
     x, d_outputs = floats(rows, sizes[0], seed=seed), floats(rows, sizes[-1], seed=seed + 1) / rows
@@ -242,20 +246,16 @@ def test_outputs_and_gradients_of_mlps_are_numpys_and_torchs(
     if activation == "relu":
         assume_units_are_on_or_off(module, x)
     gradients = flatten_parameters(module)[1]
-    found = {}
-    for name, primitives in (("numpy", NUMPY), ("native", native.NATIVE)):
-        tower = primitives.mlp(module)
-        outputs = tower.forward(x).copy()
-        gradients.fill_(7)  # what was there before makes no difference
-        tower.backward(d_outputs)
-        found[name] = (outputs, gradients.numpy().copy())
+    tower = native.NativeMLP(module)
+    outputs = tower.forward(x).copy()
+    gradients.fill_(7)  # what was there before makes no difference
+    tower.backward(d_outputs)
+    found = gradients.numpy().copy()
     gradients.zero_()
     plain = module(torch.from_numpy(x))
     torch.autograd.backward(plain, torch.from_numpy(d_outputs))
-    found["torch"] = (plain.detach().numpy(), gradients.numpy())
-    for other in ("numpy", "torch"):
-        for ours, theirs in zip(found["native"], found[other], strict=True):
-            assert_close(ours, theirs, other)
+    assert_close(outputs, plain.detach().numpy())
+    assert_close(found, gradients.numpy())
 
 
 @needs_native
@@ -289,14 +289,17 @@ def test_tanh_is_right_everywhere_and_never_beyond_one() -> None:
 @pytest.mark.parametrize("name", ["adam", "rmsprop"])
 @pytest.mark.parametrize("size", [1, 7, 31, 2500])
 @pytest.mark.parametrize("max_norm", [None, 0.5])
-def test_optimisers_are_numpys(name: str, size: int, max_norm: float | None) -> None:
+def test_optimisers_are_torchs_for_any_size(name: str, size: int, max_norm: float | None) -> None:
     found = []
-    for primitives in (NUMPY, native.NATIVE):
+    for engine in ("torch", "native"):
         moved, gradient, norms = floats(size, seed=1), floats(size), []
-        optimizer = primitives.optimizers[name](moved, gradient, eps=1e-5)
+        both = torch.from_numpy(moved), torch.from_numpy(gradient)
+        optimizer: Any = OPTIMIZERS[name](moved, gradient, eps=1e-5)
+        if engine == "torch":
+            optimizer = TorchOptimizer(name, *both, eps=1e-5)
         for step in range(20):
             gradient[:] = floats(size, seed=step)
-            norms.append(optimizer.clip(max_norm))
+            norms.append(float(optimizer.clip(max_norm)))
             optimizer.step(0.01)
         assert optimizer.steps == 20
         found.append([moved, np.array(norms), *optimizer.moments.values()])
@@ -321,7 +324,7 @@ def test_optimisers_are_numpys(name: str, size: int, max_norm: float | None) -> 
     normalize=st.booleans(),
     seed=st.integers(0, 1000),
 )
-def test_gradients_of_losses_are_numpys_and_torchs(
+def test_gradients_of_losses_are_torchs(
     losses: Any,
     action_space: spaces.Space[Any],
     hidden: list[int],
@@ -350,18 +353,17 @@ def test_gradients_of_losses_are_numpys_and_torchs(
     if activation == "relu":
         for tower in (network().actor, network().critic):
             assume_units_are_on_or_off(tower, batch.features[0])
-    found = {name: gradients_by(name, network(), batch, coefficients, losses) for name in ("torch", "numpy", "native")}
-    for other in ("torch", "numpy"):
-        assert_close(found["native"].numpy(), found[other].numpy(), other)
+    plain, fast = (gradients_by(name, network(), batch, coefficients, losses) for name in COMPUTES)
+    assert_close(fast.numpy(), plain.numpy())
 
 
 @needs_native
 @pytest.mark.parametrize("action_space", ACTION_SPACES, ids=lambda space: type(space).__name__)
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_metrics_and_parameters_stay_numpys_over_many_steps(action_space: spaces.Space[Any], objective: str) -> None:
+def test_metrics_and_parameters_stay_torchs_over_many_steps(action_space: spaces.Space[Any], objective: str) -> None:
     coefficients = PPOCoefficients(objective, 0.2, 0.5, 0.2, 0.01, 0.5, True, ALONE)
     histories, ends = [], []
-    for compute in ("numpy", "native"):
+    for compute in COMPUTES:
         network = make_network(action_space)
         batch = make_batch(network, 64, seed=0, mask=isinstance(action_space, spaces.Discrete))
         engine, _ = make_engine(network, compute, PPO_LOSS, 0.5)
@@ -392,19 +394,18 @@ def td_batch(rows: int, weighted: bool = False, seed: int = 0) -> TDBatch:
 @pytest.mark.parametrize("dueling", ["none", "mean", "sum"])
 @pytest.mark.parametrize("loss", ["huber", "mse"])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_q_learning_steps_are_numpys_and_torchs(dueling: str, loss: str, weighted: bool) -> None:
+def test_q_learning_steps_are_torchs(dueling: str, loss: str, weighted: bool) -> None:
     found, last = {}, {}
-    for compute in ("torch", "numpy", "native"):
+    for compute in COMPUTES:
         network, engine = q_engine(compute, dueling, hidden_sizes=[20, 30], activation="relu")
         steps = [engine.step(td_batch(33, weighted, seed), loss, 1e-3) for seed in range(5)]
         engine.update_target(0.5)
         target = engine.target_outputs(td_batch(1100).features)
         found[compute] = (*(errors for errors, _ in steps), target, parameters_of(network).numpy())
         last[compute] = steps[-1][1]
-    for other in ("torch", "numpy"):
-        assert last["native"] == pytest.approx(last[other], rel=1e-4, abs=1e-6)
-        for ours, theirs in zip(found["native"], found[other], strict=True):
-            assert_close(ours, theirs, other)
+    assert last["native"] == pytest.approx(last["torch"], rel=1e-4, abs=1e-6)
+    for ours, theirs in zip(found["native"], found["torch"], strict=True):
+        assert_close(ours, theirs)
 
 
 # Engines
@@ -412,9 +413,9 @@ def test_q_learning_steps_are_numpys_and_torchs(dueling: str, loss: str, weighte
 
 @needs_native
 @pytest.mark.parametrize("action_space", ACTION_SPACES, ids=lambda space: type(space).__name__)
-def test_actions_are_numpys_for_the_same_generator(action_space: spaces.Space[Any]) -> None:
+def test_actions_are_torchs_for_the_same_generator(action_space: spaces.Space[Any]) -> None:
     features, actions = (floats(16, 5),), []
-    for compute in ("numpy", "native"):
+    for compute in COMPUTES:
         network = make_network(action_space)
         engine, _ = make_engine(network, compute, PPO_LOSS, 0.5)
         rng = np.random.default_rng(0)
@@ -441,15 +442,15 @@ AGENTS: dict[str, tuple[str, Any]] = {
 
 @needs_native
 @pytest.mark.parametrize("name", AGENTS)
-def test_training_is_numpys_up_to_rounding_and_repeats_to_the_last_bit(name: str) -> None:
+def test_training_is_torchs_up_to_rounding_and_repeats_to_the_last_bit(name: str) -> None:
     env, config = AGENTS[name]
     updates = 20 if "dqn" in name else 5
     network = NetworkConfig(hidden_sizes=[32, 32])
     plain, fast, again = (
         train(env, config, updates, network=network, compute=compute, num_envs=4)[0]
-        for compute in ("numpy", "native", "native")
+        for compute in ("torch", "native", "native")
     )
-    assert (plain.compute, fast.compute) == ("numpy", "native")
+    assert (plain.compute, fast.compute) == COMPUTES
     assert_same_parameters(fast, again)
     start = parameters(train(env, config, 0, network=network, num_envs=4)[0])
     for key, array in parameters(plain).items():
@@ -459,9 +460,7 @@ def test_training_is_numpys_up_to_rounding_and_repeats_to_the_last_bit(name: str
 
 @needs_native
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
-@pytest.mark.parametrize(
-    ("before", "after"), [("native", "numpy"), ("numpy", "native"), ("native", "torch"), ("torch", "native")]
-)
+@pytest.mark.parametrize(("before", "after"), [("native", "torch"), ("torch", "native")])
 def test_any_engine_goes_on_from_the_others_state(before: str, after: str, optimizer: str) -> None:
     coefficients = PPOCoefficients("clip", 0.2, 0.0, None, 0.01, 0.5, True, ALONE)
     pairs = {}
@@ -568,9 +567,9 @@ def test_not_a_number_stays_visible(activation: str) -> None:
     assert np.isfinite(np.delete(outputs, 4, axis=0)).all()
     tower.backward(outputs)
     assert np.isnan(gradients).all()
-    assert math.isnan(native.clip_global_norm(gradients, 0.5))
+    assert math.isnan(clip_global_norm(gradients, 0.5))
     moved = floats(len(gradients))
-    native.NativeAdam(moved, gradients, eps=1e-8).step(1e-3)
+    NativeAdam(moved, gradients, eps=1e-8).step(1e-3)
     assert np.isnan(moved).all()
     for kind, parts in (("categorical", [2]), ("bernoulli", [1, 1]), ("gaussian", [2])):
         params, actions = floats(3, 2), np.zeros((3, len(parts)), np.int64 if kind == "categorical" else np.float32)
@@ -762,9 +761,11 @@ WITHOUT = """
 import sys
 sys.modules["rlkit.engine.native.kernels"] = None
 import rlkit
-fields = {"agent.num_steps": 8, "agent.minibatch_size": 8, "num_envs": 1, "total_timesteps": 8, "eval_episodes": 1}
-fields["final_eval_episodes"] = 0
-rlkit.train(agent="ppo", env="CartPole-v1", run_dir="run", **fields)
+fields = {"num_envs": 1, "total_timesteps": 64, "eval_interval": 0, "final_eval_episodes": 0}
+few = {"agent.num_steps": 32, "agent.minibatch_size": 32}
+agents = {"ppo": few, "trpo": few, "dqn": {"agent.learning_starts": 16}, "a2c": {}, "reinforce": {}, "sarsa": {}}
+for agent, more in agents.items():
+    rlkit.train(agent=agent, env="CartPole-v1", run_dir=agent, **fields, **more)
 try:
     rlkit.train(agent="ppo", env="CartPole-v1", run_dir="other", compute="native", **fields)
 except rlkit.errors.RlkitError as error:
@@ -772,13 +773,16 @@ except rlkit.errors.RlkitError as error:
 """
 
 
-def test_without_the_engine_numpy_takes_its_place_and_the_run_says_so(tmp_path: Path) -> None:
+def test_without_the_engine_torch_takes_its_place_and_the_run_says_so(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "RLKIT_SIMD": ""}
     command = [sys.executable, "-c", WITHOUT]
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert "numpy on cpu: the C engine was not built" in result.stdout + result.stderr
+    assert (result.stdout + result.stderr).count("torch on cpu: the C engine was not built") == 6
     assert "refused: compute=native: the C engine was not built" in result.stdout
+    for agent in ("ppo", "trpo", "dqn", "a2c", "reinforce", "sarsa"):
+        summary = json.loads((tmp_path / agent / "summary.json").read_text())
+        assert (summary["status"], summary["compute"], summary["simd"]) == ("finished", "torch", None)
 
 
 def test_a_build_without_a_compiler_succeeds_without_the_engine(tmp_path: Path) -> None:
@@ -796,15 +800,13 @@ def test_a_build_without_a_compiler_succeeds_without_the_engine(tmp_path: Path) 
     ("compute", "reason", "missing", "expected"),
     [
         ("auto", None, None, "native"),
-        ("auto", None, "it was not built", "numpy"),
+        ("auto", None, "it was not built", "torch"),
         ("auto", "it has convolutions", None, "torch"),
-        ("numpy", None, None, "numpy"),
         ("torch", None, None, "torch"),
         ("compile", "it has convolutions", None, "compile"),
         ("native", None, None, "native"),
         ("native", None, "it was not built", RlkitError),
         ("native", "it has convolutions", None, RlkitError),
-        ("numpy", "it has convolutions", None, RlkitError),
     ],
 )
 def test_what_compute_becomes(
@@ -816,3 +818,30 @@ def test_what_compute_becomes(
     else:
         with pytest.raises(expected, match=str(reason or missing)):
             chosen(setting_of(compute), nn.Linear(1, 1), reason)
+
+
+def test_compute_numpy_is_gone_and_the_error_names_what_remains(tmp_path: Path) -> None:
+    gone = "^compute=numpy is gone, and torch computes where the C engine cannot: expected auto, torch, compile, "
+    with pytest.raises(RlkitError, match=gone + "cudagraph or native$"):
+        rlkit.train("ppo", "CartPole-v1", compute="numpy", run_dir=tmp_path / "run")
+    for config, actions in (
+        (PPOConfig(), spaces.Discrete(2)),
+        (DQNConfig(), spaces.Discrete(2)),
+        (TemporalDifferenceConfig(), spaces.Discrete(2)),
+    ):
+        for observations in (spaces.Box(-1, 1, (2,)), spaces.Discrete(3)):
+            with pytest.raises(RlkitError, match=gone):
+                make_agent(config, Setting(observations, actions, compute="numpy"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_configuration_file_of_an_earlier_version_becomes_auto_and_the_user_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "old.yaml").write_text("# @package _global_\ncompute: numpy\n")
+    searched = f"hydra.searchpath=[file://{tmp_path}]"
+    assert compose([searched, "experiment=old"]).compute == "auto"
+    assert "compute=numpy in a configuration file" in capsys.readouterr().err
+    with pytest.raises(RlkitError, match="compute=numpy is gone"):
+        compose([searched, "experiment=old", "compute=numpy"])

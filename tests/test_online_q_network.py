@@ -54,7 +54,7 @@ def column(*numbers: float) -> Array:
     return np.array(numbers, np.float32)[:, None]
 
 
-@pytest.mark.parametrize(("name", "compute"), [*((name, "numpy") for name in AGENTS), ("sarsa", "torch")])
+@pytest.mark.parametrize(("name", "compute"), [*((name, "native") for name in AGENTS), ("sarsa", "torch")])
 @pytest.mark.parametrize(
     ("probe", "observations", "values"),
     [

@@ -211,8 +211,10 @@ def test_no_other_engine_computes_them() -> None:
     assert make().compute == "torch"
     assert why_chosen(make().model) == "the features are those of user_networks:Small, a module of torch"
     for config in (PPOConfig(), DQNConfig()):
-        with pytest.raises(RlkitError, match="compute=numpy cannot be used because the features are those of user_net"):
-            make_agent(config, Setting(VECTOR, TWO, network=own(), compute="numpy"))
+        with pytest.raises(
+            RlkitError, match="compute=native cannot be used because the features are those of user_net"
+        ):
+            make_agent(config, Setting(VECTOR, TWO, network=own(), compute="native"))
 
 
 def test_a_network_of_ones_own_takes_the_place_of_a_table() -> None:
@@ -480,8 +482,8 @@ def test_an_activation_by_name(name: str) -> None:
         why = f"the activation is {type(activation(name)).__name__}, and not tanh or relu"
         assert why_chosen(agent.model) == why
         for config in (PPOConfig(), DQNConfig()):
-            with pytest.raises(RlkitError, match=f"compute=numpy cannot be used because {why}"):
-                make_agent(config, Setting(VECTOR, TWO, network=network, compute="numpy"))
+            with pytest.raises(RlkitError, match=f"compute=native cannot be used because {why}"):
+                make_agent(config, Setting(VECTOR, TWO, network=network, compute="native"))
 
 
 def test_an_unknown_activation_names_the_nearest() -> None:
@@ -495,7 +497,7 @@ def sizes(tower: nn.Sequential) -> list[int]:
     return [layer.out_features for layer in tower if isinstance(layer, nn.Linear)]
 
 
-@pytest.mark.parametrize("compute", ["torch", "numpy"])
+@pytest.mark.parametrize("compute", ["torch", "native"])
 def test_the_critic_has_layers_of_its_own(compute: str) -> None:
     network = NetworkConfig(hidden_sizes=[8], critic_hidden_sizes=[16, 4])
     agent, episodes = train("CartPole-v1", A2CConfig(), 20, network=network, compute=compute)

@@ -27,7 +27,7 @@ from rlkit.spaces import Array
 from rlkit.system.ranks import ALONE
 
 QUICK = PPOConfig(num_steps=32, minibatch_size=64, num_epochs=8, learning_rate=3e-3, gamma=0.9, ent_coef=0.01)
-COMPUTES = ("torch", "numpy")
+COMPUTES = ("torch", "native")
 DISCRETE = spaces.Discrete(2)
 VECTOR = spaces.Box(-1, 1, (1,))
 
@@ -265,12 +265,12 @@ def test_every_kind_of_discrete_action_reaches_the_environment(probe: str, compu
     ("compute", "network", "noise_correlation"),
     [
         ("torch", NetworkConfig(), 0.0),
-        ("numpy", NetworkConfig(), 0.0),
-        ("numpy", NetworkConfig(squash=True), 0.0),
+        ("native", NetworkConfig(), 0.0),
+        ("native", NetworkConfig(squash=True), 0.0),
         ("torch", NetworkConfig(state_dependent_std=True), 0.0),
-        ("numpy", NetworkConfig(), 0.7),
+        ("native", NetworkConfig(), 0.7),
     ],
-    ids=["torch", "numpy", "squash", "state_dependent_std", "correlated"],
+    ids=["torch", "native", "squash", "state_dependent_std", "correlated"],
 )
 def test_continuous_actions_reach_the_environment(
     compute: str, network: NetworkConfig, noise_correlation: float
@@ -317,6 +317,7 @@ def test_one_seed_gives_identical_parameters(compute: str) -> None:
     assert any((array != other[name]).any() for name, array in first.items())
 
 
+@needs_native
 @pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
 def test_both_engines_train_alike(env: str) -> None:
     """Rounding apart; with equal random numbers the first updates stay close enough to compare."""

@@ -373,8 +373,8 @@ def test_a_saved_agent_comes_back(tmp_path: Path) -> None:
 )
 def test_numpy_says_why_it_cannot(fields: dict[str, Any], words: str) -> None:
     config = updated(QUICK, fields)
-    with pytest.raises(RlkitError, match=f"compute=numpy cannot be used because the network.*{words}; compute=auto"):
-        DQN(config, Setting(*SPACES, compute="numpy"))
+    with pytest.raises(RlkitError, match=f"compute=native cannot be used because the network.*{words}; compute=auto"):
+        DQN(config, Setting(*SPACES, compute="native"))
     assert DQN(config, Setting(*SPACES)).compute == "torch"
 
 
@@ -417,7 +417,7 @@ def test_tuned_values_of_dqn_and_rainbows_fields_go_together(tmp_path: Path) -> 
 
 def test_an_engine_for_plain_networks_takes_no_noise() -> None:
     network, _ = make_q_network(Setting(*SPACES), 3, np.random.SeedSequence(0))
-    for compute in ("torch", "numpy"):
+    for compute in ("torch", "native"):
         engine, _ = make_q_engine(network, compute, QLoss(dqn_loss, dqn_gradient))
         rng = np.random.default_rng(0)
         np.testing.assert_array_equal(engine.q_values((OBS,), noise=rng), engine.q_values((OBS,)).copy())

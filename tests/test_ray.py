@@ -42,9 +42,9 @@ from rlkit.workers.ray_workers import RayWorkers
 # The parameter server, without Ray
 
 
-def server_of(agent: A3C, num_workers: int = 1, total: int = 1000, compute: str = "numpy") -> ParameterServer:
+def server_of(agent: A3C, num_workers: int = 1, total: int = 1000) -> ParameterServer:
     config = agent.config
-    options: dict[str, Any] = {"optimizer": config.optimizer, "eps": config.optimizer_eps, "compute": compute}
+    options: dict[str, Any] = {"optimizer": config.optimizer, "eps": config.optimizer_eps}
     return ParameterServer(*agent.shareable(), num_workers, total, **options)
 
 
@@ -64,10 +64,8 @@ def test_one_worker_of_a_server_is_a2c(env: str, optimizer: str, compute: str) -
     network = NetworkConfig(normalize_obs=True)
     options: dict[str, Any] = {"network": network, "compute": compute, "num_envs": 1}
     alone, _ = train(env, A2CConfig(**fields, ent_coef=0.01), 40, **options)
-    remote, _ = train(
-        env, A3CConfig(**fields), 40, **options, prepare=lambda agent: connect(agent, server_of(agent, compute=compute))
-    )
-    if compute == "numpy":
+    remote, _ = train(env, A3CConfig(**fields), 40, **options, prepare=lambda agent: connect(agent, server_of(agent)))
+    if compute == "native":
         assert_same_parameters(alone, remote)
     for name, array in parameters(alone).items():
         np.testing.assert_allclose(array, parameters(remote)[name], rtol=1e-3, atol=1e-5, err_msg=name)
@@ -75,7 +73,7 @@ def test_one_worker_of_a_server_is_a2c(env: str, optimizer: str, compute: str) -
 
 def test_gradients_of_all_workers_count() -> None:
     """P workers x K pushes of g move the parameters by -lr g P K, and a pull brings what all have done."""
-    options: dict[str, Any] = {"optimizer": "rmsprop", "eps": 0.0, "compute": "numpy"}
+    options: dict[str, Any] = {"optimizer": "rmsprop", "eps": 0.0}
     server: Any = ParameterServer(np.zeros(8, np.float32), [], 3, 1000, **options)
     server._optimizer = SGD(server._parameters, server._gradients)
     for _ in range(10):
@@ -88,7 +86,7 @@ def test_gradients_of_all_workers_count() -> None:
 
 def test_the_budget_is_met_though_a_worker_is_lost() -> None:
     """What it had claimed is taken by others, and what it says once it was given up changes nothing."""
-    server = ParameterServer(np.zeros(3, np.float32), [], 2, 23, optimizer="rmsprop", eps=1e-5, compute="numpy")
+    server = ParameterServer(np.zeros(3, np.float32), [], 2, 23, optimizer="rmsprop", eps=1e-5)
     gradient = np.ones(3, np.float32)
     lost, other = (
         RemoteParameters(lambda push, w=worker: server.exchange(w, 0, push), 3, [], 2, worker)  # type: ignore[misc]
@@ -116,7 +114,7 @@ def test_the_budget_is_met_though_a_worker_is_lost() -> None:
 
 
 def test_no_more_is_claimed_once_a_server_is_stopped() -> None:
-    server = ParameterServer(np.zeros(3, np.float32), [], 1, 23, optimizer="adam", eps=1e-5, compute="numpy")
+    server = ParameterServer(np.zeros(3, np.float32), [], 1, 23, optimizer="adam", eps=1e-5)
     remote = RemoteParameters(lambda push: server.exchange(0, 0, push), 3, [], 1)
     server.stop()
     assert remote.claim(0, 10) == 0

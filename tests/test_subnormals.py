@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import SyncVectorEnv
+from training import needs_native
 
 from rlkit.collector import Collector, Step
-from rlkit.engine.native import c_primitives
-from rlkit.engine.native.optimizers import Adam, RMSprop
+from rlkit.engine.native.optimizers import NativeAdam, NativeRMSprop
 from rlkit.engine.threads import in_threads
 from rlkit.engine.torch.optimizer import TorchOptimizer
 from rlkit.system.subnormals import are_flushed, flushed
@@ -97,20 +97,12 @@ def test_the_agent_acts_with_the_mode_and_the_environment_steps_without() -> Non
     assert not are_flushed()
 
 
-def adam(parameters: torch.Tensor, gradients: torch.Tensor) -> Any:
-    return Adam(parameters.numpy(), gradients.numpy(), eps=1e-8)
-
-
-def rmsprop(parameters: torch.Tensor, gradients: torch.Tensor) -> Any:
-    return RMSprop(parameters.numpy(), gradients.numpy(), eps=1e-8)
-
-
 def native_adam(parameters: torch.Tensor, gradients: torch.Tensor) -> Any:
-    return c_primitives.NativeAdam(parameters.numpy(), gradients.numpy(), eps=1e-8)
+    return NativeAdam(parameters.numpy(), gradients.numpy(), eps=1e-8)
 
 
 def native_rmsprop(parameters: torch.Tensor, gradients: torch.Tensor) -> Any:
-    return c_primitives.NativeRMSprop(parameters.numpy(), gradients.numpy(), eps=1e-8)
+    return NativeRMSprop(parameters.numpy(), gradients.numpy(), eps=1e-8)
 
 
 def torch_adam(parameters: torch.Tensor, gradients: torch.Tensor) -> Any:
@@ -121,15 +113,10 @@ def torch_rmsprop(parameters: torch.Tensor, gradients: torch.Tensor) -> Any:
     return TorchOptimizer("rmsprop", parameters, gradients, eps=1e-8)
 
 
-needs_native = pytest.mark.skipif(c_primitives.missing is not None, reason=str(c_primitives.missing))
-
-
 @needs_mode
 @pytest.mark.parametrize(
     "make",
     [
-        adam,
-        rmsprop,
         torch_adam,
         torch_rmsprop,
         pytest.param(native_adam, marks=needs_native),

@@ -332,7 +332,9 @@ def test_observations_that_can_be_counted(observations: Any, rows: int | None) -
 
 @pytest.mark.parametrize("resource", [{"device": "cuda"}, {"compute": "torch"}])
 def test_a_table_is_on_the_cpu(resource: dict[str, str]) -> None:
-    with pytest.raises(RlkitError, match="cannot be: for Discrete.2., values are in a table of NumPy's; auto would"):
+    with pytest.raises(
+        RlkitError, match="cannot be: for Discrete.2., values are in a table, which no engine computes; auto would"
+    ):
         TemporalDifference(CONFIGS["sarsa"], Setting(spaces.Discrete(2), spaces.Discrete(2), **resource))  # type: ignore[arg-type]
 
 
@@ -496,7 +498,7 @@ def test_a_run_by_name_with_masks(tmp_path: Path) -> None:
         **FAST,
     )
     assert result.summary["eval_return_mean"] > 0  # the best: 7.9
-    assert result.summary["compute"] == "numpy"
+    assert result.summary["compute"] == "table"
     masks = result.agent.model.state_dict()["allowed"].numpy()
     assert not table_of(result.agent)[~masks].any()
     assert {"q_learning", "sarsa", "expected_sarsa"} <= VARIANTS.keys()

@@ -221,7 +221,7 @@ def test_faults_of_a2c_are_named(name: str, monkeypatch: Patch) -> None:
     put, parts = POLICY_GRADIENT_FAULTS[name]
     put(monkeypatch)
     monkeypatch.setattr("rlkit.testing.TIMESTEPS", 8192)
-    report = check_agent("a2c", compute="numpy")
+    report = check_agent("a2c", compute="native")
     assert report.fault in parts.split(" or "), str(report)
     with pytest.raises(RlkitError, match=f"^agent=a2c: {report.fault} is wrong: "):
         report.raise_if_failed()
@@ -232,7 +232,7 @@ def test_faults_of_ppo_are_named(name: str, monkeypatch: Patch) -> None:
     put, part = POLICY_GRADIENT_FAULTS[name]
     put(monkeypatch)
     monkeypatch.setattr("rlkit.testing.TIMESTEPS", 8192)
-    assert check_agent("ppo", compute="numpy").fault == part
+    assert check_agent("ppo", compute="native").fault == part
 
 
 def targets_with(**wrong: Any) -> Fault:
@@ -277,7 +277,7 @@ def test_faults_of_dqn_are_named(name: str, monkeypatch: Patch) -> None:
     put, part = DQN_FAULTS[name]
     put(monkeypatch)
     monkeypatch.setattr("rlkit.testing.TIMESTEPS", 8192)
-    report = check_agent("dqn", compute="numpy")
+    report = check_agent("dqn", compute="native")
     assert report.fault == part, str(report)
 
 

@@ -45,7 +45,7 @@ def test_every_update_keeps_the_limit_and_most_come_close_to_it(env: str, comput
         def measured(batch: PolicyBatch, rows: Any) -> dict[str, float]:
             metrics: dict[str, float] = improve(batch, rows)
             after = agent.engine.evaluate(batch.features)[0]
-            kl = agent.policy.analytic_head.evaluate(after, batch.action, batch.old_params).kl[rows].mean()
+            kl = agent.policy.array_head.evaluate(after, batch.action, batch.old_params).kl[rows].mean()
             assert kl == pytest.approx(metrics["train/approx_kl"], abs=1e-4)
             divergences.append(float(kl))
             return metrics

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 from gymnasium import spaces
 
 from rlkit.collector import Collector, Episode
 from rlkit.engine import make
 from rlkit.engine.actor_critic import ActorCriticLoss
 from rlkit.engine.descent import Optimization
+from rlkit.engine.native import primitives as native
 from rlkit.engine.q import QLoss
 from rlkit.envs import EnvFactory, make_vector_env
 from rlkit.networks.actor_critic import ActorCritic
@@ -20,7 +22,9 @@ from rlkit.registry import make_agent
 from rlkit.setting import NetworkConfig, Setting
 from rlkit.spaces import Array
 
-COMPUTES = ("torch", "numpy")
+COMPUTES = ("torch", "native")
+"""Engines that all small networks are tested with; conftest.py skips `native` where it cannot be used."""
+needs_native = pytest.mark.skipif(native.missing is not None, reason=str(native.missing))
 
 
 def train(

@@ -4,16 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from omegaconf import DictConfig
+
 from rlkit.cli.config_source import CONF, GROUPS
 from rlkit.config import TrainConfig
 from rlkit.runs import hydra_app
 from rlkit.runs.hydra_app import App, Job
+from rlkit.system import terminal
+
+
+def finish(composed: DictConfig, hydra_config: DictConfig) -> None:
+    """Turns `compute=numpy` of a file that an earlier version wrote into `auto`, and says so.
+
+    On the command line it is a mistake, which validation finds.
+    """
+    asked = any(override.lstrip("+").startswith("compute=") for override in hydra_config.hydra.overrides.task)
+    if composed.compute == "numpy" and not asked:
+        terminal.say(
+            "compute=numpy in a configuration file: an earlier version wrote it, and auto takes its place", "stderr"
+        )
+        composed.compute = "auto"
+
 
 APP = App(
     name="rlkit",
     conf=CONF,
     config=TrainConfig,
     groups=GROUPS,
+    finish=finish,
     explanations={"'${agent}/${env}'": "a run has one agent and one env: choose them by agent=NAME and env=ID"},
 )
 

@@ -9,16 +9,15 @@ from torch import Tensor
 
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.engine.descent import Descent
-from rlkit.engine.native.heads import AnalyticHead
-from rlkit.engine.native.primitives import Primitives
+from rlkit.networks.array_heads import ArrayHead
 from rlkit.networks.heads import Head
 from rlkit.spaces import Array
 
 Metrics = dict[str, float]
 TorchLoss = Callable[[Head, Tensor, Tensor, PolicyBatch, Any], tuple[Tensor, dict[str, Tensor]]]
 """(head, params, values, batch, coefficients) -> the loss to differentiate, and metrics."""
-AnalyticLoss = Callable[[Primitives, AnalyticHead, Array, Array, PolicyBatch, Any], tuple[Array, Array, Metrics]]
-"""(primitives, head, params, values, batch, coefficients) -> d loss / d params, d loss / d values, and metrics."""
+AnalyticLoss = Callable[[ArrayHead, Array, Array, PolicyBatch, Any], tuple[Array, Array, Metrics]]
+"""(head, params, values, batch, coefficients) -> d loss / d params, d loss / d values, and metrics."""
 
 
 class ActorCriticLoss(NamedTuple):
@@ -27,7 +26,7 @@ class ActorCriticLoss(NamedTuple):
     torch: TorchLoss
     """The reference, which autograd can differentiate for every network."""
     native: AnalyticLoss | None = None
-    """The derivatives of the same loss, for the fast engines; None: they leave it to torch."""
+    """The derivatives of the same loss, for the C engine; None: it leaves the loss to torch."""
 
 
 class Engine(Protocol):

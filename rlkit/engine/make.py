@@ -6,18 +6,17 @@ import copy
 import os
 import shutil
 import sys
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rlkit.engine.actor_critic import ActorCriticLoss, Engine
-from rlkit.engine.descent import Descent, Optimization, rates
-from rlkit.engine.native import c_primitives as native
+from rlkit.engine.descent import Descent, Optimization, Optimizer, rates
+from rlkit.engine.native import primitives as native
 from rlkit.engine.native.actor_critic import AnalyticEngine, unsupported
-from rlkit.engine.native.numpy_primitives import NUMPY
-from rlkit.engine.native.optimizers import ArrayOptimizer
-from rlkit.engine.native.primitives import Primitives
+from rlkit.engine.native.optimizers import OPTIMIZERS, ArrayOptimizer
 from rlkit.engine.native.q import AnalyticQEngine, q_unsupported
 from rlkit.engine.q import QEngine, QLoss
 from rlkit.engine.torch.actor_critic import TorchEngine
@@ -27,7 +26,7 @@ from rlkit.errors import RlkitError
 from rlkit.networks.actor_critic import ActorCritic
 from rlkit.networks.own import OwnEncoder
 from rlkit.networks.q_network import QNetwork
-from rlkit.setting import Setting
+from rlkit.setting import Setting, check_compute
 from rlkit.spaces import Array
 from rlkit.system.ranks import Ranks
 
@@ -101,9 +100,8 @@ def make_engine(
         descent = torch_descent(network, optimization, setting.ranks, multiples)
         compiled, recorded = compute == "compile", compute in RECORDED and on_gpu(network)
         return TorchEngine(network, loss.torch, descent, compiled=compiled, recorded=recorded), compute
-    primitives = PRIMITIVES[compute]
-    array_descent = analytic_descent(network, primitives, optimization, setting.ranks, multiples)
-    return AnalyticEngine(network, loss.native, primitives, array_descent), compute
+    array_descent = analytic_descent(network, optimization, setting.ranks, multiples)
+    return AnalyticEngine(network, loss.native, array_descent), compute
 
 
 def make_q_engine(network: QNetwork, loss: QLoss, optimization: Optimization, setting: Setting) -> tuple[QEngine, str]:
@@ -117,9 +115,8 @@ def make_q_engine(network: QNetwork, loss: QLoss, optimization: Optimization, se
         descent = torch_descent(network, optimization, setting.ranks)
         compiled, recorded = compute == "compile", compute in RECORDED and on_gpu(network)
         return TorchQEngine(network, target, loss.torch, descent, compiled=compiled, recorded=recorded), compute
-    primitives = PRIMITIVES[compute]
-    array_descent = analytic_descent(network, primitives, optimization, setting.ranks)
-    return AnalyticQEngine(network, target, loss.native, primitives, array_descent), compute
+    array_descent = analytic_descent(network, optimization, setting.ranks)
+    return AnalyticQEngine(network, target, loss.native, array_descent), compute
 
 
 def torch_descent(
@@ -134,19 +131,25 @@ def torch_descent(
 
 
 def analytic_descent(
-    module: nn.Module, primitives: Primitives, optimization: Optimization, ranks: Ranks, rates: Tensor | None = None
+    module: nn.Module, optimization: Optimization, ranks: Ranks, rates: Tensor | None = None
 ) -> Descent[float]:
-    """Gradient descent by the optimisers of `primitives`, on the memory of the module's parameters."""
+    """Gradient descent by the optimisers in C, on the memory of the module's parameters."""
     multiples = None if rates is None else rates.numpy()
 
     def make_optimizer(flat: Tensor, gradients: Tensor) -> ArrayOptimizer:
-        kind = primitives.optimizers[optimization.optimizer]
+        kind = OPTIMIZERS[optimization.optimizer]
         return kind(flat.numpy(), gradients.numpy(), eps=optimization.eps, rates=multiples)
 
     return Descent(module, make_optimizer, optimization.max_grad_norm, ranks)
 
 
-PRIMITIVES = {"numpy": NUMPY, "native": native.NATIVE}
+def array_optimizer(name: str, parameters: Array, gradients: Array, *, eps: float) -> Optimizer[Any]:
+    """An optimiser on flat arrays: in C where the C engine can be used, else torch's."""
+    if native.missing is None:
+        return OPTIMIZERS[name](parameters, gradients, eps=eps)
+    return TorchOptimizer(name, torch.from_numpy(parameters), torch.from_numpy(gradients), eps=eps)
+
+
 AUTOGRAD = ("torch", "compile", "cudagraph")
 RECORDED = ("compile", "cudagraph")
 """Engines whose work on a GPU is recorded as CUDA graphs."""
@@ -159,6 +162,7 @@ def chosen(setting: Setting, network: nn.Module, reason: str | None, *, has_nati
     cannot be.
     """
     compute, gpu = setting.compute, on_gpu(network)
+    check_compute(compute)
     if compute in ("auto", "native") and native.refused:
         raise RlkitError(f"{native.refused}; without RLKIT_SIMD the widest that there are would be used")
     if not has_native_loss:
@@ -172,11 +176,11 @@ def chosen(setting: Setting, network: nn.Module, reason: str | None, *, has_nati
             and not any(isinstance(part, OwnEncoder) for part in network.modules())
         ):
             return "cudagraph"
-        return "torch" if reason else "numpy" if native.missing else "native"
-    if compute in PRIMITIVES and reason:
-        raise RlkitError(f"compute={compute} cannot be used because {reason}; compute=auto or compute=torch would work")
+        return "torch" if reason or native.missing else "native"
+    if compute == "native" and reason:
+        raise RlkitError(f"compute=native cannot be used because {reason}; compute=auto or compute=torch would work")
     if compute == "native" and native.missing:
-        raise RlkitError(f"compute=native: {native.missing}; compute=auto or compute=numpy would work")
+        raise RlkitError(f"compute=native: {native.missing}; compute=auto or compute=torch would work")
     if compute in RECORDED and setting.ranks.size > 1:
         raise RlkitError(f"compute={compute} does not work under torchrun; compute=auto or compute=torch would")
     if compute == "cudagraph" and not gpu:

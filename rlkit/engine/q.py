@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rlkit.engine.actor_critic import Metrics
-    from rlkit.engine.native.primitives import Primitives
     from rlkit.networks.q_network import QNetwork
 
 BLOCK_SIZE = 8192
@@ -41,8 +40,8 @@ class TDBatch(NamedTuple):
 
 TorchTDLoss: TypeAlias = "Callable[[Tensor, TDBatch, str], tuple[Tensor, Tensor]]"
 """(the network's outputs, batch, kind of loss) -> the loss to differentiate, and each row's error."""
-AnalyticTDLoss: TypeAlias = "Callable[[Primitives, Array, TDBatch, str], tuple[Array, float, Array]]"
-"""(primitives, action values, batch, kind of loss) -> d loss / d action values, the loss, and the TD errors."""
+AnalyticTDLoss: TypeAlias = "Callable[[Array, TDBatch, str], tuple[Array, float, Array]]"
+"""(action values, batch, kind of loss) -> d loss / d action values, the loss, and the TD errors."""
 
 
 class QLoss(NamedTuple):
@@ -51,7 +50,7 @@ class QLoss(NamedTuple):
     torch: TorchTDLoss
     """The reference, which autograd can differentiate for every network."""
     native: AnalyticTDLoss | None = None
-    """The derivatives of the same loss, for the fast engines; None: they leave it to torch."""
+    """The derivatives of the same loss, for the C engine; None: it leaves the loss to torch."""
 
 
 Targets: TypeAlias = Callable[[ReplayBatch, Array, "Array | None"], Array]

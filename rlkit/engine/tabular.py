@@ -31,7 +31,7 @@ class QTable:
     """
 
     device = "cpu"
-    compute = "numpy"
+    compute = "table"
     default_learning_rate = 0.1
 
     def __init__(self, space: spaces.Space[Any], num_actions: int, initial_value: float) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from rlkit.agents.base import Agent
 from rlkit.agents.dqn import DQN
 from rlkit.agents.policy_agent import PolicyAgent
-from rlkit.config import COMPUTES, DEVICES
+from rlkit.config import DEVICES
 from rlkit.errors import RlkitError, check_choice
 from rlkit.networks.features import ObsFeatures, image_shape, is_image
 from rlkit.networks.normalization import Moments, RunningStatistics
@@ -29,7 +29,7 @@ from rlkit.sb3.pickles import Global
 from rlkit.sb3.spaces import read_space
 from rlkit.sb3.statistics import Normalization, read_normalization
 from rlkit.sb3.tensors import Correspondence, without_copies
-from rlkit.setting import ACTIVATIONS, AgentConfig, NetworkConfig, Setting, activation_key, updated
+from rlkit.setting import ACTIVATIONS, AgentConfig, NetworkConfig, Setting, activation_key, check_compute, updated
 
 ACTOR_CRITIC, Q_LEARNING = "stable_baselines3.common.policies", "stable_baselines3.dqn.policies"
 """SB3's modules of the policies that can be read."""
@@ -53,7 +53,7 @@ def from_sb3(
     or not SB3's, and for models that ours cannot be equal to.
     """
     check_choice("device", device, DEVICES)
-    check_choice("compute", compute, COMPUTES)
+    check_compute(compute)
     archive = read_archive(path)
     counterpart = _counterpart(archive)
     try:

@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from rlkit.engine.descent import Rate
-from rlkit.engine.make import PRIMITIVES
+from rlkit.engine.make import array_optimizer
 from rlkit.spaces import Array
 from rlkit.system.subnormals import flushed
 from rlkit.workers.budget import Budget
@@ -80,17 +80,14 @@ class ParameterServer:
         *,
         optimizer: str,
         eps: float,
-        compute: str,
     ) -> None:
         """Makes a server that starts from `parameters`, (size,).
 
-        `statistics` are the row lengths of the model's running statistics, `total` is the budget in steps, and
-        `compute` names the engine as in `rlkit.engine.make`.
+        `statistics` are the row lengths of the model's running statistics, and `total` is the budget in steps.
         """
         self._parameters = np.array(parameters, np.float32)
         self._gradients = np.zeros_like(self._parameters)
-        kind = PRIMITIVES.get(compute, PRIMITIVES["numpy"]).optimizers[optimizer]
-        self._optimizer = kind(self._parameters, self._gradients, eps=eps)
+        self._optimizer = array_optimizer(optimizer, self._parameters, self._gradients, eps=eps)
         self._statistics = [np.zeros((num_workers, row)) for row in statistics]
         self._budget = Budget(total, num_workers)
         self._starts = [0] * num_workers

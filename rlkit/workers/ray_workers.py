@@ -179,7 +179,6 @@ class RayWorkers:
             *(self._parameters, self._statistics, self.num_workers, self._total),
             optimizer=config.optimizer,
             eps=config.optimizer_eps,
-            compute=self._agent.compute,
         )
         self._latest = Reply(self._parameters, [])
         self._latest = self._ask("snapshot", timeout=CPU_TIMEOUT)  # its process has to start first

@@ -1,1 +1,1 @@
-"""The fast engine for small networks on the CPU: analytic gradients, in NumPy or in C."""
+"""The fast engine for small networks on the CPU: analytic gradients, in C."""

@@ -1,8 +1,8 @@
 """The fast engine for plain MLPs on the CPU: analytic gradients on the torch module's own memory.
 
-Small networks spend their time on dispatch, not on arithmetic. A torch step of a 64-64 network takes three times as
-long as these few dozen NumPy calls, which take twice as long as C (`rlkit/engine/native/c_primitives.py`). The agent's
-torch loss stays the reference; a test compares the gradients.
+Small networks spend their time on dispatch, not on arithmetic. A torch step of a 64-64 network takes six times as long
+as these few calls of C (`rlkit/engine/native/primitives.py`). The agent's torch loss stays the reference; a test
+compares the gradients.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from torch import nn
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.engine.actor_critic import AnalyticLoss
 from rlkit.engine.descent import Descent
-from rlkit.engine.native.heads import analytic_head
-from rlkit.engine.native.numpy_primitives import gradient_of
-from rlkit.engine.native.primitives import Metrics, Primitives
+from rlkit.engine.native.primitives import Metrics, NativeMLP
 from rlkit.networks.actor_critic import ActorCritic
+from rlkit.networks.array_heads import array_head
 from rlkit.networks.heads import Gaussian
 from rlkit.spaces import Array, masked
 
@@ -28,19 +27,19 @@ CHUNK = 1024
 
 
 class AnalyticEngine:
-    """Takes gradient steps on a loss whose derivatives are written out, by primitives in NumPy or C; see `Engine`."""
+    """Takes gradient steps in C on a loss whose derivatives are written out; see `Engine`."""
 
-    def __init__(
-        self, network: ActorCritic, loss: AnalyticLoss, primitives: Primitives, descent: Descent[float]
-    ) -> None:
+    def __init__(self, network: ActorCritic, loss: AnalyticLoss, descent: Descent[float]) -> None:
         if reason := unsupported(network):
             raise ValueError(reason)
         self.descent = descent
-        self._actor, self._critic = primitives.mlp(network.actor), primitives.mlp(network.critic)
-        self._log_std = None if network.log_std is None else network.log_std.detach().numpy()
-        self._log_std_gradient = None if network.log_std is None else gradient_of(network.log_std)
-        self._head = analytic_head(network.head)
-        self._primitives, self._loss = primitives, loss
+        self._actor, self._critic = NativeMLP(network.actor), NativeMLP(network.critic)
+        self._log_std = self._log_std_gradient = None
+        if network.log_std is not None:
+            assert network.log_std.grad is not None, "flatten_parameters makes the gradients"
+            self._log_std, self._log_std_gradient = network.log_std.detach().numpy(), network.log_std.grad.numpy()
+        self._head = array_head(network.head)
+        self._loss = loss
         self._batch: PolicyBatch | None = None
 
     def policy(self, features: tuple[Array, ...]) -> Array:
@@ -65,7 +64,7 @@ class AnalyticEngine:
         batch = self._batch.map(lambda part: part.take(rows, 0))  # faster than part[rows]
         params = masked(self.policy(batch.features), batch.action_mask)
         values = self._critic.forward(batch.features[0])[:, 0]
-        d_params, d_values, metrics = self._loss(self._primitives, self._head, params, values, batch, coefficients)
+        d_params, d_values, metrics = self._loss(self._head, params, values, batch, coefficients)
         if self._log_std_gradient is not None:
             d_mean, d_log_std = np.split(d_params, 2, axis=1)
             np.sum(d_log_std, axis=0, out=self._log_std_gradient)
@@ -99,7 +98,7 @@ def unsupported(network: ActorCritic) -> str | None:
 
 
 def only_torch_activation(*towers: nn.Sequential) -> str | None:
-    """Returns the reason why only torch can compute the activation of MLPs, or None if other engines can too."""
+    """Returns the reason why only torch can compute the activation of MLPs, or None if C can too."""
     for layer in itertools.chain(*towers):
         if not isinstance(layer, nn.Linear | nn.Tanh | nn.ReLU):
             return f"the activation is {type(layer).__name__}, and not tanh or relu"

@@ -1,14 +1,18 @@
-"""Optimiser steps on flat NumPy arrays, in place; torch's own optimisers are the reference."""
+"""Optimisers on flat arrays, in place and in C; torch's own are the reference."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rlkit.spaces import Array
+
+with suppress(ImportError):  # `rlkit.engine.native.primitives.missing` says why it is not there
+    import rlkit.engine.native.kernels as c_engine
 
 if TYPE_CHECKING:
     from rlkit.engine.descent import Rate
@@ -16,14 +20,11 @@ if TYPE_CHECKING:
 
 def clip_global_norm(gradient: Array, max_norm: float | None) -> float:
     """Scales the flat gradient down if its norm exceeds `max_norm`; returns the norm before that."""
-    norm = math.sqrt(gradient @ gradient)
-    if max_norm is not None and norm > max_norm:
-        gradient *= max_norm / (norm + 1e-6)
-    return norm
+    return c_engine.clip_global_norm(gradient, math.inf if max_norm is None else max_norm)
 
 
 class ArrayOptimizer:
-    """Base class of optimisers on flat arrays, a `rlkit.engine.descent.Optimizer`; a subclass writes `move`.
+    """Base class of these optimisers, a `rlkit.engine.descent.Optimizer`; a subclass writes `move`.
 
     `rates`, if given, has a factor of the learning rate for each parameter; see `rlkit.engine.descent.rates`.
     """
@@ -66,59 +67,28 @@ class ArrayOptimizer:
         self.steps = int(state["steps"])
 
 
-class Adam(ArrayOptimizer):
-    """Adam (Kingma & Ba 2015) as torch.optim.Adam has it, in the cheaper order of the end of the paper's section 2."""
+class NativeAdam(ArrayOptimizer):
+    """Adam (Kingma & Ba 2015) as torch.optim.Adam computes it, with its step in C."""
 
     moment_names = ("exp_avg", "exp_avg_sq")
     betas = (0.9, 0.999)
 
-    def __init__(self, parameters: Array, gradients: Array, *, eps: float, rates: Array | None = None) -> None:
-        super().__init__(parameters, gradients, eps=eps, rates=rates)
-        self._buffer = np.empty_like(parameters)
-
     def move(self, learning_rate: float) -> None:
-        beta1, beta2 = self.betas
         exp_avg, exp_avg_sq = self.moments["exp_avg"], self.moments["exp_avg_sq"]
-        # These are Python floats: a NumPy float64 would turn each product below into float64, at three times the cost.
-        root_correction = math.sqrt(1 - beta2**self.steps)
-        step_size = learning_rate * root_correction / (1 - beta1**self.steps)
-        gradient, buffer = self.gradients, self._buffer
-        np.multiply(gradient, gradient, out=buffer)
-        buffer *= 1 - beta2
-        exp_avg_sq *= beta2
-        exp_avg_sq += buffer
-        gradient *= 1 - beta1
-        exp_avg *= beta1
-        exp_avg += gradient
-        np.sqrt(exp_avg_sq, out=buffer)
-        buffer += self.eps * root_correction
-        np.divide(exp_avg, buffer, out=buffer)
-        buffer *= step_size
-        self.parameters -= buffer
+        rates = (learning_rate, *self.betas, self.eps)
+        c_engine.adam(self.parameters, self.gradients, exp_avg, exp_avg_sq, self.steps, *rates)
 
 
-class RMSprop(ArrayOptimizer):
-    """RMSProp (Tieleman & Hinton 2012) as torch.optim.RMSprop computes it: ε is added to the root, not below it."""
+class NativeRMSprop(ArrayOptimizer):
+    """RMSProp (Tieleman & Hinton 2012) as torch.optim.RMSprop computes it, with its step in C."""
 
     moment_names = ("square_avg",)
     alpha = 0.99
 
-    def __init__(self, parameters: Array, gradients: Array, *, eps: float, rates: Array | None = None) -> None:
-        super().__init__(parameters, gradients, eps=eps, rates=rates)
-        self._buffer = np.empty_like(parameters)
-
     def move(self, learning_rate: float) -> None:
-        square_avg, gradient, buffer = self.moments["square_avg"], self.gradients, self._buffer
-        np.multiply(gradient, gradient, out=buffer)
-        buffer *= 1 - self.alpha
-        square_avg *= self.alpha
-        square_avg += buffer
-        np.sqrt(square_avg, out=buffer)
-        buffer += self.eps
-        np.divide(gradient, buffer, out=buffer)
-        buffer *= learning_rate
-        self.parameters -= buffer
+        square_avg = self.moments["square_avg"]
+        c_engine.rmsprop(self.parameters, self.gradients, square_avg, learning_rate, self.alpha, self.eps)
 
 
-OPTIMIZERS: dict[str, type[ArrayOptimizer]] = {"adam": Adam, "rmsprop": RMSprop}
+OPTIMIZERS: dict[str, type[ArrayOptimizer]] = {"adam": NativeAdam, "rmsprop": NativeRMSprop}
 """The optimisers by their names in configurations."""

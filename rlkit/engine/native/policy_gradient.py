@@ -8,8 +8,8 @@ import numpy as np
 
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.engine.losses import whitened
-from rlkit.engine.native.heads import AnalyticHead
-from rlkit.engine.native.primitives import Metrics, PolicyTerms, Primitives
+from rlkit.engine.native.primitives import Metrics, PolicyTerms, policy_loss
+from rlkit.networks.array_heads import ArrayHead
 from rlkit.spaces import Array
 
 if TYPE_CHECKING:
@@ -21,47 +21,35 @@ Gradients = tuple[Array, Array, Metrics]
 """Derivatives by the head's parameters, (rows, num_params), and by the values, (rows,), and the loss's metrics."""
 
 
-def ppo_gradient(
-    primitives: Primitives, head: AnalyticHead, params: Array, values: Array, batch: PolicyBatch, c: PPOCoefficients
-) -> Gradients:
+def ppo_gradient(head: ArrayHead, params: Array, values: Array, batch: PolicyBatch, c: PPOCoefficients) -> Gradients:
     """Computes the derivatives of `rlkit.agents.ppo.ppo_loss`."""
     advantages = whitened(batch.advantages, c.ranks) if c.normalize_advantages else batch.advantages
     objective = "clip" if c.objective == "clip" else "kl"
     terms = PolicyTerms(objective, c.ent_coef, c.vf_coef, len(values), c.clip_coef, c.kl_coef, c.clip_value_coef)
-    return primitives.policy_loss(head, params, values, batch, advantages, terms)
+    return policy_loss(head, params, values, batch, advantages, terms)
 
 
-def a2c_gradient(
-    primitives: Primitives, head: AnalyticHead, params: Array, values: Array, batch: PolicyBatch, c: A2CCoefficients
-) -> Gradients:
+def a2c_gradient(head: ArrayHead, params: Array, values: Array, batch: PolicyBatch, c: A2CCoefficients) -> Gradients:
     """Computes the derivatives of `rlkit.agents.a2c.a2c_loss`."""
-    return _log_prob_gradient(primitives, head, params, values, batch, c, len(values))
+    return _log_prob_gradient(head, params, values, batch, c, len(values))
 
 
 def reinforce_gradient(
-    primitives: Primitives,
-    head: AnalyticHead,
-    params: Array,
-    values: Array,
-    batch: PolicyBatch,
-    c: REINFORCECoefficients,
+    head: ArrayHead, params: Array, values: Array, batch: PolicyBatch, c: REINFORCECoefficients
 ) -> Gradients:
     """Computes the derivatives of `rlkit.agents.reinforce.reinforce_loss`."""
-    return _log_prob_gradient(primitives, head, params, values, batch, c, c.num_episodes)
+    return _log_prob_gradient(head, params, values, batch, c, c.num_episodes)
 
 
-def critic_gradient(
-    primitives: Primitives, head: AnalyticHead, params: Array, values: Array, batch: PolicyBatch, c: None
-) -> Gradients:
+def critic_gradient(head: ArrayHead, params: Array, values: Array, batch: PolicyBatch, c: None) -> Gradients:
     """Computes the derivatives of `rlkit.agents.trpo.critic_loss`; those by the head's parameters are zero."""
-    del primitives, head, c
+    del head, c
     errors = values - batch.returns
     return np.zeros_like(params), errors * (2 / len(values)), {"value_loss": float(errors @ errors) / len(values)}
 
 
 def _log_prob_gradient(
-    primitives: Primitives,
-    head: AnalyticHead,
+    head: ArrayHead,
     params: Array,
     values: Array,
     batch: PolicyBatch,
@@ -70,5 +58,5 @@ def _log_prob_gradient(
 ) -> Gradients:
     advantages = whitened(batch.advantages, c.ranks) if c.normalize_advantages else batch.advantages
     terms = PolicyTerms("log_prob", c.ent_coef, c.vf_coef, count)
-    d_params, d_values, metrics = primitives.policy_loss(head, params, values, batch, advantages, terms)
+    d_params, d_values, metrics = policy_loss(head, params, values, batch, advantages, terms)
     return d_params, d_values, {name: metrics[name] for name in ("policy_loss", "value_loss", "entropy")}

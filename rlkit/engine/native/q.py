@@ -1,4 +1,4 @@
-"""The engine of a Q-network by analytic gradients, in NumPy or, where it was built, in C: for MLPs on the CPU."""
+"""The engine of a Q-network by analytic gradients, in C: for MLPs on the CPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.random import Generator
 from rlkit.engine.actor_critic import Metrics
 from rlkit.engine.descent import Descent, flatten_parameters
 from rlkit.engine.native.actor_critic import only_torch_activation
-from rlkit.engine.native.primitives import Primitives, Tower
+from rlkit.engine.native.primitives import NativeMLP, td_loss
 from rlkit.engine.q import AnalyticTDLoss, QEngine, TDBatch
 from rlkit.networks.q_network import QNetwork, action_values
 from rlkit.spaces import Array
@@ -27,7 +27,6 @@ class AnalyticQEngine(QEngine):
         network: QNetwork,
         target: QNetwork,
         loss: AnalyticTDLoss,
-        primitives: Primitives,
         descent: Descent[float],
     ) -> None:
         if reason := q_unsupported(network):
@@ -35,9 +34,9 @@ class AnalyticQEngine(QEngine):
         self.network = network
         self._target_flat: Array = flatten_parameters(target)[0].numpy()
         self._descent, self._flat = descent, descent.flat.numpy()
-        self._online, self._target = primitives.mlp(network.body), primitives.mlp(target.body)
+        self._online, self._target = NativeMLP(network.body), NativeMLP(target.body)
         self._dueling = network.dueling
-        self._primitives, self._loss = primitives, loss
+        self._loss = loss
 
     def q_values(self, features: tuple[Array, ...], noise: Generator | None = None) -> Array:
         return self._evaluate(self._online, features[0])
@@ -49,7 +48,7 @@ class AnalyticQEngine(QEngine):
         self, batch: TDBatch, loss: str, learning_rate: float, noise: Generator | None = None
     ) -> tuple[Array, Metrics]:
         q_values = action_values(self._online.forward(batch.features[0]), self._dueling)
-        d_q_values, value, td_errors = self._loss(self._primitives, q_values, batch, loss)
+        d_q_values, value, td_errors = self._loss(q_values, batch, loss)
         mean = float(q_values.sum()) / q_values.size
         self._online.backward(_d_outputs(d_q_values, self._dueling))
         norm = self._descent.step(learning_rate)
@@ -66,7 +65,7 @@ class AnalyticQEngine(QEngine):
         self._descent.load_state_dict(state)
         self._target_flat[:] = state["target"]
 
-    def _evaluate(self, body: Tower, vector: Array) -> Array:
+    def _evaluate(self, body: NativeMLP, vector: Array) -> Array:
         if len(vector) <= CHUNK_SIZE:
             outputs = body.forward(vector)
         else:
@@ -76,9 +75,9 @@ class AnalyticQEngine(QEngine):
         return q_values
 
 
-def dqn_gradient(primitives: Primitives, q_values: Array, batch: TDBatch, loss: str) -> tuple[Array, float, Array]:
+def dqn_gradient(q_values: Array, batch: TDBatch, loss: str) -> tuple[Array, float, Array]:
     """Computes the derivatives of `rlkit.engine.losses.dqn_loss` by the action values, the loss, and the TD errors."""
-    return primitives.td_loss(q_values, batch.action, batch.targets, batch.weights, loss)
+    return td_loss(q_values, batch.action, batch.targets, batch.weights, loss)
 
 
 def _d_outputs(d_q_values: Array, dueling: str) -> Array:

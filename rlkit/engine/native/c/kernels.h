@@ -1,5 +1,4 @@
-/* The arithmetic of the native engine. The kernels compute what rlkit/engine/native/numpy_primitives.py and
- * optimizers.py compute in NumPy, on the same arrays and, up to rounding, with the same results.
+/* The arithmetic of the native engine: what torch computes by autograd, with the derivatives written out.
  *
  * The kernels are plain C on memory that the caller owns. They do not allocate, lock, keep state or know of Python;
  * module.c checks all sizes before it calls them. Matrices are dense float32, one row after the other. NaNs in the
