@@ -13,6 +13,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector import SyncVectorEnv as GymSyncVectorEnv
 from small_envs import NativeCounting
+from training import needs_native
 
 from rlkit.advantages import policy_batch
 from rlkit.agents.ppo import PPO, PPOCoefficients, PPOConfig, adapted_kl_coef, ppo_loss
