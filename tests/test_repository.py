@@ -87,7 +87,8 @@ def test_direct_dependencies_are_constrained_to_a_version_they_allow() -> None:
 
 def test_dependencies_are_what_the_package_imports() -> None:
     imported = imported_distributions(SOURCES.values())
-    required, optional = names(PROJECT["project"]["dependencies"]), names([*EXTRAS["atari"], *EXTRAS["ray"]])
+    required = names(PROJECT["project"]["dependencies"])
+    optional = names([*EXTRAS["atari"], *EXTRAS["export"], *EXTRAS["ray"]])
     # Not imported by name: Gymnasium renders with pygame, and torch writes TensorBoard's events with tensorboard.
     assert required - imported == {"pygame-ce", "tensorboard"}
     assert imported <= required | optional
@@ -96,7 +97,8 @@ def test_dependencies_are_what_the_package_imports() -> None:
 def test_dependencies_of_tests_and_benchmarks_are_in_an_extra() -> None:
     files = [file for folder in ("benchmarks", "docs", "examples", "tests") for file in (ROOT / folder).glob("*.py")]
     imported = imported_distributions(files)
-    assert imported <= names([*PROJECT["project"]["dependencies"], *EXTRAS["atari"], *EXTRAS["ray"], *EXTRAS["dev"]])
+    extras = [name for extra in ("atari", "export", "ray", "dev") for name in EXTRAS[extra]]
+    assert imported <= names([*PROJECT["project"]["dependencies"], *extras])
 
 
 def names(requirements: list[str]) -> set[str]:

@@ -93,8 +93,8 @@ class BackboneEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns the features of images, bytes or floats from 0 to 1: (batch, *shape) -> (batch, num_outputs)."""
-        features = self.backbone.encode(images.reshape(len(images) * self.frames, -1, *self.shape[1:]))
-        return features.reshape(len(images), self.num_outputs)
+        features = self.backbone.encode(images.reshape(images.shape[0] * self.frames, -1, *self.shape[1:]))
+        return features.reshape(images.shape[0], self.num_outputs)
 
     def encode(self, images: Array) -> Array:
         """Returns the features of images in a NumPy array, without gradients."""

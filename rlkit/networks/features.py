@@ -146,7 +146,7 @@ class ObsFeatures(nn.Module):
             not self.scalings and len(self.leaves) == 1 and isinstance(space, spaces.Box) and len(space.shape) == 1
         )
         kinds = [(_vector_size(self.leaves[i]), isinstance(self.leaves[i], spaces.Box)) for i in self.vectors]
-        self._whitened = np.concatenate([np.full(*kind) for kind in [*kinds, (num_features, True)]])
+        self.whitened = np.concatenate([np.full(*kind) for kind in [*kinds, (num_features, True)]])
 
     def __call__(self, obs: Obs) -> tuple[Array, ...]:
         """Returns the vector, (batch, vector_size), if there is one, and then each image: (batch, c, h, w).
@@ -162,7 +162,7 @@ class ObsFeatures(nn.Module):
         if self.statistics is not None:
             mean, std = self.statistics.mean_and_std()
             whitened = np.clip((vector - mean) / std, -CLIP, CLIP)
-            vector = np.where(self._whitened, whitened, vector)
+            vector = np.where(self.whitened, whitened, vector)
         return (vector, *images)
 
     def update(self, obs: Obs, ranks: Ranks) -> None:

@@ -72,9 +72,9 @@ class LeafFeatures(nn.Module):
         self.leaves = leaf_spaces(space)
         self.images = [i for i, leaf in enumerate(self.leaves) if is_image(leaf, encoder)]
         boxes = [i for i, leaf in enumerate(self.leaves) if isinstance(leaf, spaces.Box) and i not in self.images]
-        self._whitened = boxes if normalize else []
-        self._sizes = [int(np.prod(self.leaves[i].shape or ())) for i in self._whitened]
-        self.statistics = RunningStatistics(sum(self._sizes)) if self._whitened else None
+        self.whitened = boxes if normalize else []
+        self.sizes = [int(np.prod(self.leaves[i].shape or ())) for i in self.whitened]
+        self.statistics = RunningStatistics(sum(self.sizes)) if self.whitened else None
         self.encoders = nn.ModuleList()
         """No frozen encoder comes before the network; see `ObsFeatures`."""
 
@@ -84,8 +84,8 @@ class LeafFeatures(nn.Module):
         if self.statistics is not None:
             mean, std = self.statistics.mean_and_std()
             whitened: Array = np.clip((self._vector(obs) - mean) / std, -CLIP, CLIP)
-            columns = np.split(whitened, np.cumsum(self._sizes)[:-1], axis=1)
-            for i, column in zip(self._whitened, columns, strict=True):
+            columns = np.split(whitened, np.cumsum(self.sizes)[:-1], axis=1)
+            for i, column in zip(self.whitened, columns, strict=True):
                 parts[i] = column.reshape(parts[i].shape)
         return tuple(parts)
 
@@ -95,7 +95,7 @@ class LeafFeatures(nn.Module):
             self.statistics.update(self._vector(obs), ranks)
 
     def _vector(self, obs: Obs) -> Array:
-        parts = [obs[i].reshape(len(obs[i]), -1).astype(np.float32, copy=False) for i in self._whitened]
+        parts = [obs[i].reshape(len(obs[i]), -1).astype(np.float32, copy=False) for i in self.whitened]
         vector: Array = np.concatenate(parts, axis=1)
         return vector
 

@@ -82,7 +82,7 @@ class TextClassifier(nn.Module):
         outputs, _ = self.recurrent(vectors)  # (batch, words, hidden_size)
         positions = torch.arange(words.shape[1], device=words.device)
         last = (is_word * positions).max(1).values  # the last word's position; 0 in a text without words
-        features: Tensor = outputs[torch.arange(len(words), device=words.device), last]
+        features: Tensor = outputs[torch.arange(words.shape[0], device=words.device), last]
         return features
 
     def forward(self, words: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""Agents and companion models as ONNX files, which run without rlkit and without torch."""
