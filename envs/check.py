@@ -21,6 +21,7 @@ from rlkit.spaces import LARGEST, LEAF_SPACES, Array, check_computable, fitted, 
 Env = gym.Env[Any, Any]
 
 LIMIT = float(LARGEST)
+FLOAT64, BOOL = np.dtype(np.float64), np.dtype(np.bool_)
 
 CHECKED_STEPS = 5
 """Number of random steps that `check_env` takes."""
@@ -160,8 +161,10 @@ def checked_rewards(rewards: list[Any]) -> Array:
     """
     try:
         array = np.array(rewards)
-        if array.ndim == 1 and array.dtype.kind in "fiub":
-            return array if array.dtype.char == "d" else array.astype(np.float64)
+        if array.dtype is FLOAT64 and array.ndim == 1:
+            return array
+        if array.dtype.kind in "fiub" and array.ndim == 1:
+            return array.astype(np.float64)
     except Exception:  # of several shapes, or of anything that is no number: look at each
         pass
     return np.array([checked_reward(reward) for reward in rewards])
@@ -183,7 +186,7 @@ def checked_flags(name: str, flags: list[Any]) -> Array:
     """Returns the flags of several environments as an array; raises Misfit like `checked_flag`."""
     try:
         array = np.array(flags)
-        if array.ndim == 1 and array.dtype.kind == "b":
+        if array.dtype is BOOL and array.ndim == 1:
             return array
     except Exception:  # of several shapes: look at each
         pass

@@ -70,6 +70,7 @@ class SyncVectorEnv(NeededInfos, gym.vector.SyncVectorEnv[Any, Any]):
             self.closed = True
             close_all(made)
             raise
+        self._actions_of = iterate.dispatch(type(self.action_space))  # looked up once, not at every step
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Resets every environment; `seed` is the first one's, after which they count up, or a list of all seeds."""
@@ -92,7 +93,7 @@ class SyncVectorEnv(NeededInfos, gym.vector.SyncVectorEnv[Any, Any]):
         """
         all_obs, rewards, terminations, truncations = [], [], [], []
         infos: dict[str, Any] = {}
-        for i, (env, action) in enumerate(zip(self.envs, iterate(self.action_space, actions), strict=True)):
+        for i, (env, action) in enumerate(zip(self.envs, self._actions_of(self.action_space, actions), strict=True)):
             result = env.step(action)
             try:
                 obs, reward, terminated, truncated, info = result

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -58,22 +56,27 @@ class Collector:
     def __init__(self, envs: VectorEnv[Any, Any, Any], seeds: list[int], name: str = "the environment") -> None:
         self.envs = envs
         self.num_envs = envs.num_envs
+        self._batch = (self.num_envs,)
         self.name = name
         self.timesteps = 0
         self._mode = envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
         self._space, self._actions = envs.single_observation_space, envs.single_action_space
         self._mask: Array | None = None
+        self._vector_steps = 0
+        self._began = np.zeros(self.num_envs, np.int64)
+        """The number of vector steps before each environment's episode; its reset is none of its steps."""
         self._returns = np.zeros(self.num_envs)
-        self._lengths = np.zeros(self.num_envs, np.int64)
-        self._valid = np.ones(self.num_envs, np.bool_)
+        self._all_valid = self._valid = np.ones(self.num_envs, np.bool_)
         # A native vector environment has one generator for all its parts, so it takes one seed, not a list.
         native = not hasattr(envs, "env_fns")
         seed_globally(seeds[0])
         seed_spaces(envs, seeds[0])
-        with self._misfits_told():
+        try:
             obs, info = self._call("reset", seed=seeds[0] if native else seeds)
             self._obs = self._checked(obs)
             self._mask = self._masks(masks_in(info, self.num_envs))
+        except Misfit as misfit:
+            raise self._told(misfit) from misfit
 
     def collect(self, agent: Acting, buffer: Buffer, num_steps: int) -> list[Episode]:
         """Lets `agent` act for `num_steps` vector steps, adds them to `buffer`, and returns the episodes that ended.
@@ -81,9 +84,12 @@ class Collector:
         Raises RlkitError if the environment raises, or returns what does not fit its spaces or is no finite number.
         """
         episodes: list[Episode] = []
-        with self._misfits_told(), flushed():
-            for _ in range(num_steps):
-                self._step(agent, buffer, episodes)
+        try:
+            with flushed():
+                for _ in range(num_steps):
+                    self._step(agent, buffer, episodes)
+        except Misfit as misfit:
+            raise self._told(misfit) from misfit
         return episodes
 
     def _step(self, agent: Acting, buffer: Buffer, episodes: list[Episode]) -> None:
@@ -96,12 +102,21 @@ class Collector:
         final_obs: dict[int, Obs] = {}
         if any_done := count_true(done) > 0:
             next_obs, masks, final_obs = self._after_done(next_obs, info, masks, done)
-        next_mask = self._masks(masks)
-        taken = self._obs, step.action, reward, terminated, truncated
-        transition = Transition(*taken, self._checked(next_obs), final_obs, self._valid, self._mask, next_mask)
+        transition = Transition(
+            self._obs,
+            step.action,
+            reward,
+            terminated,
+            truncated,
+            self._checked(next_obs),
+            final_obs,
+            self._valid,
+            self._mask,
+            self._masks(masks),
+        )
         buffer.add(transition)
         self._count(transition, done if any_done else None, episodes)
-        self._obs, self._mask = transition.next_obs, next_mask
+        self._obs, self._mask = transition.next_obs, transition.next_action_mask
 
     def _after_done(
         self, obs: Any, info: dict[str, Any], masks: list[Any], done: Array
@@ -140,16 +155,16 @@ class Collector:
         return found
 
     def _count(self, step: Transition, done: Array | None, episodes: list[Episode]) -> None:
-        self._returns += step.reward
-        self._lengths += step.valid
+        self._vector_steps += 1
+        self._returns = self._returns + step.reward  # a new array takes half the time of adding in place
         next_step = self._mode == AutoresetMode.NEXT_STEP
         self.timesteps += count_true(step.valid) if next_step else self.num_envs
         if done is not None:
             for i in np.flatnonzero(done):
-                episodes.append(Episode(float(self._returns[i]), int(self._lengths[i])))
-                self._returns[i] = self._lengths[i] = 0
+                episodes.append(Episode(float(self._returns[i]), int(self._vector_steps - self._began[i])))
+                self._returns[i], self._began[i] = 0, self._vector_steps + next_step
         if next_step:
-            self._valid = np.ones(self.num_envs, np.bool_) if done is None else ~done
+            self._valid = self._all_valid if done is None else ~done
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -161,21 +176,17 @@ class Collector:
             where = f"after {self.timesteps} timesteps: {told(error)}"
             raise RlkitError(one_line(f"{self.name} raised in {method} {where}")) from error
 
-    @contextmanager
-    def _misfits_told(self) -> Iterator[None]:
+    def _told(self, misfit: Misfit) -> RlkitError:
         """Says of what does not fit whose it is, and when it came."""
-        try:
-            yield
-        except Misfit as misfit:
-            when = f"after {self.timesteps} timesteps"
-            raise RlkitError(f"{self.name} returned {misfit.what} {when}; {misfit.expected}") from misfit
+        when = f"after {self.timesteps} timesteps"
+        return RlkitError(f"{self.name} returned {misfit.what} {when}; {misfit.expected}")
 
     def _checked(self, obs: Any) -> Obs:
         # Copies, because vector environments may reuse their arrays.
-        return tuple([leaf.copy() for leaf in fitted(self._space, obs, (self.num_envs,))])
+        return tuple([leaf.copy() for leaf in fitted(self._space, obs, self._batch)])
 
     def _check_outcome(self, reward: Array, terminated: Array, truncated: Array) -> None:
-        if not reward.shape == terminated.shape == truncated.shape == (self.num_envs,):
+        if not reward.shape == terminated.shape == truncated.shape == self._batch:
             outcome = f"reward={shown(reward)}, terminated={shown(terminated)}, truncated={shown(truncated)}"
             raise Misfit(outcome, f"expected an array of shape ({self.num_envs},) for each")
         check_computable("the reward", reward)
