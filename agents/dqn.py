@@ -25,7 +25,7 @@ from rlkit.maths.exploration import epsilon_greedy, sample_epsilon_greedy
 from rlkit.maths.returns import next_values, project_distribution, td_targets
 from rlkit.maths.schedules import SCHEDULES, scheduled
 from rlkit.setting import Abilities, AgentConfig, Setting
-from rlkit.spaces import Array, Obs, as_batch, masked
+from rlkit.spaces import Array, Obs, as_batch, masked, shifted
 
 LOSSES = ("huber", "mse")
 DUELINGS = ("mean", "sum")
@@ -213,7 +213,7 @@ class DQN(Agent[ReplayBuffer]):
             action = sample_epsilon_greedy(q_values, self.epsilon, action_mask, self._act_rng)
         else:
             action = masked(q_values, action_mask).argmax(1)
-        return Step(action, (action + self._actions.start).astype(self._actions.dtype, copy=False))
+        return Step(action, shifted(self._actions, action))
 
     def update(self, buffer: ReplayBuffer, progress: float) -> dict[str, float]:
         config = self.config

@@ -23,7 +23,7 @@ from rlkit.field_groups import EpsilonConfig
 from rlkit.maths.returns import td_targets
 from rlkit.maths.schedules import ANNEALINGS, annealed
 from rlkit.setting import AgentConfig, Setting
-from rlkit.spaces import Array, Obs, as_batch
+from rlkit.spaces import Array, Obs, as_batch, shifted
 
 if TYPE_CHECKING:
     from rlkit.action_values import Lesson
@@ -111,7 +111,7 @@ class TemporalDifference(Agent[LatestSteps]):
 
     def act(self, obs: Obs, *, action_mask: Array | None = None, explore: bool = True) -> Step:
         action = self.values.act(obs, action_mask, explore)
-        return Step(action, (action + self._actions.start).astype(self._actions.dtype, copy=False))
+        return Step(action, shifted(self._actions, action))
 
     def update(self, buffer: LatestSteps, progress: float) -> dict[str, float]:
         config, values = self.config, self.values

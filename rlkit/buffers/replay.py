@@ -106,9 +106,9 @@ class ReplayBuffer:
 
     def add(self, step: Transition) -> None:
         """Stores one vector step, in place of the oldest once the ring is full."""
-        for mask in (step.action_mask, step.next_action_mask):
-            if mask is not None and len(self._obs) == self._num_leaves:
-                self._make_room_for_masks(mask.shape[1:])
+        mask = step.action_mask if step.next_action_mask is None else step.next_action_mask
+        if mask is not None and len(self._obs) == self._num_leaves:
+            self._make_room_for_masks(mask.shape[1:])
         if step.obs is not self._newest:
             self._start_from(self._with_mask(step.obs, step.action_mask))
         start = self._head * self.num_envs

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from itertools import accumulate
+
 import numpy as np
 
 from rlkit.spaces import Array
@@ -56,8 +59,6 @@ def _drawn(values: list[float], epsilon: float, u: float) -> int:
     """Returns the ε-greedy action that a uniform number `u` falls on: `epsilon_greedy` and `sample` for one row."""
     best = max(values)
     random, greedy = epsilon * (1 / len(values)), (1 - epsilon) * (1 / values.count(best))
-    cumulative, total = [], 0.0
-    for value in values:
-        total += random + (greedy if value == best else 0.0)
-        cumulative.append(total)
-    return next((action for action, reached in enumerate(cumulative) if reached > u * total), 0)
+    cumulative = list(accumulate([random + greedy if value == best else random for value in values]))
+    action = bisect_right(cumulative, u * cumulative[-1])  # the first one whose cumulative probability is larger
+    return action if action < len(values) else 0

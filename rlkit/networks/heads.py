@@ -69,7 +69,7 @@ class Categorical:
         self.sizes = [int(n) for n in nvec]
         self.num_params = self.num_outputs = sum(self.sizes)
         self._ends = np.cumsum(self.sizes)[:-1]
-        self._start = space.start
+        self._start = space.start if np.any(space.start) else None
         self._shape = space.shape or ()
         self._dtype = space.dtype
 
@@ -103,8 +103,9 @@ class Categorical:
     def env_action(self, action: Array) -> Array:
         if self.multi:
             action = action.reshape(len(action), *self._shape)
-        shifted: Array = (action + self._start).astype(self._dtype, copy=False)
-        return shifted
+        if self._start is not None:
+            action = action + self._start
+        return action.astype(self._dtype, copy=False)
 
 
 class Bernoulli:
