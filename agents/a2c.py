@@ -138,6 +138,6 @@ class A2C(PolicyAgent[RolloutBuffer]):
         metrics["train/explained_variance"] = explained_variance(batch.values[rows], batch.returns[rows])
         metrics["train/learning_rate"] = learning_rate
         # Only now, so that acting and learning saw observations through the same statistics.
-        self.network.features.update(buffer.obs_of(rows), self.ranks)
+        self.network.features.update(buffer.flat_obs(), self.ranks, rows)
         buffer.clear()
         return metrics

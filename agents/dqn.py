@@ -18,7 +18,7 @@ from rlkit.agents.base import Agent, discrete_actions
 from rlkit.buffers.batch import ReplayBatch
 from rlkit.buffers.replay import ReplayBuffer
 from rlkit.collector import Step
-from rlkit.engine.losses import categorical_loss, dqn_loss
+from rlkit.engine.losses import categorical_loss, dqn_loss, mean_metrics
 from rlkit.errors import RlkitError, check_choice, check_fields
 from rlkit.field_groups import AtomsConfig, EpisodicEpsilonConfig, ReplayConfig, TargetConfig
 from rlkit.maths.exploration import epsilon_greedy, sample_epsilon_greedy
@@ -229,7 +229,7 @@ class DQN(Agent[ReplayBuffer]):
             return metrics
         learning_rate = scheduled(config.learning_rate_schedule, config.learning_rate, progress)
         history = self._learn(buffer, due * config.gradient_steps, learning_rate, progress)
-        metrics |= {f"train/{name}": sum(step[name] for step in history) / len(history) for name in history[0]}
+        metrics |= mean_metrics(history)
         metrics["train/learning_rate"] = learning_rate
         return metrics
 

@@ -14,7 +14,7 @@ from rlkit.advantages import policy_batch
 from rlkit.agents.policy_agent import PolicyAgent
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.buffers.rollout import RolloutBuffer, minibatch_notes
-from rlkit.engine.losses import surrogate, whitened
+from rlkit.engine.losses import mean_metrics, surrogate, whitened
 from rlkit.errors import check_choice, check_fields
 from rlkit.maths.returns import explained_variance
 from rlkit.maths.schedules import SCHEDULES, scheduled
@@ -208,7 +208,7 @@ class PPO(PolicyAgent[RolloutBuffer]):
                 history.append(self.engine.step(minibatch, coefficients, learning_rate))
             if config.target_kl is not None and self.ranks.mean(history[-1]["approx_kl"]) > 1.5 * config.target_kl:
                 break
-        metrics = {f"train/{name}": sum(step[name] for step in history) / len(history) for name in history[0]}
+        metrics = mean_metrics(history)
         metrics["train/explained_variance"] = explained_variance(batch.values[rows], batch.returns[rows])
         metrics["train/learning_rate"] = learning_rate
         if config.objective == "adaptive_kl":
@@ -216,7 +216,7 @@ class PPO(PolicyAgent[RolloutBuffer]):
             metrics["train/kl_coef"] = self.kl_coef
             self.kl_coef = adapted_kl_coef(self.kl_coef, metrics["train/kl"], config.kl_target)
         # Only now, so that the old and the new policy saw observations through the same statistics.
-        self.network.features.update(buffer.obs_of(rows), self.ranks)
+        self.network.features.update(buffer.flat_obs(), self.ranks, rows)
         buffer.clear()
         return metrics
 

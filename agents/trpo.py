@@ -124,7 +124,7 @@ class TRPO(PolicyAgent[RolloutBuffer]):
         metrics["train/explained_variance"] = explained_variance(batch.values[rows], batch.returns[rows])
         metrics["train/learning_rate"] = learning_rate
         # Only now, so that the old and the new policy saw observations through the same statistics.
-        self.network.features.update(buffer.obs_of(rows), self.ranks)
+        self.network.features.update(buffer.flat_obs(), self.ranks, rows)
         buffer.clear()
         return metrics
 

@@ -79,7 +79,7 @@ class OnlineQNetwork:
 
     def observe(self, step: Transition) -> None:
         """Adds the observations to the running statistics that normalise them."""
-        self.network.features.update(tuple(leaf[step.valid] for leaf in step.obs), self._ranks)
+        self.network.features.update(step.obs, self._ranks, step.valid)
 
     def learn(self, obs: Obs, action: Array, targets: Array, learning_rate: float) -> Array:
         batch = TDBatch(self.network.features(obs), action, targets.astype(np.float32))

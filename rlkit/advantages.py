@@ -56,7 +56,7 @@ def policy_batch(
     """
     steps, envs = buffer.rewards.shape
     transitions = steps * envs
-    features = policy.engine.uploaded(policy.network.features(buffer.flat_obs()))
+    features = policy.engine.uploaded(policy.features(buffer.flat_obs()))
     params, flat_values = policy.engine.evaluate(features)
     values = flat_values.reshape(steps + 1, envs)
     next_values = _next_values(buffer, policy, values)

@@ -37,6 +37,8 @@ class ActorCriticPolicy:
         rewards: RewardNormalizer | None = None,
     ) -> None:
         self.network, self.engine, self.rewards, self.ranks = network, engine, rewards, ranks
+        self.features = network.features
+        """The network's own, at hand: a module takes long to look its parts up."""
         self.model = make_model(network=network, rewards=rewards)
         self.array_head = array_head(network.head)
         self._rng = ranks.env_rng(seed)
@@ -55,7 +57,7 @@ class ActorCriticPolicy:
 
         Raises RlkitError for an action mask that does not fit the action space.
         """
-        params = self.engine.policy(self.network.features(obs))
+        params = self.engine.policy(self.features(obs))
         if action_mask is not None and (
             not isinstance(self.network.head, Categorical) or action_mask.shape != params.shape
         ):
@@ -67,7 +69,7 @@ class ActorCriticPolicy:
 
     def values(self, obs: Obs) -> Array:
         """Computes the values of observations: (batch,)."""
-        return self.engine.evaluate(self.network.features(obs))[1]
+        return self.engine.evaluate(self.features(obs))[1]
 
     def probabilities(self, obs: Obs, action_mask: Array | None) -> Array:
         """Computes the probability of each action: (batch, number of actions).

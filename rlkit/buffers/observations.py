@@ -9,8 +9,6 @@ import numpy as np
 from rlkit.buffers.storage import Allocate, Storage, copied, saved
 from rlkit.spaces import Array
 
-NONE = np.zeros(0, np.int64)
-
 
 class Overflow:
     """Storage for the few rows of the ring that need more than their place in it.
@@ -47,7 +45,7 @@ class Overflow:
     def find(self, rows: Array) -> tuple[Array, Array]:
         """The indices of those `rows` that have a value here, and their slots."""
         slots = self.slots.take(rows)
-        found = np.flatnonzero(slots >= 0) if slots.max(initial=-1) >= 0 else NONE
+        found = (slots >= 0).nonzero()[0]
         return found, slots[found]
 
     def take(self, slots: Array) -> Any:

@@ -52,8 +52,9 @@ class RolloutBuffer:
             self.action_masks = np.ones((self.num_steps, *step.action_mask.shape), np.bool_)
         if self.action_masks is not None:
             self.action_masks[t] = True if step.action_mask is None else step.action_mask
-        cut_short = {env: last for env, last in step.final_obs.items() if not step.terminated[env]}
-        self.final_obs |= {(t, env): last for env, last in cut_short.items()}
+        for env, last in step.final_obs.items():
+            if not step.terminated[env]:
+                self.final_obs[t, env] = last
         self._length += 1
 
     def clear(self) -> None:
@@ -62,12 +63,11 @@ class RolloutBuffer:
         self.final_obs.clear()
 
     def flat_obs(self) -> Obs:
-        """All observations as one batch of (num_steps + 1) * num_envs rows, step by step."""
-        return tuple(leaf.reshape(-1, *leaf.shape[2:]) for leaf in self.obs)
+        """All observations as one batch of (num_steps + 1) * num_envs rows, step by step.
 
-    def obs_of(self, rows: Array) -> Obs:
-        """The observations that transitions began with; row t * num_envs + e is step t of environment e."""
-        return tuple(leaf[rows] for leaf in self.flat_obs())
+        Row t * num_envs + e is the observation that the transition of step t in environment e began with.
+        """
+        return tuple(leaf.reshape(-1, *leaf.shape[2:]) for leaf in self.obs)
 
     def final_batch(self) -> tuple[Array, Array, Obs]:
         """The steps, the environments and the batched observations of `final_obs`; at least one must be there."""

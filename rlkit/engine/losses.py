@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from rlkit.system.ranks import Ranks
@@ -15,6 +16,12 @@ if TYPE_CHECKING:  # so that agents can be listed without importing torch
     from rlkit.spaces import Array
 
 Values = TypeVar("Values", bound="Array | Tensor")
+
+
+def mean_metrics(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Averages the metrics of an update's gradient steps, which have the same names, and makes log keys of these."""
+    columns = zip(*[step.values() for step in history], strict=True)
+    return {f"train/{name}": sum(column) / len(history) for name, column in zip(history[0], columns, strict=True)}
 
 
 def surrogate(head: Head, params: Tensor, batch: PolicyBatch, advantages: Tensor) -> tuple[Tensor, Tensor]:

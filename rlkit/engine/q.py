@@ -104,7 +104,8 @@ class QEngine(Protocol):
         """
         block = min(count, self._block(buffer, size))
         batch = buffer.sample(block * size, rng, progress)
-        features, next_features = self.network.features(batch.obs), self.network.features(batch.next_obs)
+        split = self.network.features
+        features, next_features = split(batch.obs), split(batch.next_obs)
         outputs = self._target_outputs_once(batch.rows, next_features, len(buffer), rng)
         block_targets = None if double else targets(batch, outputs, None)
         for start in range(0, block * size, size):

@@ -25,8 +25,8 @@ def discounted_returns(rewards: Floats, gamma: float) -> Floats:
 def explained_variance(values: Floats, returns: Floats) -> float:
     """Returns 1 - Var[returns - values] / Var[returns]: 1 for a perfect critic, 0 for one that knows just the mean."""
     errors = returns - values
-    errors -= errors.mean()
-    deviations = returns - returns.mean()
+    errors = errors - errors.sum() / len(errors)
+    deviations = returns - returns.sum() / len(returns)
     squares = deviations @ deviations
     return float(1 - (errors @ errors) / squares) if squares > 0 else 0.0
 

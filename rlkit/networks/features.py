@@ -165,10 +165,13 @@ class ObsFeatures(nn.Module):
             vector = np.where(self.whitened, whitened, vector)
         return (vector, *images)
 
-    def update(self, obs: Obs, ranks: Ranks) -> None:
-        """Adds a batch of observations to the running statistics, if there are any; every rank adds its own."""
+    def update(self, obs: Obs, ranks: Ranks, rows: Array | slice = slice(None)) -> None:
+        """Adds these rows of a batch of observations to the running statistics, if there are any.
+
+        Every rank adds its own.
+        """
         if self.statistics is not None:
-            self.statistics.update(self._vector(obs), ranks)
+            self.statistics.update(self._vector(tuple(leaf[rows] for leaf in obs)), ranks)
 
     def _vector(self, obs: Obs) -> Array:
         if self._is_vector and obs[0].dtype == np.float32:

@@ -89,10 +89,10 @@ class LeafFeatures(nn.Module):
                 parts[i] = column.reshape(parts[i].shape)
         return tuple(parts)
 
-    def update(self, obs: Obs, ranks: Ranks) -> None:
-        """Adds a batch of observations, of all ranks, to the running statistics, if there are any."""
+    def update(self, obs: Obs, ranks: Ranks, rows: Array | slice = slice(None)) -> None:
+        """Adds these rows of a batch of observations, of all ranks, to the running statistics, if there are any."""
         if self.statistics is not None:
-            self.statistics.update(self._vector(obs), ranks)
+            self.statistics.update(self._vector(tuple(leaf[rows] for leaf in obs)), ranks)
 
     def _vector(self, obs: Obs) -> Array:
         parts = [obs[i].reshape(len(obs[i]), -1).astype(np.float32, copy=False) for i in self.whitened]
