@@ -7,10 +7,12 @@
 Runs all systems in turn, each run in a fresh process with one thread, all on one core (or, with `--cores 2`, all on the
 same two, with as many threads as each system can use). All have equal hyperparameters (workloads.py). rlkit and SB3
 have the same features on: CSV log, evaluations, best and last checkpoints, a final evaluation; the plain script
-(single_file.py) has none. Prints medians and ranges, and writes results/throughput_<workload>.json and .md; with
-`--resume` it continues a benchmark that was stopped. "Training" is the training loop with everything in it. "Shell to
-trained" is the whole process, from its start to its end. "Solved" is the end of the first evaluation that reaches the
-mean return that the workload names. One more run of rlkit with `profile=true` shows where its time goes.
+(single_file.py) has none. With `--no-evaluations`, rlkit and SB3 have none either, which leaves what training itself
+takes, and results go to results/training_<workload>.json and .md instead of results/throughput_<workload>. Prints
+medians and ranges; with `--resume` it continues a benchmark that was stopped. "Training" is the training loop with
+everything in it. "Shell to trained" is the whole process, from its start to its end. "Solved" is the end of the first
+evaluation that reaches the mean return that the workload names. One more run of rlkit with `profile=true` shows where
+its CPU time goes.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from typing import Any, NamedTuple
 from workloads import WORKLOADS, Workload
 
 import rlkit
+from rlkit.engine.native import c_primitives as native
 
 HERE = Path(__file__).resolve().parent
 SCRIPT = "benchmarks/throughput.py"
@@ -74,6 +77,7 @@ def main() -> None:
     )
     parser.add_argument("--peers-python", type=Path, help="that has Tianshou and torchrl, to measure them too")
     parser.add_argument("--cores", type=int, default=1, help="that all systems run on (default 1)")
+    parser.add_argument("--no-evaluations", action="store_true", help="neither during training nor at its end")
     parser.add_argument("--resume", action="store_true", help="keep the runs that are in results already")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder to write to")
     given = parser.parse_args()
@@ -83,12 +87,14 @@ def main() -> None:
     systems = [*systems_of(workload), *peers]
     systems = [name for name in systems if not given.systems or name.split(":")[0] in given.systems]
     cores = sorted(os.sched_getaffinity(0))[-given.cores :]
-    file = given.results / f"throughput_{given.workload}{f'_{len(cores)}_cores' if len(cores) > 1 else ''}.json"
+    kind, more = ("training", ["0"]) if given.no_evaluations else ("throughput", [])
+    file = given.results / f"{kind}_{given.workload}{f'_{len(cores)}_cores' if len(cores) > 1 else ''}.json"
     report: dict[str, Any] = {
         "command": f"python {SCRIPT} --workload {given.workload} --repetitions {given.repetitions} "
         f"--timesteps {timesteps}"
         + (f" --systems {' '.join(given.systems)}" if given.systems else "")
         + (f" --cores {len(cores)}" if len(cores) > 1 else "")
+        + (" --no-evaluations" if given.no_evaluations else "")
         + (" --peers-python PATH" if peers else ""),
         "workload": asdict(workload),
         "cores": len(cores),
@@ -113,12 +119,12 @@ def main() -> None:
             if any((run["system"], run["seed"]) == (system, seed) for run in report["runs"]):
                 continue
             python = given.peers_python if system in PEERS else Path(sys.executable)
-            run, _ = timed_run(given.workload, system, timesteps, seed, python)
+            run, _ = timed_run(given.workload, system, timesteps, seed, python, *more)
             report["runs"].append(run)
             print({key: round(value, 1) if isinstance(value, float) else value for key, value in run.items()})
             file.write_text(json.dumps(report, indent=2) + "\n")
     if report["profile"] is None:
-        _, report["profile"] = timed_run(given.workload, PROFILED, timesteps, 0, Path(sys.executable))
+        _, report["profile"] = timed_run(given.workload, PROFILED, timesteps, 0, Path(sys.executable), *more)
     report["summary"] = summary(report["runs"], rate(report))
     file.write_text(json.dumps(report, indent=2) + "\n")
     table = markdown(report)
@@ -144,14 +150,16 @@ def versions_of(python: Path, packages: tuple[str, ...]) -> dict[str, str]:
     return dict(zip(packages, json.loads(done.stdout), strict=True))
 
 
-def timed_run(workload: str, system: str, timesteps: int, seed: int, python: Path) -> tuple[dict[str, Any], Any]:
+def timed_run(
+    workload: str, system: str, timesteps: int, seed: int, python: Path, *more: str
+) -> tuple[dict[str, Any], Any]:
     """Makes one run in a fresh process; returns its measures and rlkit's profile, if it was profiled.
 
     timed_training.py measures inside the process, and this function measures the process from outside.
     """
     with tempfile.TemporaryDirectory() as run_dir:
         script = str(HERE / "timed_training.py")
-        command = [str(python), script, workload, system, run_dir, str(timesteps), str(seed)]
+        command = [str(python), script, workload, system, run_dir, str(timesteps), str(seed), *more]
         log = Path(run_dir) / "log.txt"
         started, start = time.time(), time.perf_counter()
         with log.open("w") as output:
@@ -273,13 +281,14 @@ def profile_table(profile: dict[str, Any] | None) -> str:
 
 
 def machine() -> str:
-    """Returns the processor's name and the number of cores."""
+    """Returns the number of cores, the processor's name, and the vector instructions of rlkit's C engine."""
     cpuinfo = Path("/proc/cpuinfo")
-    names = (
-        [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")] if cpuinfo.exists() else []
-    )
-    name = names[0].partition(": ")[2] if names else platform.processor() or platform.machine()
-    return f"{os.cpu_count()} cores of {name}"
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    of = {key.strip(): value for key, _, value in (line.partition(": ") for line in lines)}
+    name = of.get("model name") or platform.processor() or platform.machine()
+    model = f" (family {of['cpu family']}, model {of['model']})" if "cpu family" in of else ""
+    vectors = f", rlkit's C engine with {native.simd()}" if native.missing is None else ""
+    return f"{os.cpu_count()} cores of {name}{model}{vectors}"
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """One training run of rlkit or another library, with a clock around its training loop; for throughput.py.
 
-    python benchmarks/timed_training.py WORKLOAD SYSTEM RUN_DIR TIMESTEPS SEED
+    python benchmarks/timed_training.py WORKLOAD SYSTEM RUN_DIR TIMESTEPS SEED [EVALUATIONS]
 
 SYSTEM is rlkit, torch (rlkit without its C engine), sb3[:NUM_ENVS], single_file, tianshou or torchrl.
 
 Writes RUN_DIR/timing.json. rlkit and SB3 have all their everyday features on, with equal hyperparameters (those of
-workloads.py): rlkit by its own command line, SB3 as its documentation recommends.
+workloads.py): rlkit by its own command line, SB3 as its documentation recommends. With 0 EVALUATIONS, both leave these
+out, and the one at the end as well. A profile of rlkit, `rlkit:profile=true`, is of CPU time.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from unittest import mock
 from workloads import WORKLOADS, Workload
 
 EVALUATIONS = 10
-"""Number of evaluations during a run."""
+"""Number of evaluations during a run; 0: there is none at its end either."""
+CHECKPOINTS = 10
+"""Number of checkpoints during a run."""
 EVAL_EPISODES = 10
 """Episodes of each of them."""
 FINAL_EVAL_EPISODES = 20
@@ -59,7 +62,7 @@ class Trained(NamedTuple):
 
 def train_rlkit(workload: Workload, run_dir: Path, timesteps: int, seed: int, clock: Clock, *more: str) -> Trained:
     """Trains by `python -m rlkit` with the workload's arguments and `more` of them."""
-    from rlkit import trainer
+    from rlkit import profiling, trainer
     from rlkit.cli import main as cli
 
     train, record = trainer.Trainer.train, trainer.Trainer.record
@@ -80,17 +83,18 @@ def train_rlkit(workload: Workload, run_dir: Path, timesteps: int, seed: int, cl
         *workload.rlkit_arguments(),
         f"total_timesteps={timesteps}",
         f"seed={seed}",
-        f"eval_interval={timesteps // EVALUATIONS}",
-        f"checkpoint_interval={timesteps // EVALUATIONS}",
+        f"eval_interval={timesteps // EVALUATIONS if EVALUATIONS else 0}",
+        f"checkpoint_interval={timesteps // CHECKPOINTS}",
         f"log_interval={timesteps // LOG_ROWS}",
         f"eval_episodes={EVAL_EPISODES}",
-        f"final_eval_episodes={FINAL_EVAL_EPISODES}",
+        f"final_eval_episodes={FINAL_EVAL_EPISODES if EVALUATIONS else 0}",
         f"hydra.run.dir={run_dir}/run",
         *more,
     ]
     with (
         mock.patch.object(trainer.Trainer, "train", timed_train),
         mock.patch.object(trainer.Trainer, "record", timed_record),
+        mock.patch.object(profiling, "CLOCK", time.process_time),
         mock.patch("sys.argv", ["rlkit", *arguments]),
     ):
         cli.main()
@@ -125,7 +129,7 @@ def train_sb3(
     )
     model.set_logger(configure(str(run_dir), ["csv"]))
     eval_env = make_vec_env(workload.env, EVAL_ENVS, seed=seed + 1000)
-    interval = timesteps // EVALUATIONS // envs  # in vector steps, which callbacks count
+    interval = timesteps // (EVALUATIONS or CHECKPOINTS) // envs  # in vector steps, which callbacks count
     evaluations = EvalCallback(
         eval_env,
         n_eval_episodes=EVAL_EPISODES,
@@ -143,7 +147,9 @@ def train_sb3(
             return True
 
     solved_at, solved = [math.inf], Solved()
-    callbacks: list[BaseCallback] = [evaluations, solved, CheckpointCallback(interval, str(run_dir / "checkpoints"))]
+    callbacks: list[BaseCallback] = [CheckpointCallback(interval, str(run_dir / "checkpoints"))]
+    if EVALUATIONS:
+        callbacks += [evaluations, solved]
     if workload.agent == "dqn":
         log_interval = 4  # in episodes; SB3's default, which gives fewer rows than rlkit writes
     else:
@@ -153,9 +159,9 @@ def train_sb3(
         model.learn(timesteps, callbacks, log_interval=log_interval)
     model.logger.close()
     model.save(run_dir / "last")
-    eval_return, _ = evaluate_policy(model, eval_env, FINAL_EVAL_EPISODES)
+    eval_return = evaluate_policy(model, eval_env, FINAL_EVAL_EPISODES)[0] if EVALUATIONS else None
     gradient_steps = model.policy.optimizer.state_dict()["state"][0]["step"]
-    assert isinstance(eval_return, float)
+    assert eval_return is None or isinstance(eval_return, float)
     return Trained(model.num_timesteps, int(gradient_steps), eval_return, first(solved_at))
 
 
@@ -199,7 +205,9 @@ TRAIN: dict[str, Callable[..., Trained]] = {
 
 def main() -> None:
     """Trains once and writes timing.json."""
-    workload, system, run_dir, timesteps, seed = sys.argv[1:]
+    global EVALUATIONS
+    workload, system, run_dir, timesteps, seed, *evaluations = sys.argv[1:]
+    EVALUATIONS = int(evaluations[0]) if evaluations else EVALUATIONS
     clock, (name, *more) = Clock(), system.split(":")
     trained = TRAIN[name](WORKLOADS[workload], Path(run_dir), int(timesteps), int(seed), clock, *more)
     timing = {**trained._asdict(), "train_wall_s": clock.wall_s, "train_cpu_s": clock.cpu_s}
