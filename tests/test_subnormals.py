@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -56,6 +58,30 @@ def test_helping_threads_flush_too() -> None:
     assert len(seen) == 8
     assert all(seen)
     assert not are_flushed()
+
+
+TORCHS_THREADS = """
+import numpy as np, torch
+from rlkit.system.subnormals import flushed
+
+def lost():
+    return float(np.mean((torch.full((2**22,), 1e-40) * 1).numpy().view(np.int32) == 0))
+
+torch.set_num_threads(2)
+with flushed():
+    found = [lost()]
+    with flushed(False):
+        found.append(lost())
+    found.append(lost())
+print(*found, lost())
+"""
+
+
+@needs_mode
+def test_torchs_own_threads_follow_the_thread_that_they_compute_for() -> None:
+    # In a process of its own, since such threads keep the mode that they were started with.
+    done = subprocess.run([sys.executable, "-c", TORCHS_THREADS], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1.0", "0.0", "1.0", "0.0"]
 
 
 class Probe(gym.Env[Any, Any]):

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from functools import cache
 from types import TracebackType
 
+ELEMENTS_FOR_ALL_THREADS = 2**20
+"""Numbers that torch adds with all of its threads."""
 _SUBNORMAL = 1e-310
 
 
@@ -45,4 +47,8 @@ class flushed:
 def _switch() -> Callable[[bool], bool]:
     import torch  # only here, since importing it takes long
 
+    if torch.get_num_threads() > 1:
+        # Torch's own threads take the mode of the thread that starts them, and flush as long as the one does that they
+        # compute for. One that was started flushing would never stop, not for an environment's own torch either.
+        torch.ones(ELEMENTS_FOR_ALL_THREADS).add_(1)
     return torch.set_flush_denormal
