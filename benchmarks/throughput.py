@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 from workloads import WORKLOADS, Workload
 
 import rlkit
-from rlkit.engine.native import c_primitives as native
+from rlkit.engine.native import primitives as native
 
 HERE = Path(__file__).resolve().parent
 SCRIPT = "benchmarks/throughput.py"

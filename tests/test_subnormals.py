@@ -12,12 +12,20 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import SyncVectorEnv
-from training import needs_native
+from training import COMPUTES, make_q_engine, needs_native
 
+from rlkit.buffers.prioritized import PRIORITY_EPS, PrioritizedReplayBuffer
 from rlkit.collector import Collector, Step
+from rlkit.engine.losses import dqn_loss
 from rlkit.engine.native.optimizers import NativeAdam, NativeRMSprop
+from rlkit.engine.native.q import dqn_gradient
+from rlkit.engine.q import QLoss
 from rlkit.engine.threads import in_threads
 from rlkit.engine.torch.optimizer import TorchOptimizer
+from rlkit.networks.normalization import RewardNormalizer
+from rlkit.networks.q_network import QNetwork
+from rlkit.setting import NetworkConfig
+from rlkit.system.ranks import ALONE
 from rlkit.system.subnormals import are_flushed, flushed
 
 with flushed():
@@ -62,6 +70,10 @@ def test_helping_threads_flush_too() -> None:
 
 TORCHS_THREADS = """
 import numpy as np, torch
+from rlkit.networks.normalization import RewardNormalizer
+from rlkit.networks.q_network import QNetwork
+from rlkit.setting import NetworkConfig
+from rlkit.system.ranks import ALONE
 from rlkit.system.subnormals import flushed
 
 def lost():
@@ -163,3 +175,47 @@ def test_moments_of_a_dead_unit_do_not_become_subnormal(make: Any) -> None:
         bits = np.concatenate([moment.view(np.int32) & 0x7FFFFFFF for moment in optimizer.moments.values()])
         found.append(bool(((bits > 0) & (bits < smallest)).any()))
     assert found == [True, False]  # and without the mode they do
+
+
+def has_subnormal(numbers: Any) -> bool:
+    """Looks at the bits of float32 numbers, since a comparison would take subnormal ones for zero."""
+    bits = numbers.view(np.int32) & 0x7FFFFFFF
+    return bool(((bits > 0) & (bits < np.finfo(np.float32).smallest_normal.view(np.int32))).any())
+
+
+@needs_mode
+@pytest.mark.parametrize("compute", COMPUTES)
+def test_a_target_network_that_follows_slowly_does_not_become_subnormal(compute: str) -> None:
+    found = []
+    for flush in (False, True):
+        network = QNetwork(gym.spaces.Box(-1, 1, (3,)), 2, NetworkConfig(), torch.Generator())
+        engine, _ = make_q_engine(network, compute, QLoss(dqn_loss, dqn_gradient))
+        engine.update_target(1.0)
+        with torch.no_grad():
+            for parameter in engine.network.parameters():
+                parameter.zero_()
+        with flushed(flush):
+            for _ in range(900):  # a tenth of the way each time: 0.9 ** 900 of the first weights is left
+                engine.update_target(0.1)
+        found.append(has_subnormal(engine.state_dict()["target"]))
+    assert found == [True, False]
+
+
+@needs_mode
+def test_a_return_that_runs_on_without_rewards_does_not_become_subnormal() -> None:
+    found = []
+    for flush in (False, True):
+        normalizer = RewardNormalizer(gamma=0.9, num_envs=1)
+        rewards, never, always = np.zeros((900, 1), np.float32), np.zeros((900, 1), bool), np.ones((900, 1), bool)
+        rewards[0] = 1.0
+        with flushed(flush):
+            normalizer.normalize(rewards, never, always, ALONE)
+        found.append(has_subnormal(normalizer.running))
+    assert found == [True, False]
+
+
+def test_a_priority_is_never_too_small() -> None:
+    space, actions = gym.spaces.Box(-1, 1, (1,)), gym.spaces.Discrete(2)
+    buffer = PrioritizedReplayBuffer(8, 1, space, actions, alpha=1.0)
+    buffer.update_priorities(np.arange(4), np.array([0.0, 1e-45, 1e-40, 1e-20], np.float32))
+    np.testing.assert_allclose(buffer._tree[np.arange(4)], PRIORITY_EPS, rtol=1e-6)
