@@ -25,6 +25,7 @@ from rlkit.report.runs_page import averaged, curve_of
 from rlkit.report.sides import sides_of
 from rlkit.runs.__main__ import lines_of
 from rlkit.runs.__main__ import main as list_runs
+from rlkit.runs.folder_lock import FolderLock
 from rlkit.runs.listing import ListConfig, rows_of, status
 from rlkit.runs.pictures import draw_learning_curves
 from rlkit.runs.stored_runs import StoredRun, find_runs
@@ -273,7 +274,32 @@ def test_the_list_filters_and_sorts(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "did you mean 'return'" in capsys.readouterr().err
 
 
-def test_a_run_that_logs_no_more_was_stopped(tmp_path: Path) -> None:
+def test_a_run_goes_on_while_it_holds_its_lock(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a")
+    (run.path / "summary.json").unlink()
+    code = """
+import sys
+from pathlib import Path
+from rlkit.runs.folder_lock import FolderLock
+lock = FolderLock(Path(sys.argv[1]))
+print("locked", flush=True)
+input()
+"""
+    command = [sys.executable, "-c", code, str(run.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        assert status(StoredRun(run.path)) == "running"
+        other.communicate("\n")
+    assert status(StoredRun(run.path)) == "stopped"
+    own = FolderLock(run.path)
+    assert status(StoredRun(run.path)) == "running"
+    assert not own.removed
+    own.release()
+    assert status(StoredRun(run.path)) == "stopped"
+
+
+def test_a_run_without_a_lock_that_logs_no_more_was_stopped(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a")
     (run.path / "summary.json").unlink()
     assert status(StoredRun(run.path)) == "running"

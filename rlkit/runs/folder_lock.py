@@ -67,6 +67,23 @@ class FolderLock:
                     os.close(self._descriptor)
 
 
+def is_locked(folder: Path) -> bool | None:
+    """Returns True while a run writes into a folder, False if none does, and None where that cannot be told."""
+    file = folder / LOCK_FILE
+    with _changing, suppress(OSError):
+        if _identity(os.stat(file)) in _held:  # asked before opening, as above
+            return True
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+        except OSError as error:
+            return True if error.errno in (errno.EACCES, errno.EAGAIN) else None
+        finally:
+            os.close(descriptor)
+    return None
+
+
 def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 

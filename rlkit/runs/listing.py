@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from rlkit.errors import RlkitError, check_choice, check_range
+from rlkit.runs.folder_lock import is_locked
 from rlkit.runs.stored_runs import RUNNING, StoredRun, find_runs
 from rlkit.system.user_paths import user_path
 
 RECENT = 300.0
-"""Seconds since the last row of metrics below which a run that is not finished counts as running."""
+"""Seconds since the last row of metrics below which a run counts as running, where its lock does not tell."""
 COLUMNS: Mapping[str, Callable[[StoredRun], Any]] = {
     "when": lambda run: began(run),
     "agent": lambda run: run.agent,
@@ -71,9 +72,12 @@ def began(run: StoredRun) -> float:
 
 
 def status(run: StoredRun) -> str:
-    """Returns a run's status; one without a summary is running while it logs, and then stopped."""
+    """Returns a run's status; one without a summary is running while it holds its folder's lock, and else stopped."""
     if run.status != RUNNING:
         return run.status
+    locked = is_locked(run.path)
+    if locked is not None:
+        return "running" if locked else "stopped"
     file = run.path / "metrics.csv"
     last = file.stat().st_mtime if file.exists() else began(run)
     return "running" if time.time() - last < RECENT else "stopped"
@@ -146,4 +150,7 @@ def _order(value: Any) -> tuple[bool, Any]:
 
 def folders_of(config: ListConfig, named: Sequence[str]) -> list[Path]:
     """Returns the folders to look into: those that were named, or else those of the options."""
-    return [user_path(name) for name in named or config.folders]
+    folders = [user_path(name) for name in named or config.folders]
+    if not named and not any(folder.exists() for folder in folders):
+        raise RlkitError(f"there are no runs yet in {', '.join(map(str, folders))}: expected folders with runs in them")
+    return folders
