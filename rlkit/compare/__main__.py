@@ -114,6 +114,8 @@ def compare_agents(config: CompareConfig, overrides: Sequence[str], arguments: S
         say(f"{len(plan.tasks)} runs, {len(plan.tasks) - len(tasks)} of them finished; {values}; {plan.folder}")
         for note in plan.notes:
             say(f"not equal: {note}")
+        if tasks:
+            say(f"how far they are: python -m rlkit.runs {shlex.quote(str(plan.folder))} --watch")
         failures = run_tasks(tasks, same=plan.same, more=config.sb3_args, jobs=config.jobs, say=say)
         groups: dict[str, dict[str, list[StoredRun]]] = {}
         for task in plan.tasks:

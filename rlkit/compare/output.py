@@ -9,6 +9,7 @@ from typing import Any
 from rlkit.compare.results import FEW_SEEDS, Comparison, Group, Side, Versus
 from rlkit.maths.statistics import Estimate
 from rlkit.report.page import Cell, Chart, Curve, Page
+from rlkit.runs.field_docs import as_override
 
 EXPLANATION = (
     "Returns are those of the final evaluations, over seeds; brackets are 95 % intervals by the stratified percentile "
@@ -175,6 +176,11 @@ def _group(page: Page, group: Group) -> None:
     ]
     axes = {"timesteps": "timesteps", "seconds": "seconds of training"}
     page.chart(Chart("return in evaluation: mean over seeds, 95 % interval", axes, curves, group.threshold))
+    for side in group.sides:
+        if side.settings:
+            page.begin_details(f"the settings of {_titled(side)}")
+            page.table(["field", "value"], [[key, as_override(value)] for key, value in side.settings.items()])
+            page.end_details()
     page.begin_details("the runs")
     rows: list[list[str | Cell]] = [
         [side.name, Cell(str(seed), seed), Cell(shown(value, 2), value), Cell(f"{steps:,}", steps), path]

@@ -19,6 +19,8 @@ from rlkit.runs.stored_runs import Column, StoredRun
 
 FEW_SEEDS = 5
 """Seeds below which intervals are said to be too narrow."""
+SETTINGS = ("agent.", "network.", "wrappers.", "num_envs", "vectorization")
+"""Beginnings of the fields that are shown as a side's settings."""
 SAME_BUDGET = 0.02
 """Share by which budgets may differ, because they are rounded up to whole updates."""
 
@@ -47,6 +49,8 @@ class Side:
     curve: dict[str, list[float]]
     """The mean over runs, the interval's ends `low` and `high`, and `seconds` of training, all over `timesteps`."""
     runs: list[str]
+    settings: dict[str, Any]
+    """Hyperparameters, network and number of environments of the first run."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -139,6 +143,7 @@ def _side(name: str, runs: Sequence[StoredRun], threshold: float | None) -> Side
         reached=sum(map(math.isfinite, times)),
         curve=_curve(runs),
         runs=[str(run.path) for run in runs],
+        settings={key: value for key, value in runs[0].config.items() if key.startswith(SETTINGS)},
         notes=list(dict.fromkeys(note for run in runs for note in run.summary.get("notes", ()))),
     )
 

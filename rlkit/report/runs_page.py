@@ -14,6 +14,7 @@ from rlkit.errors import RlkitError
 from rlkit.maths.statistics import curve_interval
 from rlkit.report.page import Cell, Chart, Curve, Page
 from rlkit.report.sides import settings, sides_of
+from rlkit.runs.field_docs import as_override
 from rlkit.runs.loggers import STEP_KEY
 from rlkit.runs.reading import read_bytes
 from rlkit.runs.stored_runs import Column, StoredRun
@@ -229,8 +230,7 @@ def _differences(page: Page, sides: Mapping[str, Sequence[StoredRun]]) -> None:
 
 
 def _shown(value: Any) -> str:
-    text = {None: "null", True: "true", False: "false"}.get(value) if value is None or isinstance(value, bool) else None
-    return text or str(value)[:200]
+    return as_override(value)[:200]
 
 
 # Films, environments, versions

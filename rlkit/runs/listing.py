@@ -98,8 +98,10 @@ def last_return(run: StoredRun) -> float | None:
 def speed(run: StoredRun) -> float | None:
     """Returns the steps per second of the whole run, or of the last row of a run that goes on."""
     whole = run.number("steps_per_second")
+    if whole is not None:  # metrics are then not read, of which there may be many
+        return whole
     values = run.curve("time/steps_per_second")[1]
-    return whole if whole is not None else float(values[-1]) if len(values) else None
+    return float(values[-1]) if len(values) else None
 
 
 class Row:
