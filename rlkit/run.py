@@ -46,7 +46,7 @@ from rlkit.system.ranks import LostRank, Ranks, launched
 from rlkit.system.resources import peak_memory_mib
 from rlkit.system.seeding import Seeds, env_seeds, run_seeds, seeded_globally
 from rlkit.system.terminal import remarked
-from rlkit.system.threads import one_thread
+from rlkit.system.threads import one_thread, one_thread_unless_asked
 from rlkit.trainer import CollectAndUpdate, Output, Source, Trainer
 from rlkit.workers.asynchronous import AsynchronousTrainer, Workers
 from rlkit.workers.ray_workers import RayWorkers
@@ -291,12 +291,11 @@ def _agent(
 
 @contextmanager
 def _threads(agent: Agent[Any]) -> Iterator[None]:
-    """Limits torch and BLAS to one thread for networks without convolutions: more would cost more than they save."""
-    if any(isinstance(module, torch.nn.Conv2d) for module in agent.model.modules()):
+    """Limits torch and BLAS to one thread; networks with convolutions may have those of OMP_NUM_THREADS."""
+    convolutional = any(isinstance(module, torch.nn.Conv2d) for module in agent.model.modules())
+    if convolutional:
         keep_freed_memory()
-        yield
-        return
-    with one_thread():
+    with one_thread_unless_asked() if convolutional else one_thread():
         yield
 
 

@@ -54,7 +54,6 @@ from rlkit.engine.native import primitives as native
 from rlkit.engine.native.optimizers import OPTIMIZERS, NativeAdam, clip_global_norm
 from rlkit.engine.native.q import dqn_gradient
 from rlkit.engine.q import QLoss, TDBatch
-from rlkit.engine.threads import in_threads
 from rlkit.engine.torch.optimizer import TorchOptimizer
 from rlkit.errors import RlkitError
 from rlkit.field_groups import ReplayConfig
@@ -63,6 +62,7 @@ from rlkit.registry import make_agent
 from rlkit.setting import NetworkConfig, Setting
 from rlkit.spaces import Array
 from rlkit.system.ranks import ALONE
+from rlkit.system.threads import in_threads
 
 ROOT = Path(__file__).resolve().parent.parent
 needs_native = pytest.mark.skipif(native.missing is not None, reason=str(native.missing))

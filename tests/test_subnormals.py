@@ -20,13 +20,13 @@ from rlkit.engine.losses import dqn_loss
 from rlkit.engine.native.optimizers import NativeAdam, NativeRMSprop
 from rlkit.engine.native.q import dqn_gradient
 from rlkit.engine.q import QLoss
-from rlkit.engine.threads import in_threads
 from rlkit.engine.torch.optimizer import TorchOptimizer
 from rlkit.networks.normalization import RewardNormalizer
 from rlkit.networks.q_network import QNetwork
 from rlkit.setting import NetworkConfig
 from rlkit.system.ranks import ALONE
 from rlkit.system.subnormals import are_flushed, flushed
+from rlkit.system.threads import in_threads
 
 with flushed():
     HAS_MODE = are_flushed()

@@ -16,6 +16,7 @@ from rlkit.networks.backbone import make_backbone
 from rlkit.networks.features import ObsFeatures, backbone_encoder, image_shape, pixel_scaling
 from rlkit.networks.mlp import HIDDEN_GAIN, initialized
 from rlkit.networks.own import LeafFeatures, OwnEncoder, make_own
+from rlkit.networks.shards import encoded
 from rlkit.setting import NetworkConfig
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class ImageEncoders(nn.ModuleList):
         self._scalings = [pixel_scaling(space, by_bounds=by_bounds) for space in images]
         self.ends_in_hidden_layer = bool(images) and backbone is None and not (len(images) > 1 or features.has_vector)
         """True for one of our CNNs alone, whose last layer is a hidden one: nothing needs to be put together."""
+        self._in_shards = backbone is None  # which may look at a batch as a whole
         self._amp, self._mixed = config.amp, False
 
     @property
@@ -114,7 +116,7 @@ class ImageEncoders(nn.ModuleList):
     def forward(self, features: tuple[Tensor, ...]) -> Tensor:
         """Encodes `features`, the vector if there is one and then each image, as a (batch, num_outputs) tensor."""
         vector, images = features[: len(features) - len(self)], features[len(features) - len(self) :]
-        encoded = []
+        encodings = []
         for net, image, (offset, scale) in zip(self, images, self._scalings, strict=True):
             numbers = image.to(torch.float32)
             numbers = (numbers - offset if offset else numbers) / scale
@@ -122,8 +124,8 @@ class ImageEncoders(nn.ModuleList):
             pixels = numbers.contiguous(memory_format=torch.channels_last)
             mixed = self._mixed and (image.is_cuda or len(image) > MAX_FLOAT32_IMAGES)
             with torch.autocast(image.device.type, torch.bfloat16) if mixed else nullcontext():
-                encoded.append(net(pixels).float())
-        parts = [*vector, *encoded]
+                encodings.append((encoded(net, pixels) if self._in_shards else net(pixels)).float())
+        parts = [*vector, *encodings]
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 

@@ -35,6 +35,7 @@ from rlkit.runs.loggers import Logger, Tolerated
 from rlkit.runs.progress import Progress
 from rlkit.system.subnormals import flushed
 from rlkit.system.terminal import remarked
+from rlkit.system.threads import one_thread_unless_asked
 
 STEP_KEY = "time/step"
 """Column of metrics.csv with the number of gradient steps."""
@@ -119,9 +120,10 @@ def fit(
     torch.manual_seed(seed)
     tolerated = [Tolerated(type(logger).__name__, logger) for logger in loggers]
     trainer = Training(task, data, config, inputs or Inputs(), seed=seed, device=device, loggers=tolerated)
-    with Progress(trainer.total_samples, unit="samples", latest=LATEST) as trainer.progress:
+    progress = Progress(trainer.total_samples, unit="samples", latest=LATEST)
+    with one_thread_unless_asked(), progress as trainer.progress:
         trainer.train()
-    return Fitted(task, trainer.finish(), trainer.epoch, trainer.best_epoch)
+        return Fitted(task, trainer.finish(), trainer.epoch, trainer.best_epoch)
 
 
 class Training:

@@ -38,6 +38,7 @@ from rlkit.runs.reading import checked, read_json
 from rlkit.runs.run_folder import LostFolder, RunFolder
 from rlkit.system.processes import ending_signals, handled
 from rlkit.system.terminal import remarked
+from rlkit.system.threads import one_thread_unless_asked
 
 
 @dataclass
@@ -118,7 +119,7 @@ def run(config: PerceptionConfig, run_dir: Path, *, hydra_files: Mapping[str, st
         )
         started, status, results = time.perf_counter(), "failed", {}
         try:
-            with _interruptible(training):
+            with _interruptible(training), one_thread_unless_asked():
                 training.train()
                 results = training.finish()
             folder.check_kept()

@@ -51,13 +51,13 @@ class RemoteWorker:
         `sys.path`; folders of it that exist on this node are searched for modules as well.
         """
         sys.path += [folder for folder in path if folder not in sys.path and os.path.exists(folder)]
-        from rlkit.system.threads import one_thread
+        from rlkit.system.threads import one_core
         from rlkit.workers.worker import Worker, failure
 
         if version != rlkit.__version__:
             return Failure(f"its node has rlkit {rlkit.__version__}, the main process {version}: they must be the same")
         try:
-            self._stack.enter_context(one_thread())
+            self._stack.enter_context(one_core())
             self._worker = Worker(packed, self._index, self._starts, self._stack)
         except Exception as error:
             return failure(error)

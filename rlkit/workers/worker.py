@@ -36,7 +36,7 @@ from rlkit.setting import Setting
 from rlkit.system.allocator import keep_freed_memory
 from rlkit.system.seeding import env_seeds, run_seeds, seed_globally
 from rlkit.system.subnormals import flushed
-from rlkit.system.threads import one_thread
+from rlkit.system.threads import one_core
 from rlkit.workers.budget import Budget
 from rlkit.workers.parameter_server import RemoteParameters
 from rlkit.workers.supervisor import Done, Failure, Ready
@@ -160,7 +160,7 @@ def _process(pipe: Connection) -> Iterator[ExitStack]:
     """Wraps the body of a process: it sends `Done` or `Failure` when the body ends, and prints no traceback."""
     try:
         with ExitStack() as stack:
-            stack.enter_context(one_thread())  # every core has a process of its own
+            stack.enter_context(one_core())  # every core has a process of its own
             yield stack
         pipe.send(Done())
     except (EOFError, ConnectionError):

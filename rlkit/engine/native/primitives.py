@@ -13,13 +13,12 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import nn
 
 from rlkit.buffers.batch import PolicyBatch
-from rlkit.engine.threads import in_threads
 from rlkit.networks.array_heads import ArrayHead
 from rlkit.spaces import Array
+from rlkit.system.threads import in_threads, shard_threads
 
 Metrics = dict[str, float]
 
@@ -66,9 +65,8 @@ MAX_SHARDS = 16
 class NativeMLP:
     """A torch Sequential of linear layers with one kind of activation, computed in C on the module's own memory.
 
-    Large batches are split into shards, which run on as many threads as torch had when the MLP was made. The number of
-    threads does not change the results: the shards depend on the batch size only, and their gradients are added up in
-    their order.
+    Large batches are split into shards, which run on all cores. The number of threads does not change the results: the
+    shards depend on the batch size only, and their gradients are added up in their order.
     """
 
     def __init__(self, module: nn.Sequential) -> None:
@@ -81,7 +79,6 @@ class NativeMLP:
         self._num_outputs = linears[-1].out_features
         flops_per_row = 2 * sum(layer.weight.numel() for layer in linears)
         self._shard_rows = max(MIN_SHARD_ROWS, int(MIN_SHARD_FLOPS / flops_per_row))
-        self._threads = torch.get_num_threads()
 
     def forward(self, x: Array) -> Array:
         """Computes the outputs: (batch, outputs)."""
@@ -113,7 +110,7 @@ class NativeMLP:
             self._gradients.append([(np.empty_like(w), np.empty_like(b)) for w, b in self._parameters])
             self._mlps.append(self._mlp(self._gradients[-1]))
         shards = [slice(i * rows // count, (i + 1) * rows // count) for i in range(count)]
-        in_threads([partial(compute, *shard) for shard in zip(self._mlps, shards, strict=False)], self._threads)
+        in_threads([partial(compute, *shard) for shard in zip(self._mlps, shards, strict=False)], shard_threads())
         return count
 
     def _mlp(self, gradients: list[tuple[Array, Array]]) -> c_engine.MLP:
