@@ -137,7 +137,8 @@ def train_once(work: str) -> dict[str, float]:
     import rlkit
     from rlkit import trainer
 
-    train, found = trainer.Trainer.train, {}
+    train = trainer.Trainer.train
+    found: dict[str, float] = {}
 
     def timed_train(self: trainer.Trainer) -> None:
         wall, cpu = time.perf_counter(), time.process_time()

@@ -1,14 +1,20 @@
-"""Tianshou's and torchrl's trainers on the workloads of throughput.py, PPO and DQN, as their documentation builds them.
+"""Other libraries on the workloads of throughput.py, PPO and DQN, as their documentation builds them.
 
-They are not among rlkit's dependencies: `throughput.py --peers-python PATH` takes them from an environment of their
-own, in which rlkit need not be installed. Both evaluate and save as often as the other systems do. Both run without a
-logger: Tianshou in its own trainer, and torchrl's parts (collector, losses, replay buffer) in the plain loop of its
-examples.
+They are not among rlkit's dependencies: `throughput.py --peers-python PATH …` takes them from environments of their
+own, in which rlkit need not be installed. All run without a logger that writes, but for SBX's, which is SB3's.
+
+- Tianshou by its own trainer, and torchrl's parts (collector, losses, replay buffer) in the plain loop of its examples.
+  Where the other systems evaluate and save, so do they.
+- SBX (SB3's interface, JAX) and rlox (Rust and torch), by their own `learn` and `train`, without evaluations only. What
+  JAX compiles during the run is told by JAX itself, and not counted. SBX's DQN does not clip gradients, and its rate
+  does not fall; rlox's has the mean squared error, and its rate and PPO's clip range do not fall either. rlox's PPO
+  steps a CartPole of its own, in Rust.
 """
 
 from __future__ import annotations
 
 import importlib
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +23,13 @@ from workloads import Workload
 EVALUATIONS, EVAL_EPISODES, FINAL_EVAL_EPISODES, EVAL_ENVS = 10, 10, 20, 10
 
 
-def train_tianshou(workload: Workload, run_dir: Path, timesteps: int, seed: int, clock: Any) -> Any:
-    """Trains Tianshou's PPO or DQN by its trainer; returns timesteps, gradient steps and the final return."""
+def train_tianshou(
+    workload: Workload, run_dir: Path, timesteps: int, seed: int, clock: Any, *, evaluations: int
+) -> Any:
+    """Trains Tianshou's PPO or DQN by its trainer; returns timesteps, gradient steps and the final return.
+
+    With `evaluations` 0 there are none, and the final return is None.
+    """
     import gymnasium as gym
     import numpy as np
     import torch
@@ -102,23 +113,32 @@ def train_tianshou(workload: Workload, run_dir: Path, timesteps: int, seed: int,
         }
         parameters = trainer.OffPolicyTrainerParams
     tester = data.Collector(learner, eval_envs)
+    if not evaluations:
+        common["test_step_num_episodes"] = 0
     with clock.running():
         collector.reset()
         if workload.agent == "dqn":  # as many random steps as the other systems take before their first update
             before = -(-given["learning_starts"] // collected) * collected - collected
             collector.collect(n_step=before, random=True)
         info = learner.run_training(
-            parameters(training_collector=collector, test_collector=tester, **common, **of_kind)
+            parameters(
+                training_collector=collector,
+                test_collector=tester if evaluations else None,
+                **common,
+                **of_kind,
+            )
         )
         torch.save(learner.state_dict(), run_dir / "last.pt")
     updates = info.update_step
     each = given["num_epochs"] * collected // given["minibatch_size"] if workload.agent == "ppo" else None
-    found = tester.collect(n_episode=FINAL_EVAL_EPISODES, reset_before_collect=True)
     steps, gradient_steps = int(info.train_step), int(updates * (each or given["gradient_steps"]))
+    if not evaluations:
+        return steps, gradient_steps, None
+    found = tester.collect(n_episode=FINAL_EVAL_EPISODES, reset_before_collect=True)
     return steps, gradient_steps, float(np.mean(found.returns))
 
 
-def train_torchrl(workload: Workload, run_dir: Path, timesteps: int, seed: int, clock: Any) -> Any:
+def train_torchrl(workload: Workload, run_dir: Path, timesteps: int, seed: int, clock: Any, *, evaluations: int) -> Any:
     """Trains with torchrl's collector, losses and replay buffer in a loop; returns like `train_tianshou`."""
     import torch
     from torch import nn
@@ -235,14 +255,116 @@ def train_torchrl(workload: Workload, run_dir: Path, timesteps: int, seed: int, 
                     follow(buffer.sample(), 10.0)
                     target.step()
                     gradient_steps += 1
-            if steps >= due:
+            if evaluations and steps >= due:
                 due += timesteps // EVALUATIONS
                 if (found := evaluation(EVAL_EPISODES)) > best:
                     best = found
                     torch.save(policy.state_dict(), run_dir / "best.pt")
                 torch.save(loss.state_dict(), run_dir / "last.pt")
     collector.shutdown()
-    return steps, gradient_steps, evaluation(FINAL_EVAL_EPISODES)
+    return steps, gradient_steps, evaluation(FINAL_EVAL_EPISODES) if evaluations else None
+
+
+def train_sbx(workload: Workload, run_dir: Path, timesteps: int, seed: int, clock: Any) -> Any:
+    """Trains SBX's PPO or DQN without evaluations; returns like `train_tianshou`, without a final return."""
+    import torch
+
+    jax, sbx, linen, env_util, logger = map(
+        importlib.import_module,
+        ("jax", "sbx", "flax.linen", "stable_baselines3.common.env_util", "stable_baselines3.common.logger"),
+    )
+    torch.set_num_threads(1)
+    spans: list[tuple[float, float]] = []
+
+    def note(event: str, seconds: float, **_: Any) -> None:
+        if event.startswith("/jax/core/compile/"):
+            ended = time.perf_counter()
+            spans.append((ended - seconds, ended))
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    arguments = workload.sb3_arguments()
+    arguments["policy_kwargs"] |= {"activation_fn": getattr(linen, workload.activation)}
+    envs = env_util.make_vec_env(workload.env, workload.num_envs, seed=seed)
+    model = getattr(sbx, workload.agent.upper())("MlpPolicy", envs, seed=seed, **arguments)
+    model.set_logger(logger.configure(str(run_dir), ["csv"]))
+    spans.clear()
+    with clock.running():
+        model.learn(timesteps)
+    clock.exclude_compiling(covered(spans))
+    # SBX counts PPO's epochs, and DQN's gradient steps.
+    given, counted = workload.hyperparameters, model._n_updates
+    per_count = given["num_steps"] * workload.num_envs // given["minibatch_size"] if workload.agent == "ppo" else 1
+    return model.num_timesteps, counted * per_count, None
+
+
+def covered(spans: list[tuple[float, float]]) -> float:
+    """Returns the length of all (start, end) together, of which some are within others."""
+    total, until = 0.0, float("-inf")
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total
+
+
+def train_rlox(workload: Workload, run_dir: Path, timesteps: int, seed: int, clock: Any) -> Any:
+    """Trains rlox's PPO or DQN without evaluations; returns like `train_sbx`."""
+    import numpy as np
+    import torch
+
+    algorithms = importlib.import_module(f"rlox.algorithms.{workload.agent}")
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    given = workload.hyperparameters
+    (hidden,) = set(workload.hidden_sizes)
+    if workload.agent == "ppo":
+        assert (hidden, workload.activation) == (64, "tanh"), "rlox's own policy"
+        model = algorithms.PPO(
+            workload.env,
+            workload.num_envs,
+            seed,
+            n_steps=given["num_steps"],
+            batch_size=given["minibatch_size"],
+            n_epochs=given["num_epochs"],
+            learning_rate=given["learning_rate"],
+            clip_eps=given["clip_coef"],
+            ent_coef=given["ent_coef"],
+            gamma=given["gamma"],
+            gae_lambda=given["gae_lambda"],
+            clip_vloss=False,
+            anneal_lr=True,
+        )
+    else:
+        theirs = workload.sb3_arguments()
+        model = algorithms.DQN(
+            workload.env,
+            seed=seed,
+            buffer_size=given["replay.size"],
+            learning_rate=given["learning_rate"],
+            batch_size=given["minibatch_size"],
+            gamma=given["gamma"],
+            target_update_freq=theirs["target_update_interval"],
+            exploration_fraction=given["epsilon.fraction"],
+            exploration_final_eps=given["epsilon.end"],
+            learning_starts=given["learning_starts"],
+            double_dqn=False,
+            hidden=hidden,
+            train_freq=given["num_steps"],
+            gradient_steps=given["gradient_steps"],
+            max_grad_norm=10.0,
+        )
+    gradient_steps, step = 0, model.optimizer.step
+
+    def counted_step() -> None:
+        nonlocal gradient_steps
+        gradient_steps += 1
+        step()
+
+    model.optimizer.step = counted_step
+    with clock.running():
+        model.train(timesteps)
+    steps = timesteps // (given["num_steps"] * workload.num_envs) * given["num_steps"] * workload.num_envs
+    return steps if workload.agent == "ppo" else timesteps, gradient_steps, None
 
 
 def epsilon(given: dict[str, Any], progress: float) -> float:

@@ -2,13 +2,16 @@
 
     python benchmarks/throughput.py [--workload ppo_cartpole] [--repetitions 3] [--timesteps 100000] [--resume]
     python -m venv peers && peers/bin/pip install tianshou==2.0.1 torchrl==0.14.1 torch==2.13.0 gymnasium==1.4.0
-    python benchmarks/throughput.py --workload ppo_cartpole --peers-python peers/bin/python
+    python -m venv sbx && sbx/bin/pip install sbx-rl==0.28.0 gymnasium==1.4.0
+    python -m venv rlox && rlox/bin/pip install rlox==1.2.0 torch==2.13.0 gymnasium==1.4.0
+    python benchmarks/throughput.py --no-evaluations --peers-python {peers,sbx,rlox}/bin/python
 
 Runs all systems in turn, each run in a fresh process with one thread, all on one core (or, with `--cores 2`, all on the
 same two, with as many threads as each system can use). All have equal hyperparameters (workloads.py). rlkit and SB3
 have the same features on: CSV log, evaluations, best and last checkpoints, a final evaluation; the plain script
 (single_file.py) has none. With `--no-evaluations`, rlkit and SB3 have none either, which leaves what training itself
-takes, and results go to results/training_<workload>.json and .md instead of results/throughput_<workload>. Prints
+takes, and results go to results/training_<workload>.json and .md instead of results/throughput_<workload>. SBX and rlox
+are measured so only, without what JAX compiles (peers.py). Prints
 medians and ranges; with `--resume` it continues a benchmark that was stopped. "Training" is the training loop with
 everything in it. "Shell to trained" is the whole process, from its start to its end. "Solved" is the end of the first
 evaluation that reaches the mean return that the workload names. One more run of rlkit with `profile=true` shows where
@@ -42,9 +45,12 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 ONE_THREAD = dict.fromkeys(THREADS, "1")
 PACKAGES = ("stable-baselines3", "torch", "gymnasium", "numpy")
 PROFILED = "rlkit:profile=true"
-PEERS = ("tianshou", "torchrl")
-PEERS_WORKLOADS = ("ppo_cartpole", "dqn_cartpole")
-NOT_MEASURED = "Tianshou's and torchrl's trainers are not measured here: see `--peers-python`."
+PEERS = ("tianshou", "torchrl", "sbx-rl", "rlox")
+"""Packages of other libraries; a system is called as its package, up to a hyphen."""
+WITHOUT_EVALUATIONS = ("sbx-rl", "rlox")
+"""Packages that are measured without evaluations only."""
+PEERS_WORKLOADS = ("ppo_cartpole", "dqn_cartpole", "dqn_cartpole_every_4")
+NOT_MEASURED = "Other libraries' trainers are not measured here: see `--peers-python`."
 
 
 class Measure(NamedTuple):
@@ -58,6 +64,7 @@ class Measure(NamedTuple):
 MEASURES = {
     "train_steps_per_s": Measure("training, steps per second", +1, 0),
     "train_steps_per_cpu_s": Measure("training, steps per CPU second", +1, 0),
+    "compile_s": Measure("compiling, which is left out of the training time, seconds", 0, 1),
     "process_wall_s": Measure("shell to trained, seconds", -1, 1),
     "process_cpu_s": Measure("shell to trained, CPU seconds", -1, 1),
     "solved_s": Measure("shell to solved, seconds", -1, 1),
@@ -75,7 +82,9 @@ def main() -> None:
     parser.add_argument(
         "--systems", nargs="*", help="which of rlkit, torch, sb3 and single_file (default: all but torch)"
     )
-    parser.add_argument("--peers-python", type=Path, help="that has Tianshou and torchrl, to measure them too")
+    parser.add_argument(
+        "--peers-python", type=Path, nargs="*", default=[], help="those of other libraries' environments"
+    )
     parser.add_argument("--cores", type=int, default=1, help="that all systems run on (default 1)")
     parser.add_argument("--no-evaluations", action="store_true", help="neither during training nor at its end")
     parser.add_argument("--resume", action="store_true", help="keep the runs that are in results already")
@@ -83,9 +92,11 @@ def main() -> None:
     given = parser.parse_args()
     workload = WORKLOADS[given.workload]
     timesteps = given.timesteps or workload.timesteps
-    peers = PEERS if given.peers_python and given.workload in PEERS_WORKLOADS else ()
+    measurable = [name for name in PEERS if given.no_evaluations or name not in WITHOUT_EVALUATIONS]
+    peers = found_peers(given.peers_python, measurable) if given.workload in PEERS_WORKLOADS else {}
     systems = [*systems_of(workload), *peers]
     systems = [name for name in systems if not given.systems or name.split(":")[0] in given.systems]
+    peers = {name: peer for name, peer in peers.items() if name in systems}
     cores = sorted(os.sched_getaffinity(0))[-given.cores :]
     kind, more = ("training", ["0"]) if given.no_evaluations else ("throughput", [])
     file = given.results / f"{kind}_{given.workload}{f'_{len(cores)}_cores' if len(cores) > 1 else ''}.json"
@@ -95,15 +106,16 @@ def main() -> None:
         + (f" --systems {' '.join(given.systems)}" if given.systems else "")
         + (f" --cores {len(cores)}" if len(cores) > 1 else "")
         + (" --no-evaluations" if given.no_evaluations else "")
-        + (" --peers-python PATH" if peers else ""),
+        + (" --peers-python PATH …" if peers else ""),
         "workload": asdict(workload),
         "cores": len(cores),
+        "evaluations": not given.no_evaluations,
         "machine": machine(),
         "versions": {
             "rlkit": rlkit.__version__,
             "python": platform.python_version(),
             **{name: version(name) for name in PACKAGES},
-            **(versions_of(given.peers_python, peers) if peers else {}),
+            **{name: peer.version for name, peer in peers.items()},
         },
         "runs": [],
         "profile": None,
@@ -118,7 +130,7 @@ def main() -> None:
         for system in systems if seed % 2 == 0 else systems[::-1]:
             if any((run["system"], run["seed"]) == (system, seed) for run in report["runs"]):
                 continue
-            python = given.peers_python if system in PEERS else Path(sys.executable)
+            python = peers[system].python if system in peers else Path(sys.executable)
             run, _ = timed_run(given.workload, system, timesteps, seed, python, *more)
             report["runs"].append(run)
             print({key: round(value, 1) if isinstance(value, float) else value for key, value in run.items()})
@@ -139,15 +151,28 @@ def systems_of(workload: Workload) -> list[str]:
     return ["rlkit", *([f"sb3:{number}" for number in numbers] or ["sb3"]), *plain]
 
 
-def versions_of(python: Path, packages: tuple[str, ...]) -> dict[str, str]:
-    """Returns the packages' versions in the environment of another Python; ends this program if one is missing."""
+class Peer(NamedTuple):
+    """Another library: the Python of the environment that has it, and its version there."""
+
+    python: Path
+    version: str
+
+
+def found_peers(pythons: list[Path], packages: list[str]) -> dict[str, Peer]:
+    """Returns other libraries by the names of their systems; ends this program if a Python has none of them."""
     code = (
-        "import json, sys; from importlib.metadata import version; print(json.dumps(list(map(version, sys.argv[1:]))))"
+        "import json; from importlib.metadata import distributions; "
+        "print(json.dumps({found.name.replace('_', '-'): found.version for found in distributions()}))"
     )
-    done = subprocess.run([python, "-c", code, *packages], capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"--peers-python {python} has not all of {', '.join(packages)}:\n{done.stderr}")
-    return dict(zip(packages, json.loads(done.stdout), strict=True))
+    peers: dict[str, Peer] = {}
+    for python in pythons:
+        done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
+        installed = json.loads(done.stdout) if done.returncode == 0 else {}
+        has = {name.partition("-")[0]: Peer(python, installed[name]) for name in packages if name in installed}
+        if not has:
+            sys.exit(f"--peers-python {python} has none of {', '.join(packages)}\n{done.stderr}")
+        peers |= has
+    return peers
 
 
 def timed_run(
@@ -179,6 +204,7 @@ def timed_run(
         "train_steps_per_cpu_s": timing["steps"] / timing["train_cpu_s"],
         "process_wall_s": wall,
         "process_cpu_s": usage.ru_utime + usage.ru_stime,
+        "compile_s": timing["compile_s"] or None,
         "solved_s": timing["solved_at"] and timing["solved_at"] - started,
         "gradient_steps": timing["gradient_steps"],
         "eval_return": timing["eval_return"],
@@ -229,7 +255,8 @@ def markdown(report: dict[str, Any]) -> str:
     systems = list(dict.fromkeys(run["system"] for run in report["runs"]))
     repetitions = len({run["seed"] for run in report["runs"]})
     titles = {name: title(name, versions) for name in systems}
-    missing = "" if set(PEERS) & set(systems) else NOT_MEASURED
+    measured = {name.partition("-")[0] for name in PEERS} & set(systems)
+    missing = "" if measured else NOT_MEASURED
     lines = [
         f"{report['workload']['title']}: medians (lowest – highest) of {repetitions} runs of each system, in turn.",
         "",
@@ -253,14 +280,32 @@ def markdown(report: dict[str, Any]) -> str:
         ratio = f"**{row['ratio']:.2f} ×**" if "ratio" in row else ""
         aim = f" (goal {goal:g} ×)" if key == rate(report) and goal else ""
         lines.append(f"| {measure.title} | {' | '.join(cells)} | {ratio}{aim} |")
+    if measured and not report.get("evaluations", True):
+        lines += rows_beside(report, systems)
     return "\n".join(lines) + "\n" + profile_table(report["profile"])
+
+
+def rows_beside(report: dict[str, Any], systems: list[str]) -> list[str]:
+    """Returns rows of steps per CPU second: rlkit's in multiples of the others', and each in shares of the floor.
+
+    The floor is nothing but environments and matrix products; shares of it travel from one machine to another.
+    """
+    profile, speeds = report["profile"], report["summary"]["train_steps_per_cpu_s"]
+    floor = profile["timesteps"] / (profile["floor"]["env_seconds"] + profile["floor"]["products_seconds"])
+    medians = [speeds[name]["median"] for name in systems]
+    ours = speeds["rlkit"]["median"]
+    return [
+        f"| rlkit's, times theirs | {' | '.join(f'{ours / theirs:.2f}' for theirs in medians)} | |",
+        f"| share of the floor ({floor:,.0f}) | {' | '.join(f'{theirs / floor:.0%}' for theirs in medians)} | |",
+    ]
 
 
 def title(system: str, versions: dict[str, str]) -> str:
     """Returns the title of a system's column."""
     name, _, num_envs = system.partition(":")
     named = {"rlkit": f"rlkit {versions['rlkit']}", "sb3": f"SB3 {versions['stable-baselines3']}"}
-    named |= {"tianshou": f"Tianshou {versions.get('tianshou')}", "torchrl": f"torchrl {versions.get('torchrl')}"}
+    for peer, called in {"tianshou": "Tianshou", "torchrl": "torchrl", "sbx": "SBX", "rlox": "rlox"}.items():
+        named[peer] = f"{called} {versions.get(peer)}"
     named["torch"] = f"{named['rlkit']} without its C engine"
     return named.get(name, "a script in CleanRL's style") + (f", {num_envs} environments" if num_envs else "")
 

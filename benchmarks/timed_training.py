@@ -2,7 +2,7 @@
 
     python benchmarks/timed_training.py WORKLOAD SYSTEM RUN_DIR TIMESTEPS SEED [EVALUATIONS]
 
-SYSTEM is rlkit, torch (rlkit without its C engine), sb3[:NUM_ENVS], single_file, tianshou or torchrl.
+SYSTEM is rlkit, torch (rlkit without its C engine), sb3[:NUM_ENVS], single_file, tianshou, torchrl, sbx or rlox.
 
 Writes RUN_DIR/timing.json. rlkit and SB3 have all their everyday features on, with equal hyperparameters (those of
 workloads.py): rlkit by its own command line, SB3 as its documentation recommends. With 0 EVALUATIONS, both leave these
@@ -41,12 +41,21 @@ EVAL_ENVS = 10
 class Clock:
     """A clock that counts the wall and CPU seconds spent within `running`."""
 
+    compile_s = 0.0
+    """Wall seconds of compiling, which are not counted."""
+
     @contextmanager
     def running(self) -> Iterator[None]:
         """Measures one block."""
         wall, cpu = time.perf_counter(), time.process_time()
         yield
         self.wall_s, self.cpu_s = time.perf_counter() - wall, time.process_time() - cpu
+
+    def exclude_compiling(self, seconds: float) -> None:
+        """Leaves out wall seconds of the block, and a proportional part of its CPU seconds."""
+        self.compile_s = seconds
+        remaining = 1 - seconds / self.wall_s
+        self.wall_s, self.cpu_s = self.wall_s * remaining, self.cpu_s * remaining
 
 
 class Trained(NamedTuple):
@@ -183,14 +192,28 @@ def train_tianshou(*arguments: Any) -> Trained:
     """Trains Tianshou's agent of the workload's name by peers.py."""
     import peers
 
-    return Trained(*peers.train_tianshou(*arguments))
+    return Trained(*peers.train_tianshou(*arguments, evaluations=EVALUATIONS))
 
 
 def train_torchrl(*arguments: Any) -> Trained:
     """Trains with torchrl's parts by peers.py."""
     import peers
 
-    return Trained(*peers.train_torchrl(*arguments))
+    return Trained(*peers.train_torchrl(*arguments, evaluations=EVALUATIONS))
+
+
+def train_sbx(*arguments: Any) -> Trained:
+    """Trains SBX's agent of the workload's name by peers.py, which evaluates nothing."""
+    import peers
+
+    return Trained(*peers.train_sbx(*arguments))
+
+
+def train_rlox(*arguments: Any) -> Trained:
+    """Trains rlox's agent of the workload's name by peers.py, which evaluates nothing."""
+    import peers
+
+    return Trained(*peers.train_rlox(*arguments))
 
 
 TRAIN: dict[str, Callable[..., Trained]] = {
@@ -200,6 +223,8 @@ TRAIN: dict[str, Callable[..., Trained]] = {
     "single_file": train_single_file,
     "tianshou": train_tianshou,
     "torchrl": train_torchrl,
+    "sbx": train_sbx,
+    "rlox": train_rlox,
 }
 
 
@@ -210,7 +235,12 @@ def main() -> None:
     EVALUATIONS = int(evaluations[0]) if evaluations else EVALUATIONS
     clock, (name, *more) = Clock(), system.split(":")
     trained = TRAIN[name](WORKLOADS[workload], Path(run_dir), int(timesteps), int(seed), clock, *more)
-    timing = {**trained._asdict(), "train_wall_s": clock.wall_s, "train_cpu_s": clock.cpu_s}
+    timing = {
+        **trained._asdict(),
+        "train_wall_s": clock.wall_s,
+        "train_cpu_s": clock.cpu_s,
+        "compile_s": clock.compile_s,
+    }
     (Path(run_dir) / "timing.json").write_text(json.dumps(timing))
 
 
