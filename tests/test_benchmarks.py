@@ -355,12 +355,37 @@ def test_vector_environments_are_counted_by_their_steps(monkeypatch: pytest.Monk
 
 def test_other_libraries_are_measured_by_an_environment_of_their_own(modules: Any, tmp_path: Path) -> None:
     throughput = modules[1]
-    assert throughput.versions_of(Path(sys.executable), ("numpy",)) == {"numpy": np.__version__}
-    with pytest.raises(SystemExit, match="has not all of no-such-package"):
-        throughput.versions_of(Path(sys.executable), ("no-such-package",))
+    python = Path(sys.executable)
+    assert throughput.found_peers([python], ["numpy", "no-such-package"]) == {"numpy": (python, np.__version__)}
+    with pytest.raises(SystemExit, match="has none of no-such-package"):
+        throughput.found_peers([python], ["no-such-package"])
     assert "Tianshou 2.0.1" in throughput.title(
         "tianshou", {"rlkit": "1", "stable-baselines3": "2", "tianshou": "2.0.1"}
     )
+
+
+def test_time_of_compiling_is_left_out_once(monkeypatch: pytest.MonkeyPatch, modules: Any) -> None:
+    peers, timed = importlib.import_module("peers"), importlib.import_module("timed_training")
+    assert peers.covered([(5.0, 6.0), (1.0, 4.0), (2.0, 3.0), (3.5, 4.5)]) == 4.5
+    assert peers.covered([]) == 0
+    times = iter([10.0, 1.0, 20.0, 6.0])  # 10 seconds, and 5 of CPU time
+    clocks = SimpleNamespace(perf_counter=lambda: next(times), process_time=lambda: next(times))
+    monkeypatch.setattr(timed, "time", clocks)
+    clock = timed.Clock()
+    with clock.running():
+        pass
+    clock.exclude_compiling(4.0)
+    assert (clock.wall_s, clock.cpu_s, clock.compile_s) == (6.0, 3.0, 4.0)
+
+
+def test_systems_that_train_alone_are_compared_with_the_floor(modules: Any) -> None:
+    throughput = modules[1]
+    profile = {"timesteps": 1000, "floor": {"env_seconds": 0.2, "products_seconds": 0.3}}
+    speeds = {"rlkit": {"median": 1500.0}, "sbx": {"median": 500.0}}
+    report = {"profile": profile, "summary": {"train_steps_per_cpu_s": speeds}}
+    times, shares = throughput.rows_beside(report, ["rlkit", "sbx"])
+    assert times.endswith("| 1.00 | 3.00 | |")
+    assert shares.endswith("(2,000) | 75% | 25% | |")
 
 
 @pytest.mark.parametrize(("system", "package"), [("tianshou", "tianshou"), ("torchrl", "torchrl")])
