@@ -378,7 +378,7 @@ def test_time_of_compiling_is_left_out_once(monkeypatch: pytest.MonkeyPatch, mod
     assert (clock.wall_s, clock.cpu_s, clock.compile_s) == (6.0, 3.0, 4.0)
 
 
-def test_systems_that_train_alone_are_compared_with_the_floor(modules: Any) -> None:
+def test_systems_without_evaluations_are_compared_with_the_floor(modules: Any) -> None:
     throughput = modules[1]
     profile = {"timesteps": 1000, "floor": {"env_seconds": 0.2, "products_seconds": 0.3}}
     speeds = {"rlkit": {"median": 1500.0}, "sbx": {"median": 500.0}}
