@@ -5,7 +5,8 @@
 A unit whose ReLU is off has gradients of zero, and its moments decay until they are subnormal. Each optimiser takes
 `--steps` steps on parameters that have had one gradient and then none, and as many on parameters that have new
 gradients, with subnormal numbers flushed to zero and without. The last fifth of the steps is timed, in CPU time, in one
-process with one thread. Then DQN trains on CartPole-v1 with flushing and without. Writes results/subnormals.json, .md.
+process with one thread. Then DQN trains on CartPole-v1 with flushing and without, and the speed in each tenth of its
+steps after learning has begun shows if it slows down. Writes results/subnormals.json and .md.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -28,8 +30,10 @@ from rlkit.engine.native import primitives as native
 from rlkit.engine.native.optimizers import OPTIMIZERS
 from rlkit.engine.torch.optimizer import TorchOptimizer
 from rlkit.system.subnormals import flushed
+from rlkit.trainer import Trainer
 
 RESULTS = Path(__file__).resolve().parent / "results"
+TENTHS = 10
 Make = Callable[[torch.Tensor, torch.Tensor], Any]
 
 
@@ -78,13 +82,24 @@ def never_flushed() -> Iterator[None]:
             patch.stop()
 
 
-def steps_per_second(timesteps: int) -> float:
-    """Trains DQN with tuned values and without evaluations; returns timesteps per second of CPU time."""
+def steps_per_second(timesteps: int) -> list[float]:
+    """Trains DQN with tuned values and without evaluations; returns timesteps per second of CPU time, by tenths.
+
+    They are tenths of the updates that learn.
+    """
     quiet: dict[str, Any] = {"eval_interval": 0, "final_eval_episodes": 0, "checkpoint_interval": 0}
-    with tempfile.TemporaryDirectory() as folder:
-        start = time.process_time()
+    advance, marks = Trainer.advance, []
+
+    def timed_advance(trainer: Trainer) -> Any:
+        advanced = advance(trainer)
+        if trainer.timesteps >= trainer.agent.config.learning_starts:  # type: ignore[attr-defined]
+            marks.append((trainer.timesteps, time.process_time()))
+        return advanced
+
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(Trainer, "advance", timed_advance):
         rlkit.train("dqn", "CartPole-v1", total_timesteps=timesteps, run_dir=f"{folder}/run", **quiet)
-        return timesteps / (time.process_time() - start)
+    edges = [marks[i * (len(marks) - 1) // TENTHS] for i in range(TENTHS + 1)]
+    return [(steps - steps_before) / (now - then) for (steps_before, then), (steps, now) in pairwise(edges)]
 
 
 def main() -> None:
@@ -93,6 +108,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5000, help="of each optimiser (default 5000)")
     parser.add_argument("--size", type=int, default=65_536, help="number of parameters (default 65536)")
     parser.add_argument("--timesteps", type=int, default=50_000, help="of each run of DQN (default 50000)")
+    parser.add_argument("--repetitions", type=int, default=3, help="runs of DQN with flushing and without (default 3)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -105,8 +121,8 @@ def main() -> None:
             with flushed():
                 found[name][f"{kind}, flushed"] = microseconds(make, given.steps, given.size, dead=dead)
         print(name, found[name])
-    runs: dict[str, list[float]] = {"flushed": [], "not flushed": []}
-    for _ in range(2):
+    runs: dict[str, list[list[float]]] = {"flushed": [], "not flushed": []}
+    for _ in range(given.repetitions):
         with never_flushed():
             runs["not flushed"].append(steps_per_second(given.timesteps))
         runs["flushed"].append(steps_per_second(given.timesteps))
@@ -130,8 +146,14 @@ def markdown(report: dict[str, Any]) -> str:
             f"| {name} | {of['dead']:.0f} : {of['live']:.0f} = {plain:.1f} | "
             f"{of['dead, flushed']:.0f} : {of['live, flushed']:.0f} = {fast:.2f} |"
         )
-    lines += ["", "| DQN on CartPole-v1 | steps per CPU second, two runs |", "|---|---|"]
-    lines += [f"| {way} | {np.mean(speeds):,.0f} |" for way, speeds in report["dqn_steps_per_cpu_second"].items()]
+    lines += ["", "| DQN on CartPole-v1, steps per CPU second | all steps | first tenth | last tenth | ratio |"]
+    lines.append("|---|---|---|---|---|")
+    for way, runs in report["dqn_steps_per_cpu_second"].items():
+        speeds = np.median(runs, axis=0)
+        total, first, last = len(speeds) / (1 / speeds).sum(), speeds[0], speeds[-1]
+        lines.append(
+            f"| {way}, median of {len(runs)} | {total:,.0f} | {first:,.0f} | {last:,.0f} | {last / first:.2f} |"
+        )
     return "\n".join(lines) + "\n"
 
 
