@@ -51,6 +51,9 @@ def test_time_is_charged_to_the_innermost_section_and_evaluations_are_one() -> N
     spent = {name: seconds for name, seconds in watch.seconds.items() if seconds}
     assert spent == {"act": 6, "collect": 2, "evaluate": 13, "checkpoint": 5, "loop": 9}
     assert (watch.calls["act"], watch.calls["checkpoint"]) == (2, 1)
+    # Half a second inside of each timed call, and a quarter in the section that called it, are the clock's own.
+    spent = {name: seconds for name, seconds in watch.spent(0.5, 0.25).items() if seconds}
+    assert spent == {"act": 5, "collect": 1, "evaluate": 12.25, "checkpoint": 4.5, "loop": 8.5}
 
 
 def test_time_is_charged_where_it_belongs_after_an_exception() -> None:
@@ -93,7 +96,7 @@ def test_products_are_two_operations_per_weight() -> None:
 
 
 def test_products_of_convolutions_and_of_several_leaves() -> None:
-    config = NetworkConfig(hidden_sizes=[])
+    config = NetworkConfig(hidden_sizes=[], encoder="cnn_v1")
     space = spaces.Dict({"image": spaces.Box(0, 255, (3, 10, 10), np.uint8), "place": spaces.Discrete(5)})
     network, _ = make_q_network(Setting(space, spaces.Discrete(2), config, device="cpu"), 2, SEED)
     convolutions = 10 * 10 * 32 * (3 * 9), 5 * 5 * 64 * (32 * 9), 1600 * 512
