@@ -328,6 +328,7 @@ def test_runs_are_interleaved_over_sides_and_seeds(tmp_path: Path) -> None:
         for side in ("rlkit", "sb3")
     ]
     assert plan.same
+    assert len(plan_of(tmp_path, "agent=ppo", "seeds=1e1", "peers=sb3").tasks) == 20
     assert "eval_interval=100" in plan.tasks[0].overrides
     assert len({task.run_dir for task in plan.tasks}) == 8
     assert not plan_of(tmp_path, "agent=ppo", "~tuned").same
@@ -346,7 +347,13 @@ def test_agents_of_ours_are_compared_with_each_other(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["agent=ppo", "seeds=0"], "seeds=0 is out of range: it must be at least 1"),
-        (["agent=ppo", "seeds=[1,1]"], "a seed is there twice"),
+        (["agent=ppo", "seeds=[1,1]"], "seeds: 1 is there twice"),
+        (["agent=ppo", "seeds=-3"], "seeds=-3 is out of range: it must be at least 1"),
+        (["agent=ppo", "seeds=[0.5]"], r"seeds=\[0.5\]: expected a number of seeds"),
+        (["agent=ppo,ppo"], "agent: ppo is there twice"),
+        (["agent=[ppo,dqn]"], r"agent=\[ppo,dqn\]: expected names with commas between them"),
+        (["agent=ppo", "peers=[sb3,sb3]"], "peers: sb3 is there twice"),
+        (["agent=ppo", "peers=3"], "peers=3: expected a list of names"),
         (["agent=ppo", "seeds=two"], "expected a number of seeds"),
         (["agent=ppo", "seed=3"], r"seed=3: expected seeds=5, or seeds=\[0,1,2\]"),
         (["agent=ppo", "peers=[sb2]"], "unknown peers 'sb2'; did you mean 'sb3'"),

@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from rlkit.cli import composition
-from rlkit.compare.config import CompareConfig
+from rlkit.compare.config import CompareConfig, check_once
 from rlkit.compare.peers import Peer, accepted, differences, find_peer
 from rlkit.config import TrainConfig
 from rlkit.errors import RlkitError, shown
@@ -68,7 +68,7 @@ class Plan:
 def make_plan(config: CompareConfig, overrides: Sequence[str]) -> Plan:
     """Makes the runs that a command line describes; raises RlkitError for any mistake in it."""
     sweeps, others = _split(overrides)
-    if len(sweeps["agent"]) < 2 and not config.peers:
+    if len(sweeps["agent"]) < 2 and not config.all_peers:
         raise RlkitError("peers=[] with one agent leaves nothing to compare: expected agent=NAME,NAME or a peer")
     tuned = not any(override.startswith("~tuned") for override in others)
     same = config.sb3_values == "same" or (config.sb3_values == "auto" and tuned)
@@ -79,7 +79,7 @@ def make_plan(config: CompareConfig, overrides: Sequence[str]) -> Plan:
     notes: dict[str, None] = {}
     tasks = []
     for agent, (run, line) in composed:
-        peers = [find_peer(name, run.agent.name) for name in config.peers]
+        peers = [find_peer(name, run.agent.name) for name in config.all_peers]
         for counterpart in peers:
             if config.sb3_args:  # only then, because looking at the constructor imports torch
                 accepted(counterpart, config.sb3_args, strict=True)
@@ -104,8 +104,11 @@ def _split(overrides: Sequence[str]) -> tuple[dict[str, list[list[str]]], list[s
     for line, parsed in zip(overrides, grammar.parse(overrides), strict=True):
         key = parsed.key_or_group
         if key in sweeps and not parsed.is_delete():
-            names = list(parsed.sweep_string_iterator()) if parsed.is_sweep_override() else [None]
-            sweeps[key] = [[line if name is None else f"{key}={name}"] for name in names]
+            if isinstance(parsed.value(), list):
+                raise RlkitError(f"{line}: expected names with commas between them, without brackets")
+            names = list(parsed.sweep_string_iterator()) if parsed.is_sweep_override() else []
+            check_once(key, names)
+            sweeps[key] = [[f"{key}={name}"] for name in names] or [[line]]
         elif key == "seed":
             raise RlkitError(f"{line}: expected seeds=5, or seeds=[0,1,2] for certain ones")
         elif key.startswith("hydra."):
