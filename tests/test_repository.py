@@ -112,7 +112,8 @@ def imported_distributions(files: Iterable[Path]) -> set[str]:
     own = {*sys.stdlib_module_names, "rlkit", *(file.stem for file in files)}
     modules = {name.split(".")[0] for file in files for name in imports(file)} - own
     distributions = importlib.metadata.packages_distributions()
-    return {canonicalize_name(distributions[module][0]) for module in modules}
+    # A module of an extra that is not installed here is called like its distribution.
+    return {canonicalize_name(distributions.get(module, [module])[0]) for module in modules}
 
 
 def test_version_is_the_same_everywhere() -> None:
