@@ -253,6 +253,14 @@ def test_sides_of_one_agent_are_named_by_what_differs(tmp_path: Path) -> None:
     }
 
 
+def test_fields_that_other_versions_do_not_have_part_nothing(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / "a"), write_run(tmp_path / "b", seed=1), write_run(tmp_path / "c", gamma=0.5)]
+    with (runs[1].path / ".hydra" / "config.yaml").open("a") as file:
+        file.write("new_field: 3\n")
+    sides = sides_of([StoredRun(run.path) for run in runs])["CartPole-v1"]
+    assert [len(side) for side in sides.values()] == [2, 1]
+
+
 # Lists
 
 

@@ -54,7 +54,8 @@ def rows_of(group: Group) -> list[list[str]]:
 def _with_ratio(group: Group, side: Side) -> str:
     text, first = shown(side.steps_per_second, 0), group.sides[0]
     if side is not first and side.steps_per_second and first.steps_per_second:
-        text += f" (1 : {first.steps_per_second / side.steps_per_second:.1f})"
+        times = first.steps_per_second / side.steps_per_second
+        text += f" ({times:.1f} × slower)" if times >= 1 else f" ({1 / times:.1f} × faster)"
     return text
 
 
@@ -108,7 +109,7 @@ def all_notes(comparison: Comparison) -> list[str]:
 
 
 def _titled(side: Side) -> str:
-    return side.name if side.agent == side.name else f"{side.name} ({side.agent})"
+    return side.name if side.name.startswith(side.agent) else f"{side.name} ({side.agent})"
 
 
 def _runs(group: Group) -> str:

@@ -25,12 +25,22 @@ def _title(runs: Sequence[StoredRun]) -> str:
 
 
 def _sides(runs: Sequence[StoredRun]) -> dict[str, list[StoredRun]]:
-    by_settings: dict[tuple[Any, ...], list[StoredRun]] = {}
+    sides: list[list[StoredRun]] = []
     for run in runs:
-        key = (run.agent, run.env, *sorted((name, repr(value)) for name, value in settings(run).items()))
-        by_settings.setdefault(key, []).append(run)
-    sides = list(by_settings.values())
+        for side in sides:
+            if _alike(run, side[0]):
+                side.append(run)
+                break
+        else:
+            sides.append([run])
     return dict(zip(side_names([side[0] for side in sides]), sides, strict=True))
+
+
+def _alike(one: StoredRun, other: StoredRun) -> bool:
+    """True if two runs have equal settings, as far as both have them: other versions have other fields."""
+    ours, theirs = settings(one), settings(other)
+    same = all(ours[key] == theirs[key] for key in ours.keys() & theirs.keys())
+    return same and (one.agent, one.env) == (other.agent, other.env)
 
 
 def settings(run: StoredRun) -> dict[str, Any]:
