@@ -252,7 +252,7 @@ FIELDS: Mapping[str, tuple[Row, ...]] = {
     ),
     "dqn": (
         *NETWORK,
-        Fixed(("network.initialization",), None, "begins with torch's own weights, which are not orthogonal"),
+        Fixed(("network.initialization",), None, "begins with torch's own weights, uniform ones"),
         Fixed(("network.squash",), False, ""),
         Fixed(("network.state_dependent_std",), False, ""),
         Fixed(("network.log_std_init",), 0.0, ""),
