@@ -9,7 +9,10 @@ NATIVE = Extension(
     "rlkit.engine.native.kernels",
     # One source for each kind of vector instructions; what other processors have compiles to nothing.
     sources=[f"{C}/{name}.c" for name in ("module", "avx2", "avx512", "neon")],
-    depends=[f"{C}/{name}" for name in ("kernels.h", "vectors.h", "matmul.c", "mlp.c", "optimizers.c", "losses.c")],
+    depends=[
+        f"{C}/{name}"
+        for name in ("kernels.h", "vectors.h", "matmul.c", "activations.c", "mlp.c", "optimizers.c", "losses.c")
+    ],
     # Never -ffast-math: GCC then sets the whole process to flush small numbers to zero. Products and sums are fused, as
     # GCC does it unasked: clang takes more than twice the time without.
     extra_compile_args=[

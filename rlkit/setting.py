@@ -103,8 +103,11 @@ class NetworkConfig:
     critic_hidden_sizes: list[int] | None = None
     """Units of each hidden layer of the value network, for agents with a policy; null: as hidden_sizes."""
     activation: str = "tanh"
-    """Between hidden layers: `tanh`, `relu`, or another of torch's by name, such as `gelu`, `silu`, `elu` or
-    `leaky_relu`, which only torch computes."""
+    """Between hidden layers: `tanh`, `relu`, `elu`, `silu`, `gelu`, `leaky_relu`, or another of torch's by name, such
+    as `mish` or `softplus`, which only torch computes."""
+    layer_norm: bool = False
+    """Normalise what each hidden layer makes of a row to a mean of zero and a variance of one, before its activation,
+    with a gain and a shift that are learned (Ba et al. 2016)."""
     initialization: str = "orthogonal"
     """The first weights; biases start at zero. `orthogonal`: with gain √2, and 0.01 for a policy's outputs, whose first
     actions are then nearly uniform; `he_normal`: N(0, 2 / inputs), outputs included (Keras's `he_normal`)."""

@@ -33,7 +33,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("rows", ["1", "7", "64", "129"])
 @pytest.mark.parametrize("hidden", ["3", "12", "40", "64"])
-@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("activation", ["tanh", "relu", "elu", "norm-silu", "gelu", "norm-leaky_relu"])
 def test_gradient_steps_on_arm_are_those_with_avx2(
     programs: dict[str, list[str]], rows: str, hidden: str, activation: str
 ) -> None:

@@ -11,10 +11,11 @@ import torch
 from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from training import make_engine, make_q_engine, needs_native, setting_of
+from training import COMPUTES, make_engine, make_q_engine, needs_native, parameters, setting_of, train
 
 from rlkit.agents.a2c import A2CCoefficients, a2c_loss
-from rlkit.agents.ppo import OBJECTIVES, PPOCoefficients, ppo_loss
+from rlkit.agents.dqn import DQNConfig
+from rlkit.agents.ppo import OBJECTIVES, PPOCoefficients, PPOConfig, ppo_loss
 from rlkit.agents.reinforce import REINFORCECoefficients, reinforce_loss
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.engine.actor_critic import ActorCriticLoss
@@ -292,6 +293,24 @@ def test_batches_of_ever_new_sizes_do_not_pile_up_in_memory() -> None:
         return allocated
 
     assert allocated_by(range(1000, 1100)) < 10 * allocated_by(range(900, 901))
+
+
+@needs_native
+@pytest.mark.parametrize("activation", ["tanh", "relu", "elu", "silu", "gelu", "leaky_relu"])
+def test_agents_with_layer_normalisation_train_alike_in_both_engines(activation: str) -> None:
+    network = NetworkConfig(activation=activation, layer_norm=True, hidden_sizes=[24, 24])
+    ppo = PPOConfig(num_steps=16, minibatch_size=32, num_epochs=2)
+    dqn = DQNConfig(learning_starts=32, num_steps=8)
+    for config in (ppo, dqn):
+        plain, fast = (
+            train("CartPole-v1", config, 4, network=network, compute=compute, num_envs=4)[0] for compute in COMPUTES
+        )
+        assert (plain.compute, fast.compute) == COMPUTES
+        names = [name for name in parameters(plain) if name.endswith("1.weight")]
+        assert names
+        assert all((parameters(plain)[name] != 1).any() for name in names)
+        for name, array in parameters(plain).items():
+            np.testing.assert_allclose(parameters(fast)[name], array, atol=2e-4, err_msg=name)
 
 
 def test_flat_parameters_are_the_modules_own() -> None:

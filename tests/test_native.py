@@ -5,6 +5,7 @@ Everything is tested with each kind of vector instructions that this processor h
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import math
@@ -57,7 +58,7 @@ from rlkit.engine.q import QLoss, TDBatch
 from rlkit.engine.torch.optimizer import TorchOptimizer
 from rlkit.errors import RlkitError
 from rlkit.field_groups import ReplayConfig
-from rlkit.networks.mlp import mlp
+from rlkit.networks.mlp import activation, mlp
 from rlkit.registry import make_agent
 from rlkit.setting import NetworkConfig, Setting
 from rlkit.spaces import Array
@@ -70,6 +71,7 @@ c: Any = importlib.import_module("rlkit.engine.native.kernels") if native.missin
 
 SIMD: tuple[str, ...] = c.available_simd() if c else ()
 
+ACTIVATIONS = tuple(native.ACTIVATIONS.values())
 ROWS = (1, 7, 40, 256, 1000)
 WIDTHS = st.one_of(st.integers(1, 40), st.sampled_from([64, 256, 300]))
 
@@ -96,10 +98,19 @@ def assert_close(found: Array, expected: Array, name: str = "") -> None:
     np.testing.assert_allclose(found / scale, expected / scale, atol=1e-5, rtol=0, err_msg=name)
 
 
-def assume_units_are_on_or_off(tower: nn.Sequential, x: Array) -> None:
-    """Where a unit's input is next to zero, rounding may switch it off, and its gradient."""
-    hidden = [tower[: i + 1](torch.from_numpy(x)) for i in range(0, len(tower) - 1, 2)]
-    assume(all(float(inputs.detach().abs().min()) > 1e-5 for inputs in hidden))
+def assume_rounding_is_small(tower: nn.Sequential, x: Array) -> None:
+    """Where a unit's input is next to zero, rounding may switch it off, and its gradient.
+
+    And where a normalisation divides by a small deviation, it enlarges the rounding errors of what is before it.
+    """
+    inputs = torch.from_numpy(x)
+    with torch.no_grad():
+        for layer in tower:
+            if isinstance(layer, nn.ReLU | nn.LeakyReLU):
+                assume(float(inputs.abs().min()) > 1e-5)
+            if isinstance(layer, nn.LayerNorm):
+                assume(float(inputs.std(1, correction=0).min()) > 0.2)
+            inputs = layer(inputs)
 
 
 def test_where_there_is_a_compiler_the_engine_was_built() -> None:
@@ -224,38 +235,39 @@ def test_products_are_within_rounding_of_float64s(rows: int, columns: int, depth
 
 
 @needs_native
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     sizes=st.lists(WIDTHS, min_size=2, max_size=5),
-    activation=st.sampled_from(["tanh", "relu"]),
+    activation=st.sampled_from(ACTIVATIONS),
+    layer_norm=st.booleans(),
     rows=st.sampled_from(ROWS),
     off=st.sampled_from([0.0, 0.3, 0.7, 1.0]),
     seed=st.integers(0, 1000),
 )
-def test_outputs_and_gradients_of_mlps_are_torchs(
-    sizes: list[int], activation: str, rows: int, off: float, seed: int
+def test_outputs_and_gradients_of_mlps_are_those_of_autograd_in_float64(
+    sizes: list[int], activation: str, layer_norm: bool, rows: int, off: float, seed: int
 ) -> None:
     x, d_outputs = floats(rows, sizes[0], seed=seed), floats(rows, sizes[-1], seed=seed + 1) / rows
-    module = mlp(sizes, NetworkConfig(activation=activation), 1.0, torch.Generator().manual_seed(seed))
+    config = NetworkConfig(activation=activation, layer_norm=layer_norm)
+    module = mlp(sizes, config, 1.0, torch.Generator().manual_seed(seed))
     with torch.no_grad():
         for parameter in module.parameters():  # biases too
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)))
-        for layer in list(module)[:-1:2]:  # this share of the hidden units is off, or saturated, in all rows
-            assert isinstance(layer, nn.Linear)
-            layer.bias[torch.from_numpy(np.random.default_rng(seed).random(len(layer.bias)) < off)] -= 1000
-    if activation == "relu":
-        assume_units_are_on_or_off(module, x)
+        for layer in [layer for layer in module if isinstance(layer, nn.Linear)][:-1]:
+            if not layer_norm:  # this share of the hidden units is off, or saturated, in all rows
+                layer.bias[torch.from_numpy(np.random.default_rng(seed).random(len(layer.bias)) < off)] -= 1000
+    double = copy.deepcopy(module).double()
+    assume_rounding_is_small(double, x.astype(np.float64))
     gradients = flatten_parameters(module)[1]
     tower = native.NativeMLP(module)
     outputs = tower.forward(x).copy()
     gradients.fill_(7)  # what was there before makes no difference
     tower.backward(d_outputs)
-    found = gradients.numpy().copy()
-    gradients.zero_()
-    plain = module(torch.from_numpy(x))
-    torch.autograd.backward(plain, torch.from_numpy(d_outputs))
-    assert_close(outputs, plain.detach().numpy())
-    assert_close(found, gradients.numpy())
+    exact = double(torch.from_numpy(x).double())
+    torch.autograd.backward(exact, torch.from_numpy(d_outputs).double())
+    assert_close(outputs, exact.detach().numpy())
+    expected = [parameter.grad.reshape(-1) for parameter in double.parameters() if parameter.grad is not None]
+    assert_close(gradients.numpy(), torch.cat(expected).numpy())
 
 
 @needs_native
@@ -273,16 +285,54 @@ def test_without_an_activation_layers_are_a_product() -> None:
 
 
 @needs_native
-def test_tanh_is_right_everywhere_and_never_beyond_one() -> None:
-    one = np.ones((1, 1), np.float32)
-    zero = np.zeros(1, np.float32)
-    identity_after_tanh = c.MLP([(one, zero, one.copy(), zero.copy())] * 2, "tanh")
-    x = np.concatenate([np.linspace(-12, 12, 100_001), np.geomspace(1e-30, 1, 1000), [-1e30, 1e30, np.inf, -np.inf]])
-    x = x.astype(np.float32)[:, None]
-    found = np.empty_like(x)
-    identity_after_tanh.forward(x, found)
-    np.testing.assert_allclose(found, np.tanh(x.astype(np.float64)), rtol=5e-7, atol=0)
-    assert np.abs(found).max() <= 1
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_and_their_slopes_are_within_their_bounds_everywhere(name: str) -> None:
+    """Against float64, relative to |x|, or to one if that is less."""
+    x = np.concatenate([np.linspace(-20, 20, 100_001), np.geomspace(1e-30, 1e4, 3000), -np.geomspace(1e-30, 1e4, 3000)])
+    exact = torch.from_numpy(x.astype(np.float32)).double().requires_grad_()
+    made = activation(name)
+    made(exact).sum().backward()
+    values, slopes = of_activation(name, x.astype(np.float32))
+    scale = np.maximum(1, np.abs(x))
+    assert (np.abs(values - made(exact).detach().numpy()) / scale).max() < (1e-12 if name == "relu" else 5e-7)
+    assert exact.grad is not None
+    assert np.abs(slopes - exact.grad.numpy()).max() < 1e-6
+    if name == "tanh":
+        np.testing.assert_allclose(values, np.tanh(x), rtol=5e-7, atol=0)
+        assert np.abs(values).max() <= 1
+
+
+@needs_native
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_of_infinity_and_of_not_a_number(name: str) -> None:
+    """As torch computes them, but that GELU of infinity is infinity, which torch's kernels make not a number of."""
+    x = np.array([np.inf, -np.inf, np.nan, -0.0], np.float32)
+    exact = activation(name)(torch.from_numpy(x)).numpy()
+    values, slopes = of_activation(name, x)
+    if name == "gelu":
+        exact[0] = np.inf
+    np.testing.assert_allclose(values, exact, atol=3e-7)
+    if name != "relu":  # whose slope is one or zero, and its outputs are not a number
+        assert np.isnan(slopes[2])
+
+
+def of_activation(name: str, x: Array) -> tuple[Array, Array]:
+    """An activation's values, and its derivatives as the last of three layers passes them on to the first's biases."""
+    one, zero = np.ones((1, 1), np.float32), np.zeros(1, np.float32)
+    layers = [(one, zero, one.copy(), zero.copy()), (one, zero, one.copy(), zero.copy())]
+    values, slopes = np.empty((len(x), 1), np.float32), np.empty(len(x), np.float32)
+    c.MLP(layers, name).forward(np.ascontiguousarray(x[:, None]), values)
+    # Each unit has an input of its own, so that each bias' gradient is one slope.
+    for start in range(0, len(x), 1000):
+        part = x[start : start + 1000]
+        n = len(part)
+        wide = [(np.zeros((n, 1), np.float32), part.copy(), np.empty((n, 1), np.float32), slopes[start : start + n])]
+        last = np.ones((1, n), np.float32)
+        wide.append((last, zero, last.copy(), zero.copy()))
+        tower = c.MLP(wide, name)
+        tower.forward(np.zeros((1, 1), np.float32), np.empty((1, 1), np.float32))
+        tower.backward(np.zeros((1, 1), np.float32), np.ones((1, 1), np.float32))
+    return values[:, 0], slopes
 
 
 @needs_native
@@ -350,9 +400,9 @@ def test_gradients_of_losses_are_torchs(
         batch = make_batch(network(), rows, seed)
     if objective == "clip" or losses is not PPO_LOSS:
         batch = batch._replace(old_params=None)
-    if activation == "relu":
+    if "relu" in activation:
         for tower in (network().actor, network().critic):
-            assume_units_are_on_or_off(tower, batch.features[0])
+            assume_rounding_is_small(tower, batch.features[0])
     plain, fast = (gradients_by(name, network(), batch, coefficients, losses) for name in COMPUTES)
     assert_close(fast.numpy(), plain.numpy())
 
@@ -508,15 +558,17 @@ class Guarded:
 @settings(max_examples=40, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 40), min_size=2, max_size=4),
-    activation=st.sampled_from(["tanh", "relu", "identity"]),
+    activation=st.sampled_from([*ACTIVATIONS, "identity"]),
+    layer_norm=st.booleans(),
     rows=st.integers(0, 30) | st.sampled_from([128, 129, 300]),
 )
-def test_nothing_is_written_beyond_the_arrays(sizes: list[int], activation: str, rows: int) -> None:
+def test_nothing_is_written_beyond_the_arrays(sizes: list[int], activation: str, layer_norm: bool, rows: int) -> None:
     memory = Guarded()
     layers = []
-    for inputs, outputs in pairwise(sizes):
+    for i, (inputs, outputs) in enumerate(pairwise(sizes)):
         weights, biases = floats(outputs, inputs), floats(outputs)
-        layers.append(tuple(memory.array(array) for array in (weights, biases, weights, biases)))
+        norm = [biases] * 4 if layer_norm and i < len(sizes) - 2 else []
+        layers.append(tuple(memory.array(array) for array in (weights, biases, weights, biases, *norm)))
     tower = c.MLP(layers, activation)
     x, y, d_outputs = (memory.array(floats(rows, n)) for n in (sizes[0], sizes[-1], sizes[-1]))
     tower.forward(x, y)
@@ -556,9 +608,11 @@ def test_nothing_is_written_beyond_the_arrays(sizes: list[int], activation: str,
 
 
 @needs_native
-@pytest.mark.parametrize("activation", ["tanh", "relu"])
-def test_not_a_number_stays_visible(activation: str) -> None:
-    module = mlp([3, 20, 20, 2], NetworkConfig(activation=activation), 1.0, torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_not_a_number_stays_visible(activation: str, layer_norm: bool) -> None:
+    config = NetworkConfig(activation=activation, layer_norm=layer_norm)
+    module = mlp([3, 20, 20, 2], config, 1.0, torch.Generator().manual_seed(0))
     gradients = flatten_parameters(module)[1].numpy()
     tower, x = native.NativeMLP(module), floats(10, 3)
     x[4, 1] = np.nan
@@ -613,7 +667,26 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "too few": (lambda: two_layers().forward(floats(5, 3)), TypeError, "forward takes 2 arguments, 1 given"),
     "no layers": (lambda: c.MLP([], "tanh"), ValueError, "expected at least one"),
     "a layer of one": (lambda: c.MLP([floats(2, 2)], "tanh"), TypeError, "a layer: expected a tuple"),
-    "activation": (lambda: c.MLP([], "gelu"), ValueError, "'gelu': expected tanh, relu or identity"),
+    "activation": (
+        lambda: c.MLP([], "mish"),
+        ValueError,
+        "'mish': expected tanh, relu, elu, silu, gelu, ",
+    ),
+    "half a normalisation": (
+        lambda: c.MLP([(floats(4, 3), floats(4), floats(4, 3), floats(4), floats(4))], "tanh"),
+        ValueError,
+        "a layer: 5 arrays, expected 4, or 8",
+    ),
+    "a normalisation at the end": (
+        lambda: c.MLP([(floats(4, 3), floats(4), floats(4, 3), *[floats(4)] * 5)], "tanh"),
+        ValueError,
+        "the last layer has a normalisation",
+    ),
+    "a gain that does not fit": (
+        lambda: c.MLP([(floats(4, 3), floats(4), floats(4, 3), floats(4), floats(3), *[floats(4)] * 3)], "tanh"),
+        ValueError,
+        "gain: dimension 0 is 3, expected 4",
+    ),
     "layers that do not fit": (
         lambda: c.MLP([(floats(4, 3), floats(4)) * 2, (floats(2, 5), floats(2)) * 2], "tanh"),
         ValueError,
@@ -735,7 +808,8 @@ def test_the_number_of_threads_makes_no_difference(monkeypatch: pytest.MonkeyPat
     results: list[list[Array]] = []
     for threads in (1, 2, 3):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        module = mlp([17, 128, 128, 3], NetworkConfig(), 1.0, torch.Generator().manual_seed(0))
+        network = NetworkConfig(activation="gelu", layer_norm=True)
+        module = mlp([17, 128, 128, 3], network, 1.0, torch.Generator().manual_seed(0))
         _, gradients = flatten_parameters(module)
         tower = native.NativeMLP(module)
         for _ in range(3):

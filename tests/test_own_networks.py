@@ -476,10 +476,11 @@ def test_an_activation_by_name(name: str) -> None:
     agent: Any = make_agent(PPOConfig(), Setting(VECTOR, TWO, network=network))
     assert type(agent.network.actor[1]) is type(activation(name))
     assert activation_key(type(activation(name)).__name__) == activation_key(name)
-    fast = activation_key(name) in ("tanh", "relu")
+    fast = activation_key(name) in ("tanh", "relu", "elu", "silu", "gelu", "leakyrelu")
     assert (agent.compute == "torch") is not fast
     if not fast:
-        why = f"the activation is {type(activation(name)).__name__}, and not tanh or relu"
+        others = "tanh, relu, elu, silu, gelu, leaky_relu"
+        why = f"the activation is {type(activation(name)).__name__}, and not one of {others}"
         assert why_chosen(agent.model) == why
         for config in (PPOConfig(), DQNConfig()):
             with pytest.raises(RlkitError, match=f"compute=native cannot be used because {why}"):

@@ -223,6 +223,7 @@ def test_an_imported_agent_learns_on_with_sb3s_hyperparameters(tmp_path: Path) -
     ("network", "named"),
     [
         ({"squash": True}, "network.squash=True"),
+        ({"layer_norm": True}, "network.layer_norm=True"),
         ({"state_dependent_std": True}, "network.state_dependent_std=True"),
     ],
 )

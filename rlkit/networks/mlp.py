@@ -27,6 +27,8 @@ def mlp(
 ) -> nn.Sequential:
     """Makes linear layers, by calling `linear`, from sizes[0] to sizes[-1], with an activation after all but the last.
 
+    With `config.layer_norm`, a layer normalisation comes between each layer and its activation.
+
     Orthogonal weights have a gain of √2 in hidden layers and of `output_gain` in the last one.
     """
     layers: list[nn.Module] = []
@@ -35,6 +37,8 @@ def mlp(
         gain = output_gain if last else HIDDEN_GAIN
         layers.append(initialized(linear(inputs, outputs), config.initialization, gain, generator))
         if not last:
+            if config.layer_norm:
+                layers.append(nn.LayerNorm(outputs))
             layers.append(activation(config.activation))
     return nn.Sequential(*layers)
 

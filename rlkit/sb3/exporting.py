@@ -75,7 +75,7 @@ def to_sb3(agent: Agent[Any], env: Any = None, *, device: str = "cpu") -> BaseAl
 def _check(agent: PolicyAgent[Any] | DQN) -> None:
     """Raises RlkitError for a network or an observation that SB3 has no name for."""
     network, config = agent.network_config, agent.config
-    default = {"backbone": None, "module": None, "squash": False, "state_dependent_std": False}
+    default = {"backbone": None, "module": None, "layer_norm": False, "squash": False, "state_dependent_std": False}
     found = {f"network.{name}": (getattr(network, name), value) for name, value in default.items()}
     found |= {f"agent.{name}": (getattr(config, name, False), False) for name in ("dueling", "noisy", "distributional")}
     for name, (value, needed) in found.items():

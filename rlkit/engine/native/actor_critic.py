@@ -16,7 +16,7 @@ from torch import nn
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.engine.actor_critic import AnalyticLoss
 from rlkit.engine.descent import Descent
-from rlkit.engine.native.primitives import Metrics, NativeMLP
+from rlkit.engine.native.primitives import ACTIVATIONS, Metrics, NativeMLP
 from rlkit.networks.actor_critic import ActorCritic
 from rlkit.networks.array_heads import array_head
 from rlkit.networks.heads import Gaussian
@@ -100,6 +100,6 @@ def unsupported(network: ActorCritic) -> str | None:
 def only_torch_activation(*towers: nn.Sequential) -> str | None:
     """Returns the reason why only torch can compute the activation of MLPs, or None if C can too."""
     for layer in itertools.chain(*towers):
-        if not isinstance(layer, nn.Linear | nn.Tanh | nn.ReLU):
-            return f"the activation is {type(layer).__name__}, and not tanh or relu"
+        if not isinstance(layer, nn.Linear | nn.LayerNorm) and type(layer) not in ACTIVATIONS:
+            return f"the activation is {type(layer).__name__}, and not one of {', '.join(ACTIVATIONS.values())}"
     return None

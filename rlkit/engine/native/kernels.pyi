@@ -18,7 +18,9 @@ class MLP:
     """Linear layers with an activation after all but the last, on memory that the caller owns.
 
     A layer is its weights, (outputs, inputs), its biases, (outputs,), and their gradients, of the same shapes: float32.
-    The activation is "tanh", "relu" or "identity". One thread at a time may compute; a second one gets a RuntimeError.
+    A hidden one may have a layer normalisation before the activation: gain, shift and their gradients, all (outputs,),
+    follow. The activation is "tanh", "relu", "elu", "silu", "gelu", "leaky_relu" or "identity". One thread at a time
+    may compute; a second one gets a RuntimeError.
     """
 
     def __init__(self, layers: list[tuple[Array, ...]], activation: str) -> None: ...

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from rlkit.buffers.batch import PolicyBatch
 from rlkit.networks.array_heads import ArrayHead
@@ -21,6 +21,7 @@ from rlkit.spaces import Array
 from rlkit.system.threads import in_threads, shard_threads
 
 Metrics = dict[str, float]
+Arrays = tuple[Array, ...]
 
 missing: str | None = None
 """The reason why the C engine cannot be used here, or None if it can."""
@@ -62,8 +63,19 @@ MAX_SHARDS = 16
 """Largest number of shards; each one has gradients of its own, which take memory."""
 
 
+ACTIVATIONS: Mapping[type[nn.Module], str] = {
+    nn.Tanh: "tanh",
+    nn.ReLU: "relu",
+    nn.ELU: "elu",
+    nn.SiLU: "silu",
+    nn.GELU: "gelu",
+    nn.LeakyReLU: "leaky_relu",
+}
+"""Names in C of torch's activations, as `rlkit.networks.mlp.activation` makes them."""
+
+
 class NativeMLP:
-    """A torch Sequential of linear layers with one kind of activation, computed in C on the module's own memory.
+    """A torch Sequential as `rlkit.networks.mlp.mlp` makes it, computed in C on the module's own memory.
 
     Large batches are split into shards, which run on all cores. The number of threads does not change the results: the
     shards depend on the batch size only, and their gradients are added up in their order.
@@ -71,10 +83,18 @@ class NativeMLP:
 
     def __init__(self, module: nn.Sequential) -> None:
         linears = [layer for layer in module if isinstance(layer, nn.Linear)]
-        self._activation = next(iter({type(layer).__name__.lower() for layer in module} - {"linear"}), "identity")
-        self._parameters = [(layer.weight.detach().numpy(), layer.bias.detach().numpy()) for layer in linears]
-        gradients = [(layer.weight.grad, layer.bias.grad) for layer in linears]
-        self._gradients = [[(weight.numpy(), bias.numpy()) for weight, bias in gradients if weight is not None]]  # type: ignore[union-attr]
+        self._activation = next((name for layer in module if (name := ACTIVATIONS.get(type(layer)))), "identity")
+        self._parameters: list[Arrays] = []
+        """Weights and biases of each layer, and the gain and shift of its normalisation, if it has one."""
+        self._gradients: list[list[Arrays]] = [[]]
+        """Their gradients: the module's own, and those of further shards."""
+        for layer in module:
+            if isinstance(layer, nn.Linear | nn.LayerNorm):
+                parameters, gradients = zip(*map(_arrays, (layer.weight, layer.bias)), strict=True)
+                if isinstance(layer, nn.LayerNorm):
+                    parameters, gradients = self._parameters.pop() + parameters, self._gradients[0].pop() + gradients
+                self._parameters.append(parameters)
+                self._gradients[0].append(gradients)
         self._mlps = [self._mlp(self._gradients[0])]
         self._num_outputs = linears[-1].out_features
         flops_per_row = 2 * sum(layer.weight.numel() for layer in linears)
@@ -107,17 +127,24 @@ class NativeMLP:
         rows = len(self._x)
         count = min(math.ceil(rows / self._shard_rows), MAX_SHARDS)
         while len(self._mlps) < count:
-            self._gradients.append([(np.empty_like(w), np.empty_like(b)) for w, b in self._parameters])
+            self._gradients.append([tuple(map(np.empty_like, layer)) for layer in self._parameters])
             self._mlps.append(self._mlp(self._gradients[-1]))
         shards = [slice(i * rows // count, (i + 1) * rows // count) for i in range(count)]
         in_threads([partial(compute, *shard) for shard in zip(self._mlps, shards, strict=False)], shard_threads())
         return count
 
-    def _mlp(self, gradients: list[tuple[Array, Array]]) -> c_engine.MLP:
-        layers: list[tuple[Array, ...]] = [
-            (*layer, *gradient) for layer, gradient in zip(self._parameters, gradients, strict=True)
+    def _mlp(self, gradients: list[Arrays]) -> c_engine.MLP:
+        layers = [
+            layer[:2] + gradient[:2] + layer[2:] + gradient[2:]
+            for layer, gradient in zip(self._parameters, gradients, strict=True)
         ]
         return c_engine.MLP(layers, self._activation)
+
+
+def _arrays(parameter: Tensor) -> tuple[Array, Array]:
+    """Returns a parameter and its gradient as arrays on the same memory."""
+    assert parameter.grad is not None, "flatten_parameters makes the gradients"
+    return parameter.detach().numpy(), parameter.grad.numpy()
 
 
 class PolicyTerms(NamedTuple):

@@ -25,17 +25,23 @@ typedef enum {
     RELU_DERIVATIVE, /* x * [h > 0] */
 } Finish;
 
+/* The function between hidden layers: torch's of that name, GELU by the error function. */
+typedef enum { WITHOUT, WITH_TANH, WITH_RELU, WITH_ELU, WITH_SILU, WITH_GELU, WITH_LEAKY_RELU } Activation;
+
 typedef struct {
     int64_t inputs, outputs;
     const float *weights; /* (outputs, inputs), as torch.nn.Linear has them */
     const float *biases;  /* (outputs,) */
     float *d_weights, *d_biases;
+    const float *gain, *shift; /* (outputs,): of a layer normalisation before the activation; NULL: there is none */
+    float *d_gain, *d_shift;
 } Layer;
 
 typedef struct {
     int64_t num_layers;
     Layer *layers;
-    Finish activation; /* of all layers but the last: STORE (none), TANH or RELU */
+    Activation activation; /* of all layers but the last, which has no normalisation either */
+    bool in_passes;        /* true: hidden layers are finished by activations.c, and not tile by tile */
 } Mlp;
 
 /* ---- losses ---- */

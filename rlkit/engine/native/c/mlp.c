@@ -5,9 +5,10 @@ enum {
     MIN_INPUTS = 32   /* inputs of a layer from which it pays to pick out its live units */
 };
 
-/* The working memory of a batch. It has the outputs of all hidden layers, one after the other. Then it has room for one
- * block of rows: for d loss / d outputs of two layers, for the live part of one layer (see `LivePart`), and for the
- * `packing` of `matmul`. */
+/* The working memory of a batch. It has the outputs of all hidden layers, one after the other; where these are finished
+ * in passes, also what `activate` leaves for `differentiate`: as many inputs of activations, and a scale for each row of
+ * each layer. Then it has room for one block of rows: for d loss / d outputs of two layers, for the live part of one
+ * layer (see `LivePart`), and for the `packing` of `matmul`. */
 
 KERNEL int64_t widest_hidden(const Mlp *mlp)
 {
@@ -26,6 +27,12 @@ KERNEL int64_t hidden_floats(const Mlp *mlp, int64_t rows)
     return floats;
 }
 
+/* Number of floats that passes keep, beside the outputs of hidden layers. */
+KERNEL int64_t kept_floats(const Mlp *mlp, int64_t rows)
+{
+    return mlp->in_passes ? hidden_floats(mlp, rows) + rows * (mlp->num_layers - 1) : 0;
+}
+
 KERNEL int64_t block_rows(int64_t rows)
 {
     return rows < BLOCK_ROWS ? rows : BLOCK_ROWS;
@@ -34,7 +41,7 @@ KERNEL int64_t block_rows(int64_t rows)
 KERNEL int64_t live_part_floats(const Mlp *mlp, int64_t rows)
 {
     int64_t most = 0;
-    for (int64_t l = 0; l + 1 < mlp->num_layers && mlp->activation == RELU; l++) {
+    for (int64_t l = 0; l + 1 < mlp->num_layers && mlp->activation == WITH_RELU; l++) {
         const Layer *layer = mlp->layers + l;
         const int64_t floats = layer->outputs * (2 + block_rows(rows) + layer->inputs);
         if (floats > most)
@@ -46,17 +53,20 @@ KERNEL int64_t live_part_floats(const Mlp *mlp, int64_t rows)
 KERNEL int64_t mlp_workspace_floats(const Mlp *mlp, int64_t rows)
 {
     const int64_t widest = widest_hidden(mlp), last = mlp->layers[mlp->num_layers - 1].outputs;
-    return hidden_floats(mlp, rows) + 2 * block_rows(rows) * widest + live_part_floats(mlp, rows) +
-           packing_floats(widest > last ? widest : last);
+    return hidden_floats(mlp, rows) + kept_floats(mlp, rows) + 2 * block_rows(rows) * widest +
+           live_part_floats(mlp, rows) + packing_floats(widest > last ? widest : last);
 }
 
 /* Computes the outputs of `rows` rows from `first` on; `workspace` is laid out for a batch of `all` rows. */
 KERNEL void forward_block(const Mlp *mlp, int64_t all, int64_t first, int64_t rows, const float *x, float *outputs,
                           float *workspace)
 {
+    static const Finish finishes[] = {[WITHOUT] = STORE, [WITH_TANH] = TANH, [WITH_RELU] = RELU};
+    const int64_t hidden = hidden_floats(mlp, all);
+    float *scales = workspace + 2 * hidden + first;
     for (int64_t l = 0; l < mlp->num_layers; l++) {
         const Layer *layer = mlp->layers + l;
-        const bool last = l + 1 == mlp->num_layers;
+        const bool last = l + 1 == mlp->num_layers, passes = mlp->in_passes && !last;
         float *y = (last ? outputs : workspace) + first * layer->outputs;
         const Product product = { /* y = activation(x weights^T + biases) */
             .rows = rows,
@@ -68,11 +78,13 @@ KERNEL void forward_block(const Mlp *mlp, int64_t all, int64_t first, int64_t ro
             .b = layer->weights,
             .b_step = 1,
             .b_column = layer->inputs,
-            .c = y,
+            .c = passes ? y + hidden : y,
             .bias = layer->biases,
-            .finish = last ? STORE : mlp->activation,
+            .finish = last || passes ? STORE : finishes[mlp->activation],
         };
         matmul(&product, NULL);
+        if (passes)
+            activate(layer, mlp->activation, rows, y + hidden, scales + l * all, y);
         if (!last)
             workspace += all * layer->outputs;
         x = y;
@@ -156,8 +168,11 @@ KERNEL void scatter_d_weights(const LivePart *part, const Layer *layer, bool add
 KERNEL void backward_block(const Mlp *mlp, int64_t all, int64_t first, int64_t rows, const float *x,
                            const float *d_outputs, float *workspace)
 {
+    static const Finish finishes[] = {[WITHOUT] = STORE, [WITH_TANH] = TANH_DERIVATIVE, [WITH_RELU] = RELU_DERIVATIVE};
     const int64_t hidden = hidden_floats(mlp, all), widest = block_rows(all) * widest_hidden(mlp);
-    float *deltas[2] = {workspace + hidden, workspace + hidden + widest}, *live_floats = deltas[1] + widest;
+    const float *scales = workspace + 2 * hidden + first;
+    float *rest = workspace + hidden + kept_floats(mlp, all), *live_floats = rest + 2 * widest;
+    float *deltas[2] = {rest, rest + widest};
     float *packing = live_floats + live_part_floats(mlp, all);
     const float *d_y = d_outputs + first * mlp->layers[mlp->num_layers - 1].outputs;
     const float *layer_inputs = workspace + hidden;
@@ -168,7 +183,7 @@ KERNEL void backward_block(const Mlp *mlp, int64_t all, int64_t first, int64_t r
         sum_rows(d_y, rows, layer->outputs, first > 0, layer->d_biases);
         int64_t units = layer->outputs;
         LivePart live = {.units = units};
-        if (mlp->activation == RELU && l + 1 < mlp->num_layers && layer->inputs >= MIN_INPUTS)
+        if (mlp->activation == WITH_RELU && !mlp->in_passes && l + 1 < mlp->num_layers && layer->inputs >= MIN_INPUTS)
             live = live_part(layer, rows, d_y, live_floats);
         const bool in_part = are_few(live.units, layer);
         if (in_part) {
@@ -196,7 +211,6 @@ KERNEL void backward_block(const Mlp *mlp, int64_t all, int64_t first, int64_t r
             break;
         if (in_part)
             gather_weights(&live, layer);
-        const Finish derivatives[] = {[STORE] = STORE, [TANH] = TANH_DERIVATIVE, [RELU] = RELU_DERIVATIVE};
         const Product d_inputs = { /* d_y weights, times the derivative of the activation that made these inputs */
             .rows = rows,
             .columns = layer->inputs,
@@ -208,10 +222,13 @@ KERNEL void backward_block(const Mlp *mlp, int64_t all, int64_t first, int64_t r
             .b_step = layer->inputs,
             .b_column = 1,
             .c = deltas[l % 2],
-            .finish = derivatives[mlp->activation],
-            .outputs = inputs,
+            .finish = mlp->in_passes ? STORE : finishes[mlp->activation],
+            .outputs = mlp->in_passes ? NULL : inputs,
         };
         matmul(&d_inputs, packing);
+        if (mlp->in_passes)
+            differentiate(layer - 1, mlp->activation, rows, inputs + hidden, scales + (l - 1) * all, first > 0,
+                          deltas[l % 2]);
         d_y = deltas[l % 2];
     }
 }

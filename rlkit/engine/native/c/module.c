@@ -148,13 +148,66 @@ typedef struct {
     PyObject_HEAD
     const Kernels *kernels; /* those in use when the MLP was made: the working memory is laid out for them */
     Mlp mlp;
-    Py_buffer *views; /* of weights, biases and their derivatives: four per layer */
+    Py_buffer *views; /* of weights, biases, gains and shifts and their derivatives: at most eight per layer */
     int num_views;
     float *workspace;
     int64_t workspace_floats;
     int64_t rows;   /* rows of the last forward pass; -1 before the first one */
     bool computing; /* true while a thread computes */
 } MlpObject;
+
+/* Finds the activation of that name; if there is none, sets an exception. */
+static bool take_activation(const char *name, Activation *activation)
+{
+    static const char *const names[] = {"identity", "tanh", "relu", "elu", "silu", "gelu", "leaky_relu"};
+    for (int i = 0; i < 7; i++)
+        if (strcmp(name, names[i]) == 0) {
+            *activation = (Activation)i;
+            return true;
+        }
+    PyErr_Format(PyExc_ValueError,
+                 "activation '%s': expected tanh, relu, elu, silu, gelu, leaky_relu or identity", name);
+    return false;
+}
+
+/* Takes the arrays of one layer: weights, biases and their derivatives, and of a normalisation, if it has one, gain and
+ * shift and their derivatives. `inputs` is the width that it must have, or -1. */
+static bool take_layer(MlpObject *self, PyObject *given, Layer *layer, int64_t inputs)
+{
+    static const char *const titles[] = {"weights", "biases", "weight gradients", "bias gradients",
+                                         "gain",    "shift",  "gain gradients",   "shift gradients"};
+    if (!expect_tuple(given, "a layer"))
+        return false;
+    const Py_ssize_t count = PyTuple_Size(given);
+    if (count != 4 && count != 8) {
+        PyErr_Format(PyExc_ValueError, "a layer: %zd arrays, expected 4, or 8 with a normalisation", count);
+        return false;
+    }
+    const Py_buffer *taken = self->views + self->num_views;
+    int64_t shape[2] = {-1, inputs};
+    for (int i = 0; i < count; i++) {
+        const bool matrix = i == 0 || i == 2, writes = i == 2 || i == 3 || i >= 6;
+        if (!take(PyTuple_GetItem(given, i), self->views + self->num_views, titles[i], 'f', matrix ? 2 : 1, shape,
+                  writes ? WRITE : READ))
+            return false;
+        self->num_views++;
+    }
+    *layer = (Layer){
+        .inputs = shape[1],
+        .outputs = shape[0],
+        .weights = taken[0].buf,
+        .biases = taken[1].buf,
+        .d_weights = taken[2].buf,
+        .d_biases = taken[3].buf,
+    };
+    if (count == 8) {
+        layer->gain = taken[4].buf;
+        layer->shift = taken[5].buf;
+        layer->d_gain = taken[6].buf;
+        layer->d_shift = taken[7].buf;
+    }
+    return true;
+}
 
 static int mlp_init(MlpObject *self, PyObject *args, PyObject *kwargs)
 {
@@ -167,16 +220,8 @@ static int mlp_init(MlpObject *self, PyObject *args, PyObject *kwargs)
     }
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!s", names, &PyList_Type, &layers, &activation))
         return -1;
-    if (strcmp(activation, "tanh") == 0)
-        self->mlp.activation = TANH;
-    else if (strcmp(activation, "relu") == 0)
-        self->mlp.activation = RELU;
-    else if (strcmp(activation, "identity") == 0)
-        self->mlp.activation = STORE;
-    else {
-        PyErr_Format(PyExc_ValueError, "activation '%s': expected tanh, relu or identity", activation);
+    if (!take_activation(activation, &self->mlp.activation))
         return -1;
-    }
     const Py_ssize_t count = PyList_Size(layers);
     if (count < 1) {
         PyErr_SetString(PyExc_ValueError, "layers: expected at least one");
@@ -184,38 +229,23 @@ static int mlp_init(MlpObject *self, PyObject *args, PyObject *kwargs)
     }
     self->kernels = kernels;
     self->mlp.layers = calloc(count, sizeof(Layer));
-    self->views = calloc(4 * count, sizeof(Py_buffer));
+    self->views = calloc(8 * count, sizeof(Py_buffer));
     if (!self->mlp.layers || !self->views) {
         PyErr_NoMemory();
         return -1;
     }
-    int64_t inputs = -1;
+    bool in_passes = self->mlp.activation > WITH_RELU;
     for (Py_ssize_t l = 0; l < count; l++) {
-        PyObject *arrays[4];
-        PyObject *layer = PyList_GetItem(layers, l);
-        if (!expect_tuple(layer, "a layer") ||
-            !PyArg_ParseTuple(layer, "OOOO", arrays, arrays + 1, arrays + 2, arrays + 3))
+        Layer *layer = self->mlp.layers + l;
+        if (!take_layer(self, PyList_GetItem(layers, l), layer, l > 0 ? layer[-1].outputs : -1))
             return -1;
-        const char *titles[] = {"weights", "biases", "weight gradients", "bias gradients"};
-        int64_t shape[2] = {-1, inputs};
-        for (int i = 0; i < 4; i++) {
-            const bool matrix = i % 2 == 0;
-            if (!take(arrays[i], self->views + self->num_views, titles[i], 'f', matrix ? 2 : 1, shape,
-                      i < 2 ? READ : WRITE))
-                return -1;
-            self->num_views++;
+        if (layer->gain && l + 1 == count) {
+            PyErr_SetString(PyExc_ValueError, "the last layer has a normalisation, which only hidden ones may have");
+            return -1;
         }
-        const Py_buffer *taken = self->views + 4 * l;
-        self->mlp.layers[l] = (Layer){
-            .inputs = shape[1],
-            .outputs = shape[0],
-            .weights = taken[0].buf,
-            .biases = taken[1].buf,
-            .d_weights = taken[2].buf,
-            .d_biases = taken[3].buf,
-        };
-        inputs = shape[0];
+        in_passes = in_passes || layer->gain;
     }
+    self->mlp.in_passes = in_passes;
     self->mlp.num_layers = count;
     self->rows = -1;
     return 0;

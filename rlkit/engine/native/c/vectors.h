@@ -27,6 +27,7 @@
 
 typedef float Vector __attribute__((vector_size(4 * LANES)));
 typedef int32_t Mask __attribute__((vector_size(4 * LANES))); /* all bits of a lane are set, or none */
+typedef uint32_t Bits __attribute__((vector_size(4 * LANES)));
 typedef float Four __attribute__((vector_size(16)));
 
 INLINE Vector load(const float *from)
@@ -90,6 +91,7 @@ KERNEL int64_t packing_floats(int64_t rows);
 KERNEL void matmul(const Product *product, float *packing);
 
 #include "matmul.c"
+#include "activations.c"
 #include "mlp.c"
 #include "optimizers.c"
 #include "losses.c"
