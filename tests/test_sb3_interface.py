@@ -161,6 +161,11 @@ def test_callbacks_see_every_step_and_end_the_training(tmp_path: Path) -> None:
     assert model.num_timesteps < 10_000
 
 
+def test_progress_is_shown_without_more_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    PPO("MlpPolicy", "CartPole-v1", **SMALL[PPO]).learn(160, progress_bar=True)
+    assert "100" in capsys.readouterr().err
+
+
 def test_sb3s_vector_environments_end_episodes_as_gymnasiums_do() -> None:
     envs = GymnasiumVectorEnv(DummyVecEnv([Countdown]), None)
     envs.reset()
@@ -189,7 +194,7 @@ def test_statistics_of_vec_normalize_stay_with_the_environment() -> None:
     envs = VecNormalize(make_vec_env("CartPole-v1", 2))
     model = A2C("MlpPolicy", envs, seed=1).learn(50)
     assert model.get_vec_normalize_env() is envs
-    assert envs.obs_rms.count > 50  # type: ignore[union-attr]
+    assert envs.obs_rms.count > 50  # type: ignore[attr-defined]
     assert not model.agent.network_config.normalize_obs
     mean, _ = evaluate_policy(model, envs, n_eval_episodes=2, warn=False)
     assert np.isfinite(mean)

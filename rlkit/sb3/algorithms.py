@@ -12,7 +12,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -21,7 +21,7 @@ import numpy as np
 import stable_baselines3
 from stable_baselines3.common import utils
 from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback, ProgressBarCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
@@ -31,6 +31,7 @@ from rlkit.agents.dqn import DQNConfig
 from rlkit.collector import Collector
 from rlkit.errors import RlkitError
 from rlkit.registry import make_agent
+from rlkit.runs.progress import Progress
 from rlkit.sb3 import saving
 from rlkit.sb3.arguments import agent_config, network_config, schedules
 from rlkit.sb3.hyperparameters import COUNTERPARTS, theirs
@@ -40,6 +41,22 @@ from rlkit.setting import Setting
 from rlkit.system.seeding import run_seeds
 from rlkit.system.subnormals import flushed
 from rlkit.system.threads import one_thread
+
+
+class ProgressCallback(BaseCallback):
+    """Shows rlkit's progress bar, which needs no package that SB3's does."""
+
+    def _on_training_start(self) -> None:
+        self._stack = ExitStack()
+        self._progress = self._stack.enter_context(Progress(self.model._total_timesteps))
+
+    def _on_step(self) -> bool:
+        episodes = self.model.ep_info_buffer
+        self._progress.update(self.num_timesteps, {"rollout/episode_return": episodes[-1]["r"]} if episodes else {})
+        return True
+
+    def _on_training_end(self) -> None:
+        self._stack.close()
 
 
 class Algorithm:
@@ -131,7 +148,7 @@ class Algorithm:
                 iteration += 1
                 self._update()
                 if interval and iteration % interval == 0:
-                    self._log(iteration)
+                    self.dump_logs(iteration)
         callback.on_training_end()
         return self
 
@@ -161,7 +178,7 @@ class Algorithm:
         if not isinstance(callback, BaseCallback):
             callback = CallbackList(callback) if isinstance(callback, list) else ConvertCallback(callback)
         if progress_bar:
-            callback = CallbackList([callback, ProgressBarCallback()])
+            callback = CallbackList([callback, ProgressCallback()])
         callback.init_callback(self)
         made: BaseCallback = callback
         return made
@@ -211,7 +228,7 @@ class Algorithm:
         if self.num_timesteps < getattr(self.agent.config, "learning_starts", 0):
             self.agent.model.get_buffer("epsilon").fill_(1.0)
 
-    def _log(self, iteration: int) -> None:
+    def dump_logs(self, iteration: int = 0) -> None:
         """Records what SB3 records, and our metrics under the names that they have here."""
         seconds = max((time.time_ns() - self.start_time) / 1e9, sys.float_info.epsilon)
         if self.ep_info_buffer:
