@@ -42,6 +42,9 @@ from rlkit.system.seeding import run_seeds
 from rlkit.system.subnormals import flushed
 from rlkit.system.threads import one_thread
 
+KEPT = ("verbose", "seed", "stats_window_size")
+"""Arguments that a file keeps beside the agent."""
+
 
 class ProgressCallback(BaseCallback):
     """Shows rlkit's progress bar, which needs no package that SB3's does."""
@@ -313,7 +316,8 @@ class Algorithm:
 
     def save(self, path: str | Path | io.BufferedIOBase, exclude: Any = None, include: Any = None) -> None:
         """Writes the model into a zip file of safetensors and JSON, which `load` reads without executing anything."""
-        saving.save(self.agent, path, {"theirs": self.theirs, "num_timesteps": self.num_timesteps})
+        kept = {name: self.arguments.get(name) for name in KEPT}
+        saving.save(self.agent, path, {"theirs": self.theirs, "num_timesteps": self.num_timesteps, "arguments": kept})
 
     @classmethod
     def load(
@@ -334,7 +338,9 @@ class Algorithm:
         parameters = inspect.signature(getattr(stable_baselines3, cls.theirs)).parameters
         arguments = {name: each.default for name, each in parameters.items()}
         own = theirs(COUNTERPARTS[cls.theirs], agent.config, 1)
-        model._configure({**arguments, **own, **kwargs})
+        stored = facts.get("arguments", {})
+        kept = {name: stored[name] for name in KEPT if isinstance(stored, dict) and isinstance(stored.get(name), int)}
+        model._configure({**arguments, **own, **kept, **kwargs})
         model.num_timesteps = int(facts.get("num_timesteps", 0))
         model.observation_space, model.action_space, model.n_envs = agent.observation_space, agent.action_space, 1
         model._take(agent)
@@ -367,3 +373,7 @@ class DQN(Algorithm):
     def exploration_rate(self) -> float:
         """The probability of a random action."""
         return float(self.agent.model.get_buffer("epsilon"))
+
+    @exploration_rate.setter
+    def exploration_rate(self, rate: float) -> None:
+        self.agent.model.get_buffer("epsilon").fill_(rate)

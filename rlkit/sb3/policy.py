@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import maybe_transpose
 from torch import Tensor, nn
 
 from rlkit.agents.base import Agent
+from rlkit.errors import RlkitError
 
 
 class Policy:
@@ -27,6 +29,11 @@ class Policy:
 
         Images may have their channels last.
         """
+        if isinstance(observation, tuple):
+            raise RlkitError(
+                "the observation is a tuple, as Gymnasium's reset returns it with an info: you are mixing Gym API with "
+                "SB3's VecEnv API; expected the observation alone"
+            )
         if isinstance(self.observation_space, spaces.Dict):
             observation = {
                 key: maybe_transpose(np.asarray(observation[key]), part)
@@ -36,6 +43,11 @@ class Policy:
             observation = maybe_transpose(np.asarray(observation), self.observation_space)
         action, _ = self._agent.predict(observation, state, episode_start, deterministic)
         return np.asarray(action), state
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the tensors."""
+        return next(self.parameters()).device
 
     @property
     def convolutional(self) -> bool:
