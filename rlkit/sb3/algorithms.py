@@ -108,6 +108,7 @@ class Algorithm:
         self.num_timesteps = self._total_timesteps = self._num_timesteps_at_start = self._n_updates = 0
         self._current_progress_remaining = 1.0
         self._logger: Logger | None = None
+        self._metrics: dict[str, float] = {}
         self._custom_logger = False
         self.start_time = 0.0
         self.ep_info_buffer: deque[Any] = deque(maxlen=arguments.get("stats_window_size", 100))
