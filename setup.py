@@ -27,4 +27,7 @@ NATIVE = Extension(
     optional=True,  # without a compiler the install succeeds, and `compute=auto` takes torch
 )
 
-setup(ext_modules=[NATIVE] if platform.machine() in ("x86_64", "AMD64", "aarch64", "arm64") else [])
+setup(
+    ext_modules=[NATIVE] if platform.machine() in ("x86_64", "AMD64", "aarch64", "arm64") else [],
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},  # one wheel for each system serves Python 3.11 and later
+)
