@@ -92,10 +92,10 @@ def floats(*shape: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
-def assert_close(found: Array, expected: Array, name: str = "") -> None:
-    """Within 1e-5 of the largest number, or of one if that is less."""
+def assert_close(found: Array, expected: Array, name: str = "", within: float = 1e-5) -> None:
+    """Within this share of the largest number, or of one if that is less."""
     scale = max(1.0, float(np.abs(expected).max(initial=0)))
-    np.testing.assert_allclose(found / scale, expected / scale, atol=1e-5, rtol=0, err_msg=name)
+    np.testing.assert_allclose(found / scale, expected / scale, atol=within, rtol=0, err_msg=name)
 
 
 def assume_rounding_is_small(tower: nn.Sequential, x: Array) -> None:
@@ -398,13 +398,15 @@ def test_gradients_of_losses_are_torchs(
     batch = make_batch(network(), rows, seed, mask=mask)
     if isinstance(action_space, spaces.MultiDiscrete) and mask:  # a choice is left in its second part too
         batch = make_batch(network(), rows, seed)
+    largest = 0.0 if batch.old_params is None else float(np.abs(batch.old_params[batch.old_params > -1e7]).max())
     if objective == "clip" or losses is not PPO_LOSS:
         batch = batch._replace(old_params=None)
     if "relu" in activation:
         for tower in (network().actor, network().critic):
             assume_rounding_is_small(tower, batch.features[0])
     plain, fast = (gradients_by(name, network(), batch, coefficients, losses) for name in COMPUTES)
-    assert_close(fast.numpy(), plain.numpy())
+    # A ratio is e to the power of a difference of log-probabilities, which are off by some roundings of the parameters.
+    assert_close(fast.numpy(), plain.numpy(), within=max(1e-5, 32 * 2.0**-24 * largest))
 
 
 @needs_native
