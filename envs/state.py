@@ -1,0 +1,390 @@
+"""The state of an environment as plain data, so that a run can go on in the middle of an episode.
+
+Most environments are Python objects whose attributes are numbers, arrays, generators and other such objects: these are
+read and written one by one, and an emulator of ale-py by its own means. Others hold what cannot be read, as those of
+Box2D and MuJoCo do. Of them, the actions of an episode are kept, and the generators as they were before it: the episode
+is played again. Nothing that is stored can be executed: what is restored are values, in objects that are there already.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import logging
+import random
+import re
+import types
+from abc import ABCMeta
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import PurePath
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+
+from rlkit.spaces import Array, leaves
+
+Env = gym.Env[Any, Any]
+Node = Any
+"""A value as JSON has it, with arrays in it: None, a bool, a number, a string, or a dict that says its `kind`."""
+
+SCALARS = (type(None), bool, int, float, str)
+CONSTANTS = (
+    *(type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, functools.partial),
+    *(EnvSpec, np.dtype, np.ufunc, re.Pattern, PurePath, logging.Logger, range),
+)
+"""Types of values that stay as the constructor made them."""
+SEQUENCES: dict[str, Callable[[list[Any]], Any]] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
+TABLE = 64
+"""Items from which on a list or dict is large."""
+LONGEST_EPISODE = 100_000
+"""Steps of an episode that are played again; a longer one is begun anew."""
+
+
+class Unreadable(Exception):
+    """Raised for a value that is more than plain data; the text says where it is."""
+
+
+class Unrestorable(Exception):
+    """Raised if an environment is not made like the one whose state was read; the text says where it differs."""
+
+
+class Reader:
+    """Reads the attributes of an object, and of the objects in them; `partly` leaves out those that cannot be read.
+
+    `tables` are the texts of large lists and dicts of plain values as they were at first, by their places. One that has
+    not changed is not read again: a new environment has it, too. Those that are read are added.
+    """
+
+    def __init__(self, tables: dict[str, str] | None = None, *, partly: bool = False) -> None:
+        self._partly = partly
+        self._tables = tables
+        self._seen: dict[int, int] = {}
+        self._kept: list[Any] = []  # so that no other object takes the place of one that was seen
+
+    def read(self, value: Any, place: str, *, contained: bool = False) -> Node:
+        """Returns a value as plain data; an object in a container could not be restored, and is not read.
+
+        Raises Unreadable, unless the reader reads partly.
+        """
+        if type(value) in SCALARS:
+            return value
+        if isinstance(value, enum.Enum):
+            return {"kind": "enum", "name": value.name}
+        if isinstance(value, CONSTANTS):
+            return {"kind": "constant"}
+        if isinstance(value, np.generic):
+            return {"kind": "number", "value": np.asarray(value)}
+        if id(value) in self._seen:
+            return {"kind": "seen", "number": self._seen[id(value)]}
+        self._seen[id(value)] = number = len(self._kept)
+        self._kept.append(value)
+        return {"number": number, **self._read_once(value, place, contained)}
+
+    def _read_once(self, value: Any, place: str, contained: bool) -> dict[str, Any]:
+        large = self._tables is not None and isinstance(value, list | tuple | dict) and len(value) >= TABLE
+        if large and self._tables and self._tables.get(place) == repr(value):
+            return {"kind": "constant"}
+        try:
+            node = self._read_new(value, place, contained)
+        except Unreadable:
+            if self._partly:
+                return {"kind": "constant"}
+            raise
+        if large and self._tables is not None and _is_table(node):
+            self._tables.setdefault(place, repr(value))
+        return node
+
+    def _read_new(self, value: Any, place: str, contained: bool) -> dict[str, Any]:
+        if (of_generator := _read_generator(value)) is not None:
+            return of_generator
+        if type(value) is np.ndarray and value.dtype.kind in "biuf":
+            if isinstance(value.base, np.ndarray) and id(value.base) in self._seen:
+                raise Unreadable(f"{place} is a view of another array")
+            return {"kind": "array", "value": value.copy()}
+        if type(value) is np.ndarray and value.dtype.kind in "SU":
+            flat = np.frombuffer(value.tobytes(), np.uint8)
+            return {"kind": "texts", "value": flat, "dtype": value.dtype.str, "shape": list(value.shape)}
+        if type(value).__name__ in SEQUENCES and type(value).__module__ == "builtins":
+            items = [self.read(item, f"{place}[{i}]", contained=True) for i, item in enumerate(value)]
+            return {"kind": type(value).__name__, "items": items}
+        if type(value) is deque:
+            items = [self.read(item, f"{place}[{i}]", contained=True) for i, item in enumerate(value)]
+            return {"kind": "deque", "items": items, "most": value.maxlen}
+        if type(value) is dict:
+            pairs = [
+                [self.read(key, f"a key of {place}", contained=True), self.read(item, f"{place}[{key!r}]", contained=True)]
+                for key, item in value.items()
+            ]
+            return {"kind": "dict", "items": pairs}
+        if isinstance(value, gym.Space):
+            parts = value.spaces if isinstance(value, gym.spaces.Dict | gym.spaces.Tuple) else ()
+            inner = parts.values() if isinstance(parts, Mapping) else parts
+            generators = [self.read(space._np_random, f"{place}._np_random") for space in (value, *inner)]
+            return {"kind": "space", "generators": generators}
+        if isinstance(value, bytes):
+            return {"kind": "bytes", "value": np.frombuffer(value, np.uint8)}
+        if _is_emulator(value):
+            return {"kind": "emulator", "value": np.frombuffer(value.cloneState(include_rng=True).serialize(), np.uint8)}
+        if contained or not _is_plain(type(value)):
+            raise Unreadable(f"{place} is a {type(value).__qualname__}")
+        attributes = {name: self.read(item, f"{place}.{name}") for name, item in vars(value).items()}
+        return {"kind": "object", "class": type(value).__qualname__, "attributes": attributes}
+
+
+def _is_table(node: Node) -> bool:
+    """True if a node is of lists, tuples and dicts of plain values only, which their text describes wholly."""
+    if not isinstance(node, dict):
+        return True
+    if node["kind"] in ("list", "tuple"):
+        return all(map(_is_table, node["items"]))
+    return node["kind"] == "dict" and all(_is_table(key) and _is_table(item) for key, item in node["items"])
+
+
+class Writer:
+    """Gives the attributes of an object the values that a reader returned; `partly` leaves out what does not fit."""
+
+    def __init__(self, *, partly: bool = False) -> None:
+        self._partly = partly
+        self._restored: dict[int, Any] = {}
+
+    def restored(self, node: Node, current: Any, place: str) -> Any:
+        """Returns the value that a node stands for; `current` is what is in its place now, and may be changed.
+
+        Raises Unrestorable where an object of another kind is there.
+        """
+        if not isinstance(node, dict):
+            return node
+        kind = node["kind"]
+        if kind == "number":
+            return node["value"][()]
+        if kind == "enum":
+            return self._enum(node["name"], current, place)
+        if kind == "seen":
+            if node["number"] not in self._restored:
+                if self._partly:
+                    return current
+                raise Unrestorable(f"{place} was an object that is not there now")
+            return self._restored[node["number"]]
+        number = node.get("number", -1)
+        self._restored[number] = current  # before its attributes, which may lead back to it
+        self._restored[number] = value = self._new(kind, node, current, place)
+        return value
+
+    def _new(self, kind: str, node: Mapping[str, Any], current: Any, place: str) -> Any:
+        if kind == "constant":
+            return current
+        if kind == "array":
+            return node["value"].copy()
+        if kind in SEQUENCES or kind == "deque":
+            there = list(current) if isinstance(current, list | tuple | deque) else []
+            there += [None] * (len(node["items"]) - len(there))
+            items = [self.restored(item, now, f"{place}[]") for item, now in zip(node["items"], there, strict=False)]
+            return deque(items, node["most"]) if kind == "deque" else SEQUENCES[kind](items)
+        if kind == "dict":
+            now = current if isinstance(current, dict) else {}
+            keys = [self.restored(key, None, place) for key, _ in node["items"]]
+            return {
+                key: self.restored(item, now.get(key), f"{place}[{key!r}]")
+                for key, (_, item) in zip(keys, node["items"], strict=True)
+            }
+        if kind == "texts":
+            return np.frombuffer(node["value"].tobytes(), _text_type(node["dtype"])).reshape(node["shape"]).copy()
+        if kind == "bytes":
+            return node["value"].tobytes()
+        if kind == "emulator":
+            return _restored_emulator(current, node["value"].tobytes(), place)
+        if kind == "space":
+            return self._space(node["generators"], current, place)
+        if kind == "object":
+            return self._object(node, current, place)
+        return _restored_generator(kind, node)
+
+    def _object(self, node: Mapping[str, Any], current: Any, place: str) -> Any:
+        if type(current).__qualname__ != node["class"] or not _is_plain(type(current)):
+            if self._partly:
+                return current
+            raise Unrestorable(f"{place} is a {type(current).__qualname__} now and was a {node['class']}")
+        attributes = vars(current)
+        for name, item in node["attributes"].items():
+            attributes[name] = self.restored(item, attributes.get(name), f"{place}.{name}")
+        if not self._partly:
+            for name in set(attributes) - set(node["attributes"]):
+                del attributes[name]
+        return current
+
+    def _space(self, generators: list[Node], current: Any, place: str) -> Any:
+        parts = current.spaces if isinstance(current, gym.spaces.Dict | gym.spaces.Tuple) else ()
+        inner = parts.values() if isinstance(parts, Mapping) else parts
+        spaces = (current, *inner)
+        if not isinstance(current, gym.Space) or len(spaces) != len(generators):
+            raise Unrestorable(f"{place} is another space now")
+        for space, generator in zip(spaces, generators, strict=True):
+            space._np_random = self.restored(generator, space._np_random, place)
+        return current
+
+    def _enum(self, name: str, current: Any, place: str) -> Any:
+        if not isinstance(current, enum.Enum) or name not in type(current).__members__:
+            raise Unrestorable(f"{place} is no member {name} of an enumeration")
+        return type(current)[name]
+
+
+def _text_type(name: str) -> np.dtype[Any]:
+    if not re.fullmatch(r"[<>|=][SU]\d+", name):
+        raise Unrestorable(f"texts of the type {name}")
+    return np.dtype(name)
+
+
+def _is_plain(kind: type[Any]) -> bool:
+    """True if objects of a class are nothing but their attributes: all of its bases are written in Python."""
+    return all(
+        type(base) in (type, ABCMeta) and "__slots__" not in vars(base) and "__dict__" in dir(base) and _in_python(base)
+        for base in kind.__mro__
+        if base is not object and getattr(base, "__module__", "") not in ("typing", "abc", "collections.abc")
+    )
+
+
+def _in_python(kind: type[Any]) -> bool:
+    return bool(kind.__flags__ & 1 << 9) and "__module__" in vars(kind) and "__weakref__" in dir(kind)
+
+
+def _is_emulator(value: Any) -> bool:
+    return type(value).__name__ == "ALEInterface" and hasattr(value, "cloneState")
+
+
+def _restored_emulator(current: Any, state: bytes, place: str) -> Any:
+    if not _is_emulator(current):
+        raise Unrestorable(f"{place} is no emulator now")
+    from ale_py import ALEState
+
+    current.restoreState(ALEState(state))
+    return current
+
+
+def _read_generator(value: Any) -> dict[str, Any] | None:
+    """Returns the state of a generator of random numbers; None for all other values."""
+    if isinstance(value, np.random.Generator):
+        return {"kind": "Generator", "state": _plain_state(value.bit_generator.state)}
+    if isinstance(value, np.random.RandomState):
+        return {"kind": "RandomState", "state": _plain_state(value.get_state(legacy=False))}
+    if type(value) is random.Random:
+        version, internal, gauss = value.getstate()
+        return {"kind": "Random", "state": {"version": version, "internal": list(internal), "gauss": gauss}}
+    return None
+
+
+def _plain_state(state: Any) -> Any:
+    return {name: _plain_state(item) for name, item in state.items()} if isinstance(state, Mapping) else state
+
+
+BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
+
+
+def _restored_generator(kind: str, node: Mapping[str, Any]) -> Any:
+    state = node["state"]
+    if kind == "Random":
+        generator = random.Random()
+        generator.setstate((state["version"], tuple(state["internal"]), state["gauss"]))
+        return generator
+    if kind not in ("Generator", "RandomState") or state["bit_generator"] not in BIT_GENERATORS:
+        raise Unrestorable(f"a generator of kind {kind}")
+    bits = getattr(np.random, state["bit_generator"])()
+    if kind == "Generator":
+        bits.state = state
+        return np.random.Generator(bits)
+    legacy = np.random.RandomState(bits)
+    legacy.set_state(state)
+    return legacy
+
+
+_tables: WeakKeyDictionary[Any, dict[str, str]] = WeakKeyDictionary()
+"""Large lists and dicts of each environment, as they were when it was read for the first time."""
+
+
+def read_attributes(env: Any) -> Node:
+    """Returns the state of an environment that is plain data; raises Unreadable for another one."""
+    return Reader(_tables.setdefault(env, {})).read(env, type(env).__name__)
+
+
+def write_attributes(env: Any, node: Node) -> None:
+    """Gives an environment, made alike, the state that `read_attributes` returned; raises Unrestorable."""
+    Writer().restored(node, env, type(env).__name__)
+
+
+class Recorded(gym.Wrapper[Any, Any, Any, Any]):
+    """A wrapper around an environment whose state cannot be read: it keeps what it takes to play its episode again."""
+
+    def __init__(self, env: Env) -> None:
+        super().__init__(env)
+        self._start: Node = None
+        self._actions: list[Any] = []
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Resets the environment, and notes how it was before."""
+        self._actions = []
+        self._start = {"attributes": Reader(partly=True).read(self.env, ""), "seed": seed}
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> Any:
+        """Steps the environment, and notes the action."""
+        if len(self._actions) <= LONGEST_EPISODE:
+            self._actions.append(np.array(action))
+        return self.env.step(action)
+
+    def state(self) -> Node:
+        """Returns what it takes to play the episode again; raises Unreadable for one that is too long."""
+        if len(self._actions) > LONGEST_EPISODE:
+            raise Unreadable(f"the episode has more than {LONGEST_EPISODE:,} steps")
+        actions = np.stack(self._actions) if self._actions else None
+        return {**self._start, "actions": actions}
+
+    def play(self, state: Node) -> Any:
+        """Plays an episode again, and returns its last observation."""
+        Writer(partly=True).restored(state["attributes"], self.env, "")
+        obs, _ = self.reset(seed=state["seed"])
+        for action in () if state["actions"] is None else state["actions"]:
+            obs, *_ = self.step(action if action.ndim else action[()])
+        return obs
+
+
+def recordable(env: Env) -> Env:
+    """Returns an environment that was reset, or a wrapper around it if its state cannot be read."""
+    try:
+        read_attributes(env)
+    except Unreadable:
+        return Recorded(env)
+    return env
+
+
+def read_env(env: Any) -> dict[str, Any]:
+    """Returns the state of an environment as data that can be stored; `missing` in it says why there is none."""
+    try:
+        if isinstance(env, Recorded):
+            return {"episode": env.state()}
+        return {"attributes": read_attributes(env)}
+    except Unreadable as error:
+        return {"missing": f"{error}"}
+
+
+def write_env(env: Any, state: Mapping[str, Any], last_obs: tuple[Array, ...]) -> str | None:
+    """Restores the state of an environment that was reset; returns the reason where that cannot be.
+
+    `last_obs` are the leaves of the observation that the episode had reached: an episode that is played again has to
+    lead there.
+    """
+    if "missing" in state:
+        return str(state["missing"])
+    try:
+        if "attributes" in state:
+            write_attributes(env, state["attributes"])
+            return None
+        if not isinstance(env, Recorded):
+            return "its state can be read now, and could not before"
+        reached = leaves(env.observation_space, env.play(state["episode"]))
+    except (Unrestorable, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        return f"{type(error).__name__}: {error}" if not isinstance(error, Unrestorable) else f"{error}"
+    same = all(np.array_equal(one, other) for one, other in zip(reached, last_obs, strict=True))
+    return None if same else "its episode, played again, led elsewhere: it draws from generators that are not its own"
