@@ -7,7 +7,7 @@ import importlib
 import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import mean, median
 from typing import Any
 
@@ -19,6 +19,7 @@ from rlkit.envs.atari import FRAME_SKIP, atari_stack, is_atari, native_atari_kwa
 from rlkit.envs.check import check_env, env_errors, sample_action
 from rlkit.envs.lifetime import close_all
 from rlkit.envs.pool import make_envpool
+from rlkit.envs.state import Recorded, is_readable
 from rlkit.envs.vector import WITHOUT, AsyncVectorEnv, SyncVectorEnv
 from rlkit.envs.wrappers import ActionMaskInfo
 from rlkit.errors import RlkitError, check_choice, check_range, unknown
@@ -105,6 +106,8 @@ class EnvFactory:
     """True for training, in which the Atari stack clips rewards and ends episodes with each life."""
     render_mode: str | None = None
     """Gymnasium's render mode, which determines what `render` returns."""
+    recorded: bool = False
+    """True if its episodes are recorded, so that an interrupted one can be played again."""
 
     def __call__(self, spec: EnvSpec | None = None, seed: int | None = None) -> Env:
         """Makes the environment; `spec` is its registration, for a process in which the id is not registered.
@@ -129,7 +132,8 @@ class EnvFactory:
             env = gym.make(spec, disable_env_checker=True, **({**kwargs, "frameskip": 1} if stacked else kwargs))
             if stacked:
                 env = atari_stack(env, frame_skip=kwargs.get("frameskip", FRAME_SKIP), training=self.training)
-            return ActionMaskInfo(env) if env.has_wrapper_attr("action_masks") else env
+            env = ActionMaskInfo(env) if env.has_wrapper_attr("action_masks") else env
+            return Recorded(env) if self.recorded else env
 
     def has_atari_stack(self, spec: EnvSpec) -> bool:
         """True if the environment gets the Atari stack; raises RlkitError if it should, but is no Atari game."""
@@ -171,6 +175,7 @@ def make_vector_env(
         env, notes = make_noted_env(factory)
         if vectorization == "auto":
             wanted, reason = _choose(factory, find_spec(factory.id), env, num_envs)
+        factory = replace(factory, recorded=not is_readable(env))
         close_all([env])
     envs, choice = _vector_env(factory, num_envs, wanted, reason, seed, may_fall_back=vectorization == "auto")
     return envs, "; ".join([choice, *notes])

@@ -16,7 +16,7 @@ import re
 import types
 from abc import ABCMeta
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -24,8 +24,10 @@ from weakref import WeakKeyDictionary
 import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import VectorEnv
 
-from rlkit.spaces import Array, leaves
+from rlkit.errors import told
+from rlkit.spaces import Array, Obs, leaves
 
 Env = gym.Env[Any, Any]
 Node = Any
@@ -116,7 +118,10 @@ class Reader:
             return {"kind": "deque", "items": items, "most": value.maxlen}
         if type(value) is dict:
             pairs = [
-                [self.read(key, f"a key of {place}", contained=True), self.read(item, f"{place}[{key!r}]", contained=True)]
+                [
+                    self.read(key, f"a key of {place}", contained=True),
+                    self.read(item, f"{place}[{key!r}]", contained=True),
+                ]
                 for key, item in value.items()
             ]
             return {"kind": "dict", "items": pairs}
@@ -128,7 +133,10 @@ class Reader:
         if isinstance(value, bytes):
             return {"kind": "bytes", "value": np.frombuffer(value, np.uint8)}
         if _is_emulator(value):
-            return {"kind": "emulator", "value": np.frombuffer(value.cloneState(include_rng=True).serialize(), np.uint8)}
+            return {
+                "kind": "emulator",
+                "value": np.frombuffer(value.cloneState(include_rng=True).serialize(), np.uint8),
+            }
         if contained or not _is_plain(type(value)):
             raise Unreadable(f"{place} is a {type(value).__qualname__}")
         attributes = {name: self.read(item, f"{place}.{name}") for name, item in vars(value).items()}
@@ -350,13 +358,13 @@ class Recorded(gym.Wrapper[Any, Any, Any, Any]):
         return obs
 
 
-def recordable(env: Env) -> Env:
-    """Returns an environment that was reset, or a wrapper around it if its state cannot be read."""
+def is_readable(env: Env) -> bool:
+    """True if the state of an environment can be read as it is, so that no episode needs to be played again."""
     try:
         read_attributes(env)
     except Unreadable:
-        return Recorded(env)
-    return env
+        return False
+    return True
 
 
 def read_env(env: Any) -> dict[str, Any]:
@@ -366,10 +374,10 @@ def read_env(env: Any) -> dict[str, Any]:
             return {"episode": env.state()}
         return {"attributes": read_attributes(env)}
     except Unreadable as error:
-        return {"missing": f"{error}"}
+        return {"missing": f"{error}, which cannot be stored"}
 
 
-def write_env(env: Any, state: Mapping[str, Any], last_obs: tuple[Array, ...]) -> str | None:
+def write_env(env: Any, state: Mapping[str, Any], last_obs: Sequence[Array]) -> str | None:
     """Restores the state of an environment that was reset; returns the reason where that cannot be.
 
     `last_obs` are the leaves of the observation that the episode had reached: an episode that is played again has to
@@ -382,9 +390,26 @@ def write_env(env: Any, state: Mapping[str, Any], last_obs: tuple[Array, ...]) -
             write_attributes(env, state["attributes"])
             return None
         if not isinstance(env, Recorded):
-            return "its state can be read now, and could not before"
+            return "its state could not be read before, and now it can"
         reached = leaves(env.observation_space, env.play(state["episode"]))
-    except (Unrestorable, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        return f"{type(error).__name__}: {error}" if not isinstance(error, Unrestorable) else f"{error}"
+    except Unrestorable as error:
+        return f"{error}"
+    except Exception as error:  # of an environment that takes other values for what it was
+        return told(error)
     same = all(np.array_equal(one, other) for one, other in zip(reached, last_obs, strict=True))
-    return None if same else "its episode, played again, led elsewhere: it draws from generators that are not its own"
+    return None if same else "its episode, played again, led elsewhere"
+
+
+def read_envs(envs: VectorEnv[Any, Any, Any]) -> list[dict[str, Any]]:
+    """Returns the state of each environment in a vector; one for all of them where they are one object."""
+    states: list[dict[str, Any]] = envs.states() if hasattr(envs, "states") else [read_env(envs)]
+    return states
+
+
+def write_envs(envs: VectorEnv[Any, Any, Any], states: Sequence[Mapping[str, Any]], last_obs: Obs) -> list[str | None]:
+    """Restores the states that `read_envs` returned; returns the reason for each environment, None where it worked."""
+    if hasattr(envs, "restore"):
+        rows = [tuple(leaf[i] for leaf in last_obs) for i in range(envs.num_envs)]
+        reasons: list[str | None] = envs.restore(states, rows)
+        return reasons
+    return [write_env(envs, states[0], last_obs)] * envs.num_envs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from multiprocessing import active_children, connection
 from typing import Any
@@ -19,9 +19,10 @@ from gymnasium.vector.utils import CloudpickleWrapper, iterate
 from rlkit.action_masks import KEY
 from rlkit.envs.check import checked_flags, checked_info, checked_reset, checked_rewards, checked_step
 from rlkit.envs.lifetime import close_all, seed_spaces
+from rlkit.envs.state import read_env, write_env
 from rlkit.envs.wrappers import WorkerEnv
 from rlkit.errors import RlkitError
-from rlkit.spaces import stacked
+from rlkit.spaces import Array, stacked
 from rlkit.system.processes import NEEDS_GUARD, allow_children, end_with_parent, interrupts_deferred, reruns_main
 
 Env = gym.Env[Any, Any]
@@ -122,6 +123,14 @@ class SyncVectorEnv(NeededInfos, gym.vector.SyncVectorEnv[Any, Any]):
             infos,
         )
 
+    def states(self) -> list[dict[str, Any]]:
+        """Returns the state of every environment, as `read_env` does."""
+        return [read_env(env) for env in self.envs]
+
+    def restore(self, states: Sequence[Mapping[str, Any]], last_obs: Sequence[Sequence[Array]]) -> list[str | None]:
+        """Restores the state of every environment, and returns reasons, as `write_env` does."""
+        return [write_env(env, state, obs) for env, state, obs in zip(self.envs, states, last_obs, strict=True)]
+
     def close_extras(self, **kwargs: Any) -> None:
         """Closes every environment, though closing another one may raise an exception."""
         close_all(self.envs)
@@ -163,6 +172,23 @@ class AsyncVectorEnv(NeededInfos, gym.vector.AsyncVectorEnv[Any, Any]):
         """Steps every environment, and resets those whose episode ended; `final_obs` has what they ended with."""
         with self._dead_workers_reported():
             return super().step(actions)
+
+    def states(self) -> list[dict[str, Any]]:
+        """Returns the state of every environment and of its process's global generators, as `read_env` does."""
+        return self._called("state", [()] * self.num_envs)
+
+    def restore(self, states: Sequence[Mapping[str, Any]], last_obs: Sequence[Sequence[Array]]) -> list[str | None]:
+        """Restores the state of every environment, and returns reasons, as `write_env` does."""
+        return self._called("restore", list(zip(states, last_obs, strict=True)))
+
+    def _called(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Calls a method of the wrapper around each environment, with arguments of its own."""
+        with self._dead_workers_reported():
+            for pipe, own in zip(self.parent_pipes, arguments, strict=True):
+                pipe.send(("_call", (method, own, {})))
+            results, successes = zip(*[pipe.recv() for pipe in self.parent_pipes], strict=True)
+            self._raise_if_errors(successes)
+        return list(results)
 
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
         """Ends the workers; after an interrupted step it does not wait for answers, which may be lost already."""

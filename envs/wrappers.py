@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, SupportsFloat
 
@@ -12,8 +12,9 @@ import gymnasium as gym
 from rlkit.action_masks import KEY, fitted_mask
 from rlkit.envs.check import checked_reset, checked_step
 from rlkit.envs.lifetime import close_all, seed_spaces
-from rlkit.spaces import fitted
-from rlkit.system.seeding import seed_globally
+from rlkit.envs.state import read_env, write_env
+from rlkit.spaces import Array, fitted
+from rlkit.system.seeding import read_generators, seed_globally, write_generators
 
 Env = gym.Env[Any, Any]
 Transition = tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]
@@ -76,6 +77,16 @@ class WorkerEnv(gym.Wrapper[Any, Any, Any, Any]):
 
     def _mask_of(self, info: dict[str, Any]) -> dict[str, Any]:
         return {} if info.get(KEY) is None else {KEY: fitted_mask(self.env.action_space, info[KEY])}
+
+    def state(self) -> dict[str, Any]:
+        """Returns the state of the environment and of this process's global generators."""
+        return {**read_env(self.env), "generators": read_generators()}
+
+    def restore(self, state: Mapping[str, Any], last_obs: Sequence[Array]) -> str | None:
+        """Restores what `state` returned; returns the reason where that cannot be."""
+        reason = write_env(self.env, state, last_obs)
+        write_generators(state["generators"])
+        return reason
 
     def close(self) -> None:
         """Closes the environment; what raises in that is said on stderr."""

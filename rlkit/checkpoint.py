@@ -15,6 +15,7 @@ from rlkit.runs import exact_json
 from rlkit.runs.files import make_folder, write_text
 from rlkit.runs.reading import checked, checked_fields, damaged, read_json, read_text, shown
 from rlkit.runs.run_folder import find_checkpoint
+from rlkit.runs.state_files import read_state, write_state
 from rlkit.runs.tensor_files import (
     MODEL_FILE,
     Header,
@@ -41,6 +42,9 @@ READABLE_FORMATS = (1, 2, 3, 4)
 observations were not scaled by their bounds, and no hidden layers were behind CNNs by default; before format 4, small
 images had a larger CNN."""
 AGENT_FILE = "agent.json"
+RUN_FORMAT = 1
+RUN_FILE = "training.safetensors"
+"""The state of a whole run, from which it is resumed."""
 _FINGERPRINT = "agent"
 """The key in the header of the model file that says which agent its tensors belong to."""
 _ENV_FINGERPRINT = "env"
@@ -69,6 +73,32 @@ def save(agent: Agent[Any], path: str | Path, *, metadata: Mapping[str, str] = {
     fingerprints = {_FINGERPRINT: _fingerprint(description), _ENV_FINGERPRINT: _hash(description["env"])}
     write_tensors(folder / MODEL_FILE, agent.model.state_dict(), {**metadata, **fingerprints}, durable=durable)
     return folder
+
+
+def save_run(state: Mapping[str, Any], folder: Path, *, durable: bool = True) -> None:
+    """Writes training.safetensors, the state of a whole run, beside a saved agent; whole or not at all.
+
+    Raises RlkitError when that is not possible.
+    """
+    from rlkit import __version__
+
+    try:
+        metadata = {"format": str(RUN_FORMAT), "rlkit": __version__}
+        write_state(folder / RUN_FILE, state, metadata, durable=durable)
+    except TypeError as error:
+        raise RlkitError(f"the run's state cannot be saved, so that it could not be resumed: {error}") from error
+
+
+def load_run(folder: Path) -> dict[str, Any]:
+    """Reads the state of a run that `save_run` wrote; raises RlkitError when there is none, or it is damaged."""
+    file = folder / RUN_FILE
+    if not os.path.lexists(file):
+        raise RlkitError(f"{folder} holds no run that could be resumed: {RUN_FILE} is missing")
+    state, metadata = read_state(file)
+    if metadata.get("format") != str(RUN_FORMAT):
+        found = shown(metadata.get("format"))
+        raise RlkitError(f"{file} has format {found}; this version of rlkit reads format {RUN_FORMAT}")
+    return state
 
 
 def load(path: str | Path, *, device: str = "auto") -> Agent[Any]:

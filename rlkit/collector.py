@@ -10,9 +10,10 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from rlkit.action_masks import KEY, fitted_masks, masks_in
 from rlkit.buffers.transition import Buffer, Transition
 from rlkit.envs.lifetime import seed_spaces
+from rlkit.envs.state import read_envs, write_envs
 from rlkit.errors import Misfit, RlkitError, one_line, shown, told
 from rlkit.spaces import Array, Obs, check_computable, count_true, fitted, leaf_spaces, leaves
-from rlkit.system.seeding import seed_globally
+from rlkit.system.seeding import read_generators, seed_globally, write_generators
 from rlkit.system.subnormals import flushed
 
 
@@ -91,6 +92,48 @@ class Collector:
         except Misfit as misfit:
             raise self._told(misfit) from misfit
         return episodes
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the state of the environments, the open episodes, and the process's global generators."""
+        return {
+            "envs": read_envs(self.envs),
+            "generators": read_generators(),
+            "obs": [leaf.copy() for leaf in self._obs],
+            "mask": None if self._mask is None else self._mask.copy(),
+            "returns": self._returns.copy(),
+            "lengths": self._lengths.copy(),
+            "valid": self._valid.copy(),
+            "timesteps": self.timesteps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> dict[int, str]:
+        """Restores what `state_dict` returned; returns reasons for the environments whose episodes could not go on.
+
+        Those have begun new episodes.
+        """
+        last_obs = tuple(state["obs"])
+        reasons = write_envs(self.envs, state["envs"], last_obs)
+        failed = {env: reason for env, reason in enumerate(reasons) if reason is not None}
+        self._obs, self._mask = tuple(leaf.copy() for leaf in last_obs), state["mask"]
+        self._returns, self._lengths = state["returns"].copy(), state["lengths"].copy()
+        self._valid, self.timesteps = state["valid"].copy(), state["timesteps"]
+        write_generators(state["generators"])
+        if failed:
+            self._begin_anew(list(failed))
+        return failed
+
+    def _begin_anew(self, envs: list[int]) -> None:
+        """Begins new episodes in some of the environments, or in all of them."""
+        chosen = np.isin(np.arange(self.num_envs), envs)
+        with self._misfits_told():
+            obs, info = self._call("reset", options=None if chosen.all() else {"reset_mask": chosen})
+            for leaf, fresh in zip(self._obs, self._checked(obs), strict=True):
+                leaf[chosen] = fresh[chosen]
+            fresh_mask = self._masks(masks_in(info, self.num_envs))
+        if fresh_mask is not None:
+            self._mask = fresh_mask if self._mask is None else np.where(chosen[:, None], fresh_mask, self._mask)
+        self._returns[chosen] = self._lengths[chosen] = 0
+        self._valid[chosen] = True
 
     def _step(self, agent: Acting, buffer: Buffer, episodes: list[Episode]) -> None:
         step = agent.act(self._obs, action_mask=self._mask)

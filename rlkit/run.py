@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import _thread
 import functools
 import math
 import platform
 import shlex
 import signal
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -23,6 +25,7 @@ from gymnasium.vector import AutoresetMode
 import rlkit
 from rlkit.agents.a3c import A3C
 from rlkit.agents.base import Agent
+from rlkit.checkpoint import RUN_FILE, load_run
 from rlkit.collector import Collector
 from rlkit.config import TrainConfig
 from rlkit.engine.make import vector_instructions, why_chosen
@@ -36,6 +39,7 @@ from rlkit.registry import make_agent
 from rlkit.runs.loggers import make_loggers
 from rlkit.runs.pictures import draw_learning_curves
 from rlkit.runs.progress import Progress
+from rlkit.runs.reading import damaged
 from rlkit.runs.run_folder import LostFolder, RunFolder
 from rlkit.setting import Setting
 from rlkit.space_json import to_json
@@ -51,6 +55,8 @@ from rlkit.trainer import CollectAndUpdate, Output, Source, Trainer
 from rlkit.workers.asynchronous import AsynchronousTrainer, Workers
 from rlkit.workers.ray_workers import RayWorkers
 
+SECONDS_TO_STOP = 4.0
+"""Seconds that a run which is interrupted has for the update that it is at."""
 EVAL_ENVS = 10
 """Environments that an evaluation plays at once."""
 
@@ -80,16 +86,18 @@ class Result:
     run_dir: Path
 
 
-def run_training(config: TrainConfig, run_dir: Path, *, hydra_files: Mapping[str, str]) -> Result:
+def run_training(config: TrainConfig, run_dir: Path, *, hydra_files: Mapping[str, str], resume: bool = False) -> Result:
     """Trains as configured and writes the run folder; Ctrl-C saves before it raises KeyboardInterrupt.
 
-    Of torchrun's processes only the first one evaluates, saves, and writes anything. Raises RlkitError for a config,
-    an environment or a folder that cannot work, before anything is written.
+    With `resume`, the run in the folder goes on, and `hydra_files` replace those that are there. Of torchrun's
+    processes only the first one evaluates, saves, and writes anything. Raises RlkitError for a config, an environment
+    or a folder that cannot work, before anything is written.
     """
     config.validate()
     seeds, ranks = run_seeds(config.seed), Ranks(launched())
     env: dict[str, Any] = {**asdict(config.env), "kwargs": config.env_kwargs}
     with ExitStack() as stack:
+        stored = _stored(config, run_dir, ranks, stack) if resume else None
         stack.enter_context(seeded_globally(seeds.envs))  # for environments that draw from the global generators
         build = _asynchronous if config.abilities.has_workers else _synchronous
         parts = build(config, EnvFactory(**env), seeds, ranks, stack)
@@ -98,11 +106,66 @@ def run_training(config: TrainConfig, run_dir: Path, *, hydra_files: Mapping[str
         if ranks.rank:
             return _follow(config, parts, run_dir)
         evaluations = Evaluations(config, parts.agent, env, seeds, stack)
-        output = _output(config, parts, run_dir, hydra_files, evaluations, stack)
-        result = _lead(config, parts, output, evaluations)
+        folder = stored.folder if stored else RunFolder.create(run_dir, hydra_files)
+        stack.callback(folder.release)
+        output = _output(config, parts, folder, evaluations, stack, stored)
+        trainer = parts.make_trainer(output)
+        if stored:
+            stored.hand_over(trainer)
+            folder.write_configuration(hydra_files)
+        result = _lead(config, parts, trainer, evaluations)
         if config.curves:
             draw_learning_curves(run_dir)
         return result
+
+
+class Stored(NamedTuple):
+    """An interrupted run, whose folder is locked."""
+
+    folder: RunFolder
+    state: dict[str, Any]
+
+    @property
+    def timesteps(self) -> int:
+        """The timesteps after which it goes on."""
+        return int(self.state["timesteps"])
+
+    def hand_over(self, trainer: Trainer) -> None:
+        """Gives the state to the trainer's parts; raises RlkitError for a state that is not theirs."""
+        file = self.folder.checkpoint("last") / RUN_FILE
+        try:
+            told = trainer.load_state_dict(self.state)
+        except RlkitError:
+            raise
+        except Exception as error:  # of any part, about what is not its own
+            raise damaged(file, error) from error
+        trainer.progress.say(f"resumed after {self.timesteps:,} timesteps")
+        for sentence in told:
+            trainer.progress.say(sentence)
+
+
+def _stored(config: TrainConfig, run_dir: Path, ranks: Ranks, stack: ExitStack) -> Stored:
+    """Locks the folder of a run and reads its state; raises RlkitError for a run that cannot go on."""
+    if ranks.size > 1:
+        raise RlkitError(f"a run of {ranks.size} processes under torchrun cannot be resumed; expected one process")
+    if config.abilities.has_workers:
+        raise RlkitError(
+            f"agent={config.agent.name} cannot be resumed: its workers' episodes and generators are not stored; "
+            "rlkit.load has its parameters"
+        )
+    folder = RunFolder.resume(run_dir)
+    stack.callback(folder.release)
+    stored = Stored(folder, load_run(folder.checkpoint("last")))
+    try:
+        done, episodes = stored.timesteps, int(stored.state["episodes"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged(folder.checkpoint("last") / RUN_FILE, error) from error
+    if done >= config.total_timesteps or episodes >= (config.total_episodes or math.inf):
+        raise RlkitError(
+            f"the run in {run_dir} has finished, after {done:,} timesteps and {episodes:,} episodes; "
+            f"total_timesteps={2 * config.total_timesteps}, or another number above these, goes on with it"
+        )
+    return stored
 
 
 class Evaluations:
@@ -148,20 +211,19 @@ class Evaluations:
 def _output(
     config: TrainConfig,
     parts: Parts,
-    run_dir: Path,
-    hydra_files: Mapping[str, str],
+    folder: RunFolder,
     evaluations: Evaluations,
     stack: ExitStack,
+    stored: Stored | None,
 ) -> Output:
-    """Makes the run folder and the loggers, and tells the user what was chosen."""
-    agent = parts.agent
-    folder = RunFolder.create(run_dir, hydra_files)
-    stack.callback(folder.release)
-    loggers = make_loggers(config.logger, run_dir, asdict(config), own=config.own_classes)
+    """Makes the loggers, and tells the user what was chosen."""
+    agent, done = parts.agent, stored.timesteps if stored else 0
+    resume_at = done if stored else None
+    loggers = make_loggers(config.logger, folder.path, asdict(config), own=config.own_classes, resume_at=resume_at)
     for logger in loggers:
         stack.callback(logger.close)
-    progress = stack.enter_context(Progress(config.total_timesteps, silent=not config.verbose))
-    progress.say(f"{config.agent.name} on {config.env.id}, seed {config.seed}: {run_dir}")
+    progress = stack.enter_context(Progress(config.total_timesteps, done=done, silent=not config.verbose))
+    progress.say(f"{config.agent.name} on {config.env.id}, seed {config.seed}: {folder.path}")
     why = why_chosen(agent.model) if config.compute == "auto" else None
     simd = vector_instructions(agent.compute)
     engine = f"{agent.compute} on {agent.device}{f' with {simd}' if simd else ''}"
@@ -171,24 +233,23 @@ def _output(
     return Output(folder, loggers, progress, evaluations.during_training)
 
 
-def _lead(config: TrainConfig, parts: Parts, output: Output, evaluations: Evaluations) -> Result:
+def _lead(config: TrainConfig, parts: Parts, trainer: Trainer, evaluations: Evaluations) -> Result:
     """Trains, evaluates at the end, and writes down how the run ended, however it ends."""
-    trainer = parts.make_trainer(output)
     profile = Profile(trainer, parts.source) if isinstance(parts.source, CollectAndUpdate) and config.profile else None
     status = "failed"
     evaluation = None
     signals = ending_signals()
     with handled(signals, signal.SIG_IGN):  # while it ends: torchrun sends SIGTERM to all as soon as one has ended
         try:
-            with handled(signals, signal.default_int_handler):
+            with stoppable(signals, trainer):
                 with profile.running() if profile else nullcontext():
                     trainer.train()
-                    trainer.save("last")
+                    trainer.save_all()
                 parts.close()  # some environments cannot exist twice
                 trainer.clock.stop()  # only now, because the CPU time of worker processes is known when they have ended
                 if config.final_eval_episodes:
                     evaluation = evaluations.at_the_end(config.final_eval_episodes)
-                output.folder.check_kept()
+                trainer.folder.check_kept()
                 status = "finished"
         except LostFolder:
             with remarked("saving the agent"):  # a removed folder must not cost the agent
@@ -202,14 +263,40 @@ def _lead(config: TrainConfig, parts: Parts, output: Output, evaluations: Evalua
         finally:
             summary = _summary(trainer, status, evaluation)
             with nullcontext() if status == "finished" else remarked("writing the summary"):  # after the first error
-                output.folder.write_summary(summary)
+                trainer.folder.write_summary(summary)
             with remarked("the profile" if profile else "the closing words"):
                 if profile:
                     report = profile.report()
-                    output.folder.write_profile(report)
-                    output.progress.say(table(report))
-                output.progress.say(_closing_words(summary, trainer))
-    return Result(parts.agent, summary, output.folder.path)
+                    trainer.folder.write_profile(report)
+                    trainer.progress.say(table(report))
+                trainer.progress.say(_closing_words(summary, trainer))
+    return Result(parts.agent, summary, trainer.folder.path)
+
+
+@contextmanager
+def stoppable(signals: Sequence[signal.Signals], trainer: Trainer) -> Iterator[None]:
+    """Makes signals stop the trainer between two updates, where the whole run can be saved.
+
+    A second signal stops it where it is, as do `SECONDS_TO_STOP` without the end of an update: then the run can be
+    resumed from its last checkpoint only.
+    """
+    timers: list[threading.Timer] = []
+
+    def stop(*_: object) -> None:
+        if trainer.stopping:
+            raise KeyboardInterrupt
+        trainer.stopping = True
+        timers.append(threading.Timer(SECONDS_TO_STOP, lambda: None if trainer.stopped else _thread.interrupt_main()))
+        timers[0].daemon = True
+        timers[0].start()
+
+    asked = [signal.SIGINT, *signals] if callable(signal.getsignal(signal.SIGINT)) else signals
+    try:
+        with handled(asked, stop):
+            yield
+    finally:
+        for timer in timers:
+            timer.cancel()
 
 
 def _follow(config: TrainConfig, parts: Parts, run_dir: Path) -> Result:

@@ -45,6 +45,11 @@ class Every:
         self._next = (timesteps // self.interval + 1) * self.interval
         return True
 
+    def go_on(self, timesteps: int) -> None:
+        """Becomes due at the next multiple of the interval, in a run that is resumed after so many timesteps."""
+        if self.interval:
+            self._next = (timesteps // self.interval + 1) * self.interval
+
 
 class Source(Protocol):
     """The part of a run that collects and learns: this process, or workers that report to it."""
@@ -73,6 +78,25 @@ class CollectAndUpdate(Generic[BufferT]):
             metrics = self.agent.update(self.buffer, spent)
         self.timesteps = self.agent.ranks.steps(self.collector.timesteps)
         return episodes, metrics
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """All state between two calls of `advance`; None where an agent of the user's own cannot tell its own."""
+        parts: dict[str, Any] = {"agent": self.agent.state_dict(), "buffer": self.buffer.state_dict()}
+        if None in parts.values():
+            return None
+        return {**parts, "collector": self.collector.state_dict(), "timesteps": self.timesteps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> list[str]:
+        """Restores a state that `state_dict` returned; returns sentences about what could not be restored."""
+        self.agent.load_state_dict(state["agent"])
+        self.buffer.load_state_dict(state["buffer"])
+        failed = self.collector.load_state_dict(state["collector"])
+        self.timesteps = state["timesteps"]
+        if not failed:
+            return []
+        self.buffer.cut_off(list(failed))
+        reasons = "; ".join(dict.fromkeys(failed.values()))
+        return [f"the open episodes of {len(failed)} of {self.collector.num_envs} environments begin anew: {reasons}"]
 
 
 class Evaluate(Protocol):
@@ -110,16 +134,24 @@ class Trainer:
         """The number of episodes since the last row, the sum of their returns, and the sum of their lengths."""
         self._unlogged: dict[str, float] = {}
         self._logged_at = (0, self.started)
+        self.stopping = False
+        """True once training is to stop after the update that it is at, with the state of the whole run saved."""
+        self.stopped = False
+        """True once it has stopped there, and saves."""
 
     def train(self) -> None:
-        """The loop: collect, update, log, evaluate, save."""
-        while self.spent < 1:
+        """The loop: collect, update, log, evaluate, save. Raises KeyboardInterrupt after it was asked to stop."""
+        while self.spent < 1 and not self.stopping:
             episodes, metrics = self.advance()
             self.log(episodes, metrics)
             if self._evaluation_due(self.timesteps):
                 self.evaluate()
             if self._checkpoint_due(self.timesteps):
-                self.save("last")
+                self.save_all()
+        if self.stopping and self.spent < 1:
+            self.stopped = True
+            self.save_all()
+            raise KeyboardInterrupt
 
     def advance(self) -> tuple[list[Episode], dict[str, float]]:
         """Collects and updates once: the episodes that ended, and the update's metrics."""
@@ -191,10 +223,43 @@ class Trainer:
             self.save("best")
 
     def save(self, which: str) -> None:
-        """Writes checkpoints/last or checkpoints/best."""
+        """Writes the agent to checkpoints/last or checkpoints/best."""
         durable = self.spent >= 1 or time.perf_counter() > self.started + SECONDS_WITHOUT_DISK
         metadata = {"timesteps": str(self.timesteps)}
         checkpoint.save(self.agent, self.folder.checkpoint(which), metadata=metadata, durable=durable)
+
+    def save_all(self) -> None:
+        """Writes checkpoints/last with the state of the whole run, which has to be between two updates."""
+        self.save("last")
+        if (state := self.state_dict()) is not None:
+            durable = self.spent >= 1 or time.perf_counter() > self.started + SECONDS_WITHOUT_DISK
+            checkpoint.save_run(state, self.folder.checkpoint("last"), durable=durable)
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """The state of the whole run; None where an agent of the user's own, or workers, cannot tell theirs."""
+        source = self.source.state_dict() if isinstance(self.source, CollectAndUpdate) else None
+        if source is None:
+            return None
+        return {
+            "source": source,
+            "timesteps": self.timesteps,
+            "episodes": self.episodes,
+            "best": self.best,
+            "since_log": self._since_log.copy(),
+            "unlogged": dict(self._unlogged),
+            "seconds": time.perf_counter() - self.started,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> list[str]:
+        """Restores a state that `state_dict` returned; returns sentences about what could not be restored."""
+        told = self.source.load_state_dict(state["source"]) if isinstance(self.source, CollectAndUpdate) else []
+        self.timesteps, self.episodes, self.best = state["timesteps"], state["episodes"], state["best"]
+        self._since_log, self._unlogged = state["since_log"].copy(), dict(state["unlogged"])
+        now = time.perf_counter()
+        self.started, self._logged_at = now - state["seconds"], (self.timesteps, now)
+        for due in (self._log_due, self._evaluation_due, self._checkpoint_due):
+            due.go_on(self.timesteps)
+        return told
 
     def facts(self) -> dict[str, Any]:
         """Entries of summary.json beside those of every run."""

@@ -98,6 +98,11 @@ class EpisodeBuffer:
         self._finished = []
         return episodes
 
+    def cut_off(self, envs: list[int]) -> None:
+        """Forgets the open episodes of these environments."""
+        for env in envs:
+            self._starts[env] = len(self._steps)
+
     def state_dict(self) -> dict[str, Any]:
         """All steps of episodes that were not taken yet, as copies."""
         finished = [{**episode._asdict(), "final_obs": list(episode.final_obs)} for episode in self._finished]

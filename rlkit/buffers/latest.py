@@ -27,6 +27,10 @@ class LatestSteps:
         """Stores one vector step, and forgets all but the one before it."""
         self._steps = [*self._steps[-1:], step.kept()]
 
+    def cut_off(self, envs: list[int]) -> None:
+        """Forgets both steps, since they are of all environments."""
+        self._steps = []
+
     def state_dict(self) -> dict[str, Any]:
         """Both steps, as copies."""
         return {"steps": [step.state_dict() for step in self._steps]}

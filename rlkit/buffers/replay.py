@@ -169,6 +169,9 @@ class ReplayBuffer:
             storage.load_state_dict(stored)
         self._newest = ()  # of no environment: the next step is compared with what is stored
 
+    def cut_off(self, envs: list[int]) -> None:
+        """Does nothing: where the next step starts from another observation, the episodes before it are cut off."""
+
     def _check_room(
         self,
         size: int,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from rlkit.buffers.transition import Transition
@@ -61,6 +63,16 @@ class RolloutBuffer:
         """Forgets the rollout, and keeps its memory for the next one."""
         self._length = 0
         self.final_obs.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: a rollout is learned from, and forgotten, by the update that follows it."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores nothing."""
+
+    def cut_off(self, envs: list[int]) -> None:
+        """Does nothing: between two updates there are no steps."""
 
     def flat_obs(self) -> Obs:
         """All observations as one batch of (num_steps + 1) * num_envs rows, step by step.

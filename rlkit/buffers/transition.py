@@ -72,6 +72,15 @@ class Buffer(Protocol):
     def add(self, step: Transition) -> None:
         """Stores one vector step."""
 
+    def state_dict(self) -> dict[str, Any]:
+        """All that is stored between two updates: nested dicts and lists of arrays and numbers."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores a state that `state_dict` returned."""
+
+    def cut_off(self, envs: list[int]) -> None:
+        """Notes that the open episodes of these environments do not go on: other ones begin with the next step."""
+
 
 BufferT = TypeVar("BufferT", bound=Buffer)
 """The kind of buffer that an agent learns from."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -68,6 +68,27 @@ def global_state() -> tuple[object, ...]:
     torch_state = torch.default_generator.get_state().tolist() if torch else None
     numpy_state: Any = np.random.get_state()
     return random.getstate(), numpy_state[1].tolist(), numpy_state[2:], torch_state
+
+
+def read_generators() -> dict[str, Any]:
+    """Returns the states of the global generators as lists, numbers and arrays, which files can hold."""
+    version, internal, gauss = random.getstate()
+    torch = sys.modules.get("torch")
+    return {
+        "random": [version, list(internal), gauss],
+        "numpy": np.random.get_state(legacy=False),
+        "torch": torch.default_generator.get_state().numpy() if torch else None,
+    }
+
+
+def write_generators(state: Mapping[str, Any]) -> None:
+    """Restores what `read_generators` returned."""
+    version, internal, gauss = state["random"]
+    with _changing:
+        random.setstate((version, tuple(internal), gauss))
+        np.random.set_state(state["numpy"])
+        if state["torch"] is not None and (torch := sys.modules.get("torch")):
+            torch.default_generator.set_state(torch.from_numpy(state["torch"].copy()))
 
 
 @contextmanager
