@@ -78,6 +78,8 @@ class Reader:
             return {"kind": "enum", "name": value.name}
         if isinstance(value, CONSTANTS):
             return {"kind": "constant"}
+        if isinstance(value, np.str_ | np.bytes_):
+            return {"kind": "texts", **_read_texts(np.asarray(value)), "single": True}
         if isinstance(value, np.generic):
             return {"kind": "number", "value": np.asarray(value)}
         if id(value) in self._seen:
@@ -108,8 +110,7 @@ class Reader:
                 raise Unreadable(f"{place} is a view of another array")
             return {"kind": "array", "value": value.copy()}
         if type(value) is np.ndarray and value.dtype.kind in "SU":
-            flat = np.frombuffer(value.tobytes(), np.uint8)
-            return {"kind": "texts", "value": flat, "dtype": value.dtype.str, "shape": list(value.shape)}
+            return {"kind": "texts", **_read_texts(value), "single": False}
         if type(value).__name__ in SEQUENCES and type(value).__module__ == "builtins":
             items = [self.read(item, f"{place}[{i}]", contained=True) for i, item in enumerate(value)]
             return {"kind": type(value).__name__, "items": items}
@@ -140,7 +141,8 @@ class Reader:
         if contained or not _is_plain(type(value)):
             raise Unreadable(f"{place} is a {type(value).__qualname__}")
         attributes = {name: self.read(item, f"{place}.{name}") for name, item in vars(value).items()}
-        return {"kind": "object", "class": type(value).__qualname__, "attributes": attributes}
+        of_class = {name: self.read(space, f"{place}.{name}") for name, space in _spaces_of_class(value).items()}
+        return {"kind": "object", "class": type(value).__qualname__, "attributes": attributes, "spaces": of_class}
 
 
 def _is_table(node: Node) -> bool:
@@ -200,7 +202,8 @@ class Writer:
                 for key, (_, item) in zip(keys, node["items"], strict=True)
             }
         if kind == "texts":
-            return np.frombuffer(node["value"].tobytes(), _text_type(node["dtype"])).reshape(node["shape"]).copy()
+            texts = np.frombuffer(node["value"].tobytes(), _text_type(node["dtype"])).reshape(node["shape"]).copy()
+            return texts[()] if node["single"] else texts
         if kind == "bytes":
             return node["value"].tobytes()
         if kind == "emulator":
@@ -216,7 +219,9 @@ class Writer:
             if self._partly:
                 return current
             raise Unrestorable(f"{place} is a {type(current).__qualname__} now and was a {node['class']}")
-        attributes = vars(current)
+        attributes, spaces = vars(current), _spaces_of_class(current)
+        for name, item in node["spaces"].items():
+            self.restored(item, spaces.get(name), f"{place}.{name}")
         for name, item in node["attributes"].items():
             attributes[name] = self.restored(item, attributes.get(name), f"{place}.{name}")
         if not self._partly:
@@ -238,6 +243,18 @@ class Writer:
         if not isinstance(current, enum.Enum) or name not in type(current).__members__:
             raise Unrestorable(f"{place} is no member {name} of an enumeration")
         return type(current)[name]
+
+
+def _spaces_of_class(value: Any) -> dict[str, gym.Space[Any]]:
+    """Returns the spaces that an environment has from its class, whose generators it may draw from."""
+    names = ("action_space", "observation_space") if isinstance(value, gym.Env) else ()
+    found = {name: getattr(type(value), name, None) for name in names if name not in vars(value)}
+    return {name: space for name, space in found.items() if isinstance(space, gym.Space)}
+
+
+def _read_texts(texts: Array) -> dict[str, Any]:
+    flat = np.frombuffer(texts.tobytes(), np.uint8)
+    return {"value": flat, "dtype": texts.dtype.str, "shape": list(texts.shape)}
 
 
 def _text_type(name: str) -> np.dtype[Any]:

@@ -60,6 +60,8 @@ class SyncVectorEnv(NeededInfos, gym.vector.SyncVectorEnv[Any, Any]):
     every step.
     """
 
+    vectorization = "sync"
+
     def __init__(self, env_fns: Sequence[Callable[[], Env]]) -> None:
         """Makes the environments; if one cannot be made, closes the others before it raises that error."""
         made: list[Env] = []
@@ -143,6 +145,8 @@ class AsyncVectorEnv(NeededInfos, gym.vector.AsyncVectorEnv[Any, Any]):
     Raises RlkitError if the environment cannot be made in a worker, when a worker dies, and in a script without a main
     guard.
     """
+
+    vectorization = "async"
 
     def __init__(self, env_fns: Sequence[Callable[[], Env]], name: str) -> None:
         self._name = name

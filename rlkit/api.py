@@ -20,6 +20,7 @@ def train(
     experiment: str | None = None,
     tuned: bool = True,
     run_dir: str | Path | None = None,
+    resume: str | Path | None = None,
     **settings: Any,
 ) -> Result:
     """Trains like `python -m rlkit agent=… env=…` and returns the agent, the summary and the run folder.
@@ -28,9 +29,13 @@ def train(
     is a class, or its path `package.module:MyAgent`. `settings` are the fields of the configuration:
     `total_timesteps=10_000`, `network={"hidden_sizes": [32]}`, `logger=["tensorboard"]` or
     `logger={"wandb": {"project": "mine"}}`, `verbose=False`, `**{"agent.num_steps": 64}`.
-    `tuned=False` leaves tuned values out, and `run_dir` is the path of the run folder. Raises RlkitError for any
-    mistake in the arguments.
+    `tuned=False` leaves tuned values out, and `run_dir` is the path of the run folder. `resume` is the folder of a run
+    that goes on where it stopped; then `settings` change some of its fields, and nothing else is given. Raises
+    RlkitError for any mistake in the arguments.
     """
+    if resume is not None:
+        given = {"agent": agent, "env": env, "experiment": experiment, "run_dir": run_dir}
+        return _resume(resume, {key: value for key, value in given.items() if value is not None} | settings)
     from rlkit.cli import composition
     from rlkit.runs.grammar import override
 
@@ -48,6 +53,23 @@ def train(
     from rlkit.run import run_training  # only here, since it imports torch: a mistake in the settings ends sooner
 
     return run_training(job.config, job.run_dir, hydra_files=job.hydra_files)
+
+
+def _resume(folder: str | Path, settings: Mapping[str, Any]) -> Result:
+    """Continues the run in a folder, with some settings changed for good."""
+    from rlkit.system.imports import NothingImportedFrom
+    from rlkit.system.user_paths import user_path
+
+    run_dir = user_path(folder).absolute()
+    with NothingImportedFrom(run_dir):
+        from rlkit.cli.composition import resumed
+        from rlkit.run import run_training
+        from rlkit.runs.grammar import override
+
+        with one_error():
+            changes = [override(key, value) for key, value in _with_logger_fields(settings).items()]
+            job = resumed(run_dir, changes)
+        return run_training(job.config, job.run_dir, hydra_files=job.hydra_files, resume=True)
 
 
 def _with_logger_fields(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -96,6 +96,7 @@ class Collector:
     def state_dict(self) -> dict[str, Any]:
         """Returns the state of the environments, the open episodes, and the process's global generators."""
         return {
+            "vectorization": getattr(self.envs, "vectorization", None),
             "envs": read_envs(self.envs),
             "generators": read_generators(),
             "obs": [leaf.copy() for leaf in self._obs],

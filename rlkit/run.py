@@ -31,8 +31,9 @@ from rlkit.config import TrainConfig
 from rlkit.engine.make import vector_instructions, why_chosen
 from rlkit.envs import EnvFactory, make_noted_env, make_vector_env
 from rlkit.envs.lifetime import LazyEnvs, close_all
+from rlkit.envs.make import VECTORIZATIONS
 from rlkit.episodes import Evaluation, Predictor, evaluate_policy
-from rlkit.errors import RlkitError
+from rlkit.errors import RlkitError, check_choice
 from rlkit.networks.heads import action_notes
 from rlkit.profiling import Profile, table
 from rlkit.registry import make_agent
@@ -98,6 +99,8 @@ def run_training(config: TrainConfig, run_dir: Path, *, hydra_files: Mapping[str
     env: dict[str, Any] = {**asdict(config.env), "kwargs": config.env_kwargs}
     with ExitStack() as stack:
         stored = _stored(config, run_dir, ranks, stack) if resume else None
+        if stored:
+            config = replace(config, vectorization=stored.vectorization or config.vectorization)
         stack.enter_context(seeded_globally(seeds.envs))  # for environments that draw from the global generators
         build = _asynchronous if config.abilities.has_workers else _synchronous
         parts = build(config, EnvFactory(**env), seeds, ranks, stack)
@@ -130,6 +133,12 @@ class Stored(NamedTuple):
         """The timesteps after which it goes on."""
         return int(self.state["timesteps"])
 
+    @property
+    def vectorization(self) -> str | None:
+        """The way in which its environments were stepped, which `auto` may not choose again; None: by their own."""
+        found: str | None = self.state["source"]["collector"]["vectorization"]
+        return found
+
     def hand_over(self, trainer: Trainer) -> None:
         """Gives the state to the trainer's parts; raises RlkitError for a state that is not theirs."""
         file = self.folder.checkpoint("last") / RUN_FILE
@@ -158,6 +167,7 @@ def _stored(config: TrainConfig, run_dir: Path, ranks: Ranks, stack: ExitStack) 
     stored = Stored(folder, load_run(folder.checkpoint("last")))
     try:
         done, episodes = stored.timesteps, int(stored.state["episodes"])
+        check_choice("vectorization", stored.vectorization or "auto", VECTORIZATIONS)
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(folder.checkpoint("last") / RUN_FILE, error) from error
     if done >= config.total_timesteps or episodes >= (config.total_episodes or math.inf):
@@ -441,4 +451,6 @@ def _closing_words(summary: Mapping[str, Any], trainer: Trainer) -> str:
         own = [path for path in (config.env.id, config.network.module, *config.own_classes.values()) if path]
         place = shlex.quote(str(path))
         lines.append(f"evaluate, record: {python_path(own)}python -m rlkit.evaluate {place} video=true")
+        if trainer.spent < 1 and (trainer.folder.checkpoint("last") / RUN_FILE).exists():
+            lines.append(f"go on:           {python_path(own)}python -m rlkit resume={place}")
     return "\n".join(lines)

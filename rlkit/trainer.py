@@ -14,7 +14,7 @@ import numpy as np
 
 from rlkit import checkpoint
 from rlkit.agents.base import Agent
-from rlkit.buffers.transition import BufferT
+from rlkit.buffers.transition import BufferT, LastingBuffer
 from rlkit.collector import Collector, Episode
 from rlkit.config import EVALUATIONS_PER_RUN, TrainConfig
 from rlkit.episodes import Evaluation
@@ -80,14 +80,20 @@ class CollectAndUpdate(Generic[BufferT]):
         return episodes, metrics
 
     def state_dict(self) -> dict[str, Any] | None:
-        """All state between two calls of `advance`; None where an agent of the user's own cannot tell its own."""
-        parts: dict[str, Any] = {"agent": self.agent.state_dict(), "buffer": self.buffer.state_dict()}
-        if None in parts.values():
+        """All state between two calls of `advance`; None where an agent or a buffer of the user's own has none."""
+        agent: dict[str, Any] | None = self.agent.state_dict()
+        if agent is None or not isinstance(self.buffer, LastingBuffer):
             return None
-        return {**parts, "collector": self.collector.state_dict(), "timesteps": self.timesteps}
+        return {
+            "agent": agent,
+            "buffer": self.buffer.state_dict(),
+            "collector": self.collector.state_dict(),
+            "timesteps": self.timesteps,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> list[str]:
         """Restores a state that `state_dict` returned; returns sentences about what could not be restored."""
+        assert isinstance(self.buffer, LastingBuffer)
         self.agent.load_state_dict(state["agent"])
         self.buffer.load_state_dict(state["buffer"])
         failed = self.collector.load_state_dict(state["collector"])
@@ -247,7 +253,7 @@ class Trainer:
             "best": self.best,
             "since_log": self._since_log.copy(),
             "unlogged": dict(self._unlogged),
-            "seconds": time.perf_counter() - self.started,
+            "seconds": [time.perf_counter() - self.started, self.clock.wall_s, self.clock.cpu_s],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> list[str]:
@@ -256,7 +262,9 @@ class Trainer:
         self.timesteps, self.episodes, self.best = state["timesteps"], state["episodes"], state["best"]
         self._since_log, self._unlogged = state["since_log"].copy(), dict(state["unlogged"])
         now = time.perf_counter()
-        self.started, self._logged_at = now - state["seconds"], (self.timesteps, now)
+        seconds, wall, cpu = state["seconds"]
+        self.started, self._logged_at = now - seconds, (self.timesteps, now)
+        self.clock.add(wall, cpu)
         for due in (self._log_due, self._evaluation_due, self._checkpoint_due):
             due.go_on(self.timesteps)
         return told

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from rlkit.spaces import Array, Obs
 
@@ -71,6 +71,11 @@ class Buffer(Protocol):
 
     def add(self, step: Transition) -> None:
         """Stores one vector step."""
+
+
+@runtime_checkable
+class LastingBuffer(Buffer, Protocol):
+    """A buffer whose contents can be stored and restored, so that a run can be resumed."""
 
     def state_dict(self) -> dict[str, Any]:
         """All that is stored between two updates: nested dicts and lists of arrays and numbers."""

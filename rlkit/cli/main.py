@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from rlkit.errors import RlkitError
 from rlkit.system import ranks
+from rlkit.system.imports import NothingImportedFrom
 from rlkit.system.terminal import complain, prepare, say
 
 if TYPE_CHECKING:
@@ -56,10 +57,28 @@ def _main(arguments: list[str]) -> None:
 
     if {"-m", "--multirun"} & set(arguments) and ranks.launched().size > 1:
         raise RlkitError("-m sweeps over runs, but torchrun starts the processes of one: start it once for each run")
+    if any(argument.startswith("resume=") for argument in arguments):
+        _resume(arguments)
+        return
     from rlkit.cli.composition import APP
     from rlkit.runs.hydra_app import run
 
     run(APP, arguments, _train, _fail)
+
+
+def _resume(arguments: list[str]) -> None:
+    """Continues the run in a folder; further arguments, such as `total_timesteps=1e6`, change it for good."""
+    from rlkit.runs.run_folder import asked_folder
+
+    run_dir, changes = asked_folder(arguments)
+    with NothingImportedFrom(run_dir):
+        # Only in here, because Hydra imports its plugins, wherever Python's path leads to some.
+        from rlkit.cli.composition import resumed
+        from rlkit.run import run_training
+        from rlkit.runs import grammar
+
+        job = resumed(run_dir, grammar.with_homes(changes))
+        run_training(job.config, job.run_dir, hydra_files=job.hydra_files, resume=True)
 
 
 def _train(job: Job) -> float | None:

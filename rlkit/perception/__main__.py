@@ -52,13 +52,9 @@ def _resume(arguments: list[str]) -> None:
 
     Further arguments, such as `fit.epochs=30`, change that configuration for good.
     """
-    from rlkit.system.user_paths import user_path
+    from rlkit.runs.run_folder import asked_folder
 
-    folders = [argument.removeprefix("resume=") for argument in arguments if argument.startswith("resume=")]
-    changes = [argument for argument in arguments if not argument.startswith("resume=")]
-    if len(folders) != 1:
-        raise RlkitError(f"expected one run folder to resume, not {' and '.join(folders)}")
-    run_dir = user_path(folders[0]).absolute()
+    run_dir, changes = asked_folder(arguments)
     with NothingImportedFrom(run_dir):
         # Only in here, because Hydra imports its plugins, wherever Python's path leads to some.
         from rlkit.perception.config_source import resumed

@@ -21,22 +21,19 @@ from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rlkit.errors import RlkitError
 from rlkit.perception.config import PerceptionConfig
 from rlkit.runs import grammar, hydra_app
-from rlkit.runs.hydra_app import App, Job, readable_errors, refuse_interpolations, stored_choices
+from rlkit.runs.hydra_app import App, Job, stored_choices
 from rlkit.runs.loggers import logger_names, logger_settings
-from rlkit.runs.reading import checked, read_yaml
-from rlkit.system.dotted_paths import import_from_file
+from rlkit.runs.resuming import continued, read_stored
 
 CONF = "rlkit.conf.perception"
 """Package with the YAML files of the recipes."""
 PROVIDED = ("data_root", "input_shape", "num_outputs", "vocabulary_size", "model")
 """Parameters that the run fills in, so that they are no fields of the configuration."""
-FILES = ("config", "overrides", "hydra")
-"""Names of the YAML files in a run folder's .hydra/."""
 PARTS = ("data", "model", "task")
 """Groups whose choices are functions or classes, and whose fields are their keyword parameters."""
 
@@ -191,57 +188,19 @@ def _choices_of_recipe(hydra: Any) -> DictConfig:
 def resumed(run_dir: Path, changes: Sequence[str]) -> Job:
     """Makes the job that continues the run in a folder, with the configuration that is stored there, and changes.
 
-    All that it needs of the run is in the folder: the recipe, which may have changed or be gone since, is not read.
     Raises RlkitError for a folder that holds no such configuration, and for a change that cannot be.
     """
-    folder = run_dir / ".hydra"
-    try:
-        stored, overrides, stored_hydra = (read_yaml(folder / f"{name}.yaml") for name in FILES)
-    except RlkitError as error:
-        raise RlkitError(f"{run_dir} cannot be resumed: {error}") from error
-    if not isinstance(stored, DictConfig) or not isinstance(overrides, ListConfig):
-        raise RlkitError(f"{run_dir} cannot be resumed: its .hydra/ holds no configuration of a run")
-    refuse_interpolations(stored, folder / "config.yaml")
-    own = checked(stored.get("own_classes", {}), dict[str, str], f"{folder / 'config.yaml'}: own_classes")
-    given = checked(OmegaConf.to_container(overrides), list[str], f"{folder / 'overrides.yaml'}")
-    keys = list(map(str, stored.get("logger") or {}))
-    for path in own.values():
-        import_from_file("logger", path, folder / "config.yaml")
-    loggers = [own.get(key, key) for key in keys if key in own or ":" not in key]  # a key alone imports nothing
-    with readable_errors(APP):
-        for_loggers, for_values = _sorted_changes(changes)
-        chosen = for_loggers or [grammar.override("logger", loggers)]
-        composed, hydra_config, _ = hydra_app.compose(APP, [*stored_choices(stored_hydra, PARTS), "~recipe", *chosen])
-        for group in ("logger", "own_classes") if for_loggers else ():  # of loggers that are left out, nothing is kept
-            kept = {key: value for key, value in stored.get(group, {}).items() if key in composed[group]}
-            stored[group] = kept
-        composed.merge_with(stored)
-        grammar.apply(composed, for_values)
-    job = hydra_app.make_job(APP, composed, hydra_config, run_dir)
-    files = {
-        "config.yaml": job.hydra_files["config.yaml"],
-        "overrides.yaml": OmegaConf.to_yaml(OmegaConf.create([*given, *changes])),
-    }
-    return job._replace(hydra_files=files if changes else {})
+    stored = read_stored(run_dir)
+    choices = [*stored_choices(stored.hydra, PARTS), "~recipe"]
+    return continued(APP, run_dir, stored, choices, changes, _check_change)
 
 
-def _sorted_changes(changes: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Returns the changes of a stored run that choose loggers, and those that set values.
-
-    Raises RlkitError for a change of what the run consists of.
-    """
-    for_loggers, for_values = [], []
-    for change, parsed in zip(changes, grammar.parse(changes), strict=True):
-        key = parsed.key_or_group
-        if key in ("recipe", *PARTS) or key.startswith("hydra"):
-            raise RlkitError(
-                f"{change}: a run that is resumed keeps its folder and its {', '.join(PARTS)}; expected fields"
-            )
-        if key == "logger":
-            for_loggers.append("logger=[]" if parsed.is_delete() else change)
-        else:
-            for_values.append(change)
-    return for_loggers, for_values
+def _check_change(change: str, key: str) -> None:
+    """Raises RlkitError for a change of what the run consists of."""
+    if key in ("recipe", *PARTS) or key.startswith("hydra"):
+        raise RlkitError(
+            f"{change}: a run that is resumed keeps its folder and its {', '.join(PARTS)}; expected fields"
+        )
 
 
 class PerceptionSearchPath(SearchPathPlugin):

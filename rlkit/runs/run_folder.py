@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -137,3 +137,14 @@ def find_checkpoint(path: str | Path) -> Path:
     nearest = difflib.get_close_matches(given.name, siblings, n=1)
     hint = f"; did you mean {given.parent / nearest[0]}?" if nearest else ""
     raise RlkitError(f"there is no run folder or checkpoint {path}{hint}")
+
+
+def asked_folder(arguments: Sequence[str]) -> tuple[Path, list[str]]:
+    """Returns the folder that `resume=FOLDER` in a command line names, and the rest of the command line.
+
+    Raises RlkitError for more than one folder.
+    """
+    folders = [argument.removeprefix("resume=") for argument in arguments if argument.startswith("resume=")]
+    if len(folders) != 1:
+        raise RlkitError(f"expected one run folder to resume, not {' and '.join(folders)}")
+    return user_path(folders[0]).absolute(), [argument for argument in arguments if not argument.startswith("resume=")]

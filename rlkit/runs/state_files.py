@@ -116,7 +116,7 @@ def _bytes_of(array: Array) -> Array:
     if array.dtype.name not in DTYPES:
         raise TypeError(f"an array of {array.dtype} in the state of a run")
     flat: Array = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    return flat
+    return flat if flat.flags.writeable else flat.copy()  # torch wants to be able to write into it
 
 
 def missing(file: Path, key: KeyError) -> RlkitError:

@@ -28,6 +28,11 @@ class Clock:
         """CPU seconds so far, of this process and of its child processes that have ended."""
         return self._read()[1]
 
+    def add(self, wall_s: float, cpu_s: float) -> None:
+        """Counts seconds as well that passed before, as of a run that goes on."""
+        wall, cpu = self._counted
+        self._counted = wall + wall_s, cpu + cpu_s
+
     def stop(self) -> None:
         """Stops counting; a clock that is stopped stays as it is."""
         self._counted, self._since = self._read(), None
