@@ -57,11 +57,11 @@ class Unrestorable(Exception):
 class Reader:
     """Reads the attributes of an object, and of the objects in them; `partly` leaves out those that cannot be read.
 
-    `tables` are the texts of large lists and dicts of plain values as they were at first, by their places. One that has
+    `tables` are copies of large lists and dicts of plain values as they were at first, by their places. One that has
     not changed is not read again: a new environment has it, too. Those that are read are added.
     """
 
-    def __init__(self, tables: dict[str, str] | None = None, *, partly: bool = False) -> None:
+    def __init__(self, tables: dict[str, Any] | None = None, *, partly: bool = False) -> None:
         self._partly = partly
         self._tables = tables
         self._seen: dict[int, int] = {}
@@ -90,7 +90,7 @@ class Reader:
 
     def _read_once(self, value: Any, place: str, contained: bool) -> dict[str, Any]:
         large = self._tables is not None and isinstance(value, list | tuple | dict) and len(value) >= TABLE
-        if large and self._tables and self._tables.get(place) == repr(value):
+        if large and self._tables and self._tables.get(place) == value:
             return {"kind": "constant"}
         try:
             node = self._read_new(value, place, contained)
@@ -99,7 +99,7 @@ class Reader:
                 return {"kind": "constant"}
             raise
         if large and self._tables is not None and _is_table(node):
-            self._tables.setdefault(place, repr(value))
+            self._tables.setdefault(place, _copied(value))
         return node
 
     def _read_new(self, value: Any, place: str, contained: bool) -> dict[str, Any]:
@@ -111,21 +111,8 @@ class Reader:
             return {"kind": "array", "value": value.copy()}
         if type(value) is np.ndarray and value.dtype.kind in "SU":
             return {"kind": "texts", **_read_texts(value), "single": False}
-        if type(value).__name__ in SEQUENCES and type(value).__module__ == "builtins":
-            items = [self.read(item, f"{place}[{i}]", contained=True) for i, item in enumerate(value)]
-            return {"kind": type(value).__name__, "items": items}
-        if type(value) is deque:
-            items = [self.read(item, f"{place}[{i}]", contained=True) for i, item in enumerate(value)]
-            return {"kind": "deque", "items": items, "most": value.maxlen}
-        if type(value) is dict:
-            pairs = [
-                [
-                    self.read(key, f"a key of {place}", contained=True),
-                    self.read(item, f"{place}[{key!r}]", contained=True),
-                ]
-                for key, item in value.items()
-            ]
-            return {"kind": "dict", "items": pairs}
+        if (of_container := self._read_container(value, place)) is not None:
+            return of_container
         if isinstance(value, gym.Space):
             parts = value.spaces if isinstance(value, gym.spaces.Dict | gym.spaces.Tuple) else ()
             inner = parts.values() if isinstance(parts, Mapping) else parts
@@ -144,10 +131,32 @@ class Reader:
         of_class = {name: self.read(space, f"{place}.{name}") for name, space in _spaces_of_class(value).items()}
         return {"kind": "object", "class": type(value).__qualname__, "attributes": attributes, "spaces": of_class}
 
+    def _read_container(self, value: Any, place: str) -> dict[str, Any] | None:
+        """Returns a list, tuple, set, deque or dict with all that is in it; None for other values."""
+        kind: type[Any] = type(value)
+        if kind is dict:
+            keys = [self.read(key, f"a key of {place}", contained=True) for key in value]
+            items = [self.read(item, f"{place}[{key!r}]", contained=True) for key, item in value.items()]
+            return {"kind": "dict", "items": [list(pair) for pair in zip(keys, items, strict=True)]}
+        name = "deque" if kind is deque else next((name for name, made in SEQUENCES.items() if made is kind), None)
+        if name is None:
+            return None
+        items = [self.read(item, f"{place}[{i}]", contained=True) for i, item in enumerate(value)]
+        return {"kind": name, "items": items, **({"most": value.maxlen} if kind is deque else {})}
+
+
+def _copied(table: Any) -> Any:
+    """Copies lists, tuples and dicts, and no values: as long as those stay, comparing takes next to no time."""
+    if isinstance(table, dict):
+        return {key: _copied(item) for key, item in table.items()}
+    if isinstance(table, list | tuple):
+        return type(table)(map(_copied, table))
+    return table
+
 
 def _is_table(node: Node) -> bool:
-    """True if a node is of lists, tuples and dicts of plain values only, which their text describes wholly."""
-    if not isinstance(node, dict):
+    """True if a node is of lists, tuples and dicts of plain values only, which can be compared."""
+    if not isinstance(node, dict) or node["kind"] in ("number", "seen"):
         return True
     if node["kind"] in ("list", "tuple"):
         return all(map(_is_table, node["items"]))
@@ -263,8 +272,18 @@ def _text_type(name: str) -> np.dtype[Any]:
     return np.dtype(name)
 
 
+_plain: dict[Any, bool] = {}
+"""Classes that were looked at, and whether `_is_plain` is true of them."""
+
+
 def _is_plain(kind: type[Any]) -> bool:
     """True if objects of a class are nothing but their attributes: all of its bases are written in Python."""
+    if kind not in _plain:
+        _plain[kind] = _has_plain_bases(kind)
+    return _plain[kind]
+
+
+def _has_plain_bases(kind: type[Any]) -> bool:
     return all(
         type(base) in (type, ABCMeta) and "__slots__" not in vars(base) and "__dict__" in dir(base) and _in_python(base)
         for base in kind.__mro__
@@ -325,7 +344,7 @@ def _restored_generator(kind: str, node: Mapping[str, Any]) -> Any:
     return legacy
 
 
-_tables: WeakKeyDictionary[Any, dict[str, str]] = WeakKeyDictionary()
+_tables: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
 """Large lists and dicts of each environment, as they were when it was read for the first time."""
 
 

@@ -78,15 +78,12 @@ def save(agent: Agent[Any], path: str | Path, *, metadata: Mapping[str, str] = {
 def save_run(state: Mapping[str, Any], folder: Path, *, durable: bool = True) -> None:
     """Writes training.safetensors, the state of a whole run, beside a saved agent; whole or not at all.
 
-    Raises RlkitError when that is not possible.
+    Raises TypeError for a state that holds more than plain values, and RlkitError when the file cannot be written.
     """
     from rlkit import __version__
 
-    try:
-        metadata = {"format": str(RUN_FORMAT), "rlkit": __version__}
-        write_state(folder / RUN_FILE, state, metadata, durable=durable)
-    except TypeError as error:
-        raise RlkitError(f"the run's state cannot be saved, so that it could not be resumed: {error}") from error
+    metadata = {"format": str(RUN_FORMAT), "rlkit": __version__}
+    write_state(folder / RUN_FILE, state, metadata, durable=durable)
 
 
 def load_run(folder: Path) -> dict[str, Any]:

@@ -140,6 +140,7 @@ class Trainer:
         """The number of episodes since the last row, the sum of their returns, and the sum of their lengths."""
         self._unlogged: dict[str, float] = {}
         self._logged_at = (0, self.started)
+        self._resumable = True
         self.stopping = False
         """True once training is to stop after the update that it is at, with the state of the whole run saved."""
         self.stopped = False
@@ -237,9 +238,14 @@ class Trainer:
     def save_all(self) -> None:
         """Writes checkpoints/last with the state of the whole run, which has to be between two updates."""
         self.save("last")
-        if (state := self.state_dict()) is not None:
-            durable = self.spent >= 1 or time.perf_counter() > self.started + SECONDS_WITHOUT_DISK
+        if not self._resumable or (state := self.state_dict()) is None:
+            return
+        durable = self.spent >= 1 or time.perf_counter() > self.started + SECONDS_WITHOUT_DISK
+        try:
             checkpoint.save_run(state, self.folder.checkpoint("last"), durable=durable)
+        except TypeError as error:  # in the state of an agent of the user's own
+            self._resumable = False
+            self.progress.say(f"the run cannot be resumed, as its state holds more than plain values: {error}")
 
     def state_dict(self) -> dict[str, Any] | None:
         """The state of the whole run; None where an agent of the user's own, or workers, cannot tell theirs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import shutil
 import warnings
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 from safetensors.numpy import load_file
 
@@ -27,9 +29,13 @@ from rlkit.trainer import Trainer
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it crashes where its warnings are errors
-    import Box2D  # type: ignore[import-untyped]  # noqa: F401
+    importlib.import_module("Box2D")
 
 SHORT: dict[str, Any] = {"eval_episodes": 2, "final_eval_episodes": 2, "verbose": False}
+TIMES = (
+    *("time/steps_per_second", "time/training_time_s"),
+    *("wall_time_s", "steps_per_second", "training_time_s", "training_cpu_s", "peak_memory_mib"),
+)
 DQN: dict[str, Any] = {"agent.learning_starts": 64, "agent.num_steps": 4, "agent.gradient_steps": 2}
 RUNS: dict[str, tuple[str, str, int, dict[str, Any]]] = {
     "ppo": ("ppo", "CartPole-v1", 1024, {"num_envs": 4, "agent.num_steps": 32, "agent.minibatch_size": 64}),
@@ -101,7 +107,7 @@ def interrupted(name: str, folder: Path, stopping: dict[str, float], at: float, 
 def rows(folder: Path) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open() as file:
         found = [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
-    return [{key: value for key, value in row.items() if not key.startswith("time/steps_per")} for row in found]
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in found]
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -117,13 +123,15 @@ def test_a_resumed_run_ends_like_one_that_was_not_interrupted(
     resumed = rlkit.train(resume=tmp_path / "cut")
     for which in ("last", "best"):
         files = [tmp_path / run / "checkpoints" / which / "model.safetensors" for run in ("whole", "cut")]
+        assert files[0].exists() == files[1].exists()
+        if not files[0].exists():  # a run without evaluations has no best agent
+            continue
         expected, found = map(load_file, files)
         assert expected.keys() == found.keys()
         for tensor in expected:
             np.testing.assert_array_equal(found[tensor], expected[tensor])
     assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
-    timing = ("wall_time_s", "steps_per_second")
-    for key in resumed.summary.keys() - {*timing}:
+    for key in resumed.summary.keys() - {*TIMES}:
         assert resumed.summary[key] == whole.summary[key]
 
 
@@ -368,7 +376,7 @@ def test_an_episode_that_leads_elsewhere_begins_anew_and_the_run_says_so(
     for agent in ("ppo", "a2c"):
         folder = tmp_path / agent
         fields: dict[str, Any] = {**SHORT, "total_timesteps": 400, "num_envs": 2, "verbose": True}
-        stopping["at"] = 0.4
+        stopping["at"] = 0.45
         with pytest.raises(KeyboardInterrupt):
             rlkit.train(agent, "Secretive-v0", run_dir=folder, env_kwargs={"wild": True}, **fields)
         assert f"python -m rlkit resume={folder}" in capsys.readouterr().err
@@ -398,25 +406,22 @@ def test_an_episode_that_does_not_go_on_is_not_learned_from_as_one() -> None:
 
 
 def test_states_pass_through_files_as_they_are(tmp_path: Path) -> None:
-    arrays: list[Any] = [
-        np.arange(6, dtype=np.uint32).reshape(2, 3),
-        np.zeros((0, 3)),
-        np.array(5, np.int8),
-        np.array([True]),
-    ]
+    arrays: list[Any] = [np.arange(6, dtype=np.uint32).reshape(2, 3), np.zeros((0, 3)), np.array(5, np.int8)]
     plain: dict[str, Any] = {
         "numbers": [1, 2.5, None, "x", True, float("inf"), 2**100, -(2**63)],
         "many": list(range(100)),
-        "nested": {"a": {"array": 1}, "": []},
+        "nested": {"a": {"array": 1}, "": [], "numbered": {0: "x", 1: {}}},
     }
-    write_state(tmp_path / "state", {"arrays": arrays, **plain}, {"format": "1"})
+    tensor = torch.arange(3, dtype=torch.bfloat16)
+    write_state(tmp_path / "state", {"arrays": arrays, "tensor": tensor, **plain}, {"format": "1"})
     found, metadata = read_state(tmp_path / "state")
+    assert torch.equal(found.pop("tensor"), tensor)
     assert metadata["format"] == "1"
     for one, other in zip(found.pop("arrays"), arrays, strict=True):
         np.testing.assert_array_equal(one, other)
         assert one.dtype == other.dtype
     assert found == plain
-    for wrong in (object(), {1: 2}, {1, 2}, np.array([object()])):
+    for wrong in (object(), {1.5: 2}, {1, 2}, np.array([object()])):
         with pytest.raises(TypeError):
             write_state(tmp_path / "wrong", {"value": wrong}, {})
     assert not (tmp_path / "wrong").exists()

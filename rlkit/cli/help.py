@@ -20,6 +20,7 @@ Train a reinforcement learning agent. `rlkit` and `python -m rlkit` are the same
   rlkit experiment=book_dqn seed=1                     an agent, an environment and all values that go with them
   rlkit -m agent=ppo,ppo_kl env=CartPole-v1 seed=0,1   train every combination
   rlkit agent=ppo env=CartPole-v1 --cfg job            print the configuration instead of training
+  rlkit resume=RUN                                     go on with a run that was stopped, or, with more steps, finished
   python -m rlkit.evaluate RUN episodes=20 video=true  evaluate a run folder or checkpoint, record videos
 
 Tuned values for an agent and an environment apply by themselves where there are some: they beat the defaults

@@ -1,7 +1,7 @@
 """Files of a run's whole state: nested dicts and lists of numbers and arrays, in one safetensors file.
 
-The arrays are the tensors of the file, as bytes; all else is JSON in its header, with the number of an array in its
-place. Nothing in such a file can be executed.
+The arrays are tensors of the file, as bytes; all else is JSON in its header, with the number of an array in its place.
+Nothing in such a file can be executed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlkit.errors import RlkitError
 from rlkit.runs.reading import checked, damaged, parse_json, shown
 from rlkit.runs.tensor_files import Header, load_tensors, open_tensors, write_tensors
 from rlkit.spaces import Array
@@ -38,14 +37,11 @@ WORD = 2**63
 def write_state(file: Path, state: Mapping[str, Any], metadata: Mapping[str, str], *, durable: bool = True) -> None:
     """Writes a state to `file`, whole or not at all.
 
-    It may hold None, bools, numbers, strings, arrays, lists and dicts whose keys are strings; tuples become lists.
-    Raises TypeError for anything else, and RlkitError when the file cannot be written.
+    It may hold None, bools, numbers, strings, arrays, tensors, lists, and dicts whose keys are strings or whole
+    numbers; tuples become lists. Raises TypeError for anything else, and RlkitError when the file cannot be written.
     """
-    import torch
-
-    arrays: dict[str, Array] = {}
-    tree = json.dumps(_packed(state, arrays))
-    tensors = {name: torch.from_numpy(_bytes_of(array)) for name, array in arrays.items()}
+    tensors: dict[str, torch.Tensor] = {}
+    tree = json.dumps(_packed(state, tensors))
     write_tensors(file, tensors, {**metadata, TREE: tree}, durable=durable)
 
 
@@ -58,28 +54,35 @@ def read_state(file: Path) -> tuple[dict[str, Any], dict[str, str]]:
         return checked(_unpacked(tree, tensors, header), dict[str, Any], f"{file}"), metadata
 
 
-def _packed(value: Any, arrays: dict[str, Array]) -> Any:
-    """Returns a value as JSON, and puts the arrays in it into `arrays`."""
+def _packed(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """Returns a value as JSON, and puts the arrays and tensors in it into `tensors`."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        name = str(len(tensors))
+        tensors[name] = value.detach().cpu()
+        return {"tensor": name}
     if isinstance(value, np.ndarray | np.generic):
-        name = str(len(arrays))
-        arrays[name] = np.asarray(value)
-        return {"array": name, "dtype": arrays[name].dtype.name, "shape": list(arrays[name].shape)}
+        array, name = np.asarray(value), str(len(tensors))
+        tensors[name] = torch.from_numpy(_bytes_of(array))
+        return {"array": name, "dtype": array.dtype.name, "shape": list(array.shape)}
     if isinstance(value, list | tuple):
         if len(value) >= MANY and all(type(item) is int and -WORD <= item < WORD for item in value):
-            return {"integers": _packed(np.array(value, np.int64), arrays)}
-        return [_packed(item, arrays) for item in value]
+            return {"integers": _packed(np.array(value, np.int64), tensors)}
+        return [_packed(item, tensors) for item in value]
     if isinstance(value, Mapping):
-        return {"dict": {_key(key): _packed(item, arrays) for key, item in value.items()}}
+        pairs = [(_key(key), _packed(item, tensors)) for key, item in value.items()]
+        return {"dict": dict(pairs)} if all(isinstance(key, str) for key in value) else {"pairs": pairs}
     if isinstance(value, float) and not math.isfinite(value):
         return {"float": str(value)}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise TypeError(f"a {type(value).__name__} in the state of a run: {shown(value)}")
+    raise TypeError(f"a {type(value).__name__}: {shown(value)}")
 
 
-def _key(key: Any) -> str:
-    if not isinstance(key, str):
-        raise TypeError(f"the key {shown(key)} in the state of a run: expected a string")
+def _key(key: Any) -> str | int:
+    if not isinstance(key, str | int) or isinstance(key, bool):
+        raise TypeError(f"the key {shown(key)}, which is no string and no whole number")
     return key
 
 
@@ -91,6 +94,12 @@ def _unpacked(value: Any, tensors: Mapping[str, torch.Tensor], header: Header) -
         return value
     if "array" in value:
         return _array(value, tensors, header)
+    if list(value) == ["tensor"] and value["tensor"] in tensors:
+        return tensors[value["tensor"]]
+    if list(value) == ["pairs"]:
+        pairs = checked(value["pairs"], list[list[Any]], f"{header.file}: pairs")
+        if all(len(pair) == 2 and isinstance(pair[0], str | int) for pair in pairs):
+            return {key: _unpacked(item, tensors, header) for key, item in pairs}
     if list(value) == ["integers"]:
         return _unpacked(value["integers"], tensors, header).tolist()
     if list(value) == ["float"] and value["float"] in ("nan", "inf", "-inf"):
@@ -114,11 +123,6 @@ def _array(described: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], he
 
 def _bytes_of(array: Array) -> Array:
     if array.dtype.name not in DTYPES:
-        raise TypeError(f"an array of {array.dtype} in the state of a run")
+        raise TypeError(f"an array of {array.dtype}")
     flat: Array = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     return flat if flat.flags.writeable else flat.copy()  # torch wants to be able to write into it
-
-
-def missing(file: Path, key: KeyError) -> RlkitError:
-    """Makes the error for a state that lacks a value."""
-    return damaged(file, f"{key} is missing in its state")
