@@ -102,7 +102,8 @@ class Collector:
             "obs": [leaf.copy() for leaf in self._obs],
             "mask": None if self._mask is None else self._mask.copy(),
             "returns": self._returns.copy(),
-            "lengths": self._lengths.copy(),
+            "vector_steps": self._vector_steps,
+            "began": self._began.copy(),
             "valid": self._valid.copy(),
             "timesteps": self.timesteps,
         }
@@ -116,8 +117,9 @@ class Collector:
         reasons = write_envs(self.envs, state["envs"], last_obs)
         failed = {env: reason for env, reason in enumerate(reasons) if reason is not None}
         self._obs, self._mask = tuple(leaf.copy() for leaf in last_obs), state["mask"]
-        self._returns, self._lengths = state["returns"].copy(), state["lengths"].copy()
-        self._valid, self.timesteps = state["valid"].copy(), state["timesteps"]
+        self._returns, self._began = state["returns"].copy(), state["began"].copy()
+        self._vector_steps, self.timesteps = state["vector_steps"], state["timesteps"]
+        self._valid = state["valid"].copy()
         write_generators(state["generators"])
         if failed:
             self._begin_anew(list(failed))
@@ -126,14 +128,16 @@ class Collector:
     def _begin_anew(self, envs: list[int]) -> None:
         """Begins new episodes in some of the environments, or in all of them."""
         chosen = np.isin(np.arange(self.num_envs), envs)
-        with self._misfits_told():
+        try:
             obs, info = self._call("reset", options=None if chosen.all() else {"reset_mask": chosen})
             for leaf, fresh in zip(self._obs, self._checked(obs), strict=True):
                 leaf[chosen] = fresh[chosen]
             fresh_mask = self._masks(masks_in(info, self.num_envs))
+        except Misfit as misfit:
+            raise self._told(misfit) from misfit
         if fresh_mask is not None:
             self._mask = fresh_mask if self._mask is None else np.where(chosen[:, None], fresh_mask, self._mask)
-        self._returns[chosen] = self._lengths[chosen] = 0
+        self._returns[chosen], self._began[chosen] = 0, self._vector_steps
         self._valid[chosen] = True
 
     def _step(self, agent: Acting, buffer: Buffer, episodes: list[Episode]) -> None:
