@@ -40,6 +40,7 @@ from rlkit.runs.tensor_files import read_tensors, write_tensors
 from rlkit.setting import NetworkConfig, Setting
 
 RESULTS = Path(__file__).parent / "results" / "hostile_files.json"
+QUIET: dict[str, Any] = {"verbose": False, "curves": False, "eval_interval": 0, "final_eval_episodes": 0}
 SECONDS, BYTES = 5, 300 * 2**20
 WRONG: list[Any] = [None, True, -1, 10**9, 10**400, 1e38, float("nan"), "a", "\ud800\n\x1b[2J", [], {}, [[]] * 3]
 PAYLOAD = "from pathlib import Path\nPath(__file__).with_name('exploded').touch()\n"
@@ -92,12 +93,14 @@ def run_cases(folder: Path, limit: int | None = None) -> list[dict[str, Any]]:
 
 
 def make_runs(folder: Path) -> None:
-    """Makes an agent and a companion run, both small."""
+    """Makes an agent, a run that can be resumed, and a companion run, all small."""
     env = gym.make("CartPole-v1")
     setting = Setting(env.observation_space, env.action_space, NetworkConfig(hidden_sizes=[4]))
     agent = make_agent(PPOConfig(), setting)
     agent.env = {"id": "CartPole-v1", "kwargs": {}, "preprocessing": "auto"}
     agent.save(folder / "agent")
+    fields: dict[str, Any] = {"total_timesteps": 64, "agent.num_steps": 16, "num_envs": 2, "vectorization": "sync"}
+    rlkit.train("ppo", "CartPole-v1", tuned=False, run_dir=folder / "run", **QUIET, **fields)
     perception.train("moons-l2", folder / "companion", **{"fit.epochs": 1})
 
 
@@ -109,6 +112,7 @@ def all_cases(whole: Path) -> Iterator[Case]:
         "companion/checkpoints/last/model.json": load_companion,
         "companion/checkpoints/last/model.safetensors": load_companion,
         "companion/checkpoints/last/training.safetensors": load_training,
+        "run/checkpoints/last/training.safetensors": load_run,
         "companion/.hydra/config.yaml": load_yaml,
         "companion/metrics.csv": load_metrics,
     }
@@ -117,6 +121,7 @@ def all_cases(whole: Path) -> Iterator[Case]:
         yield from flips(name, read, (whole / name).stat().st_size, 50 if "safetensors" in name else 15)
     yield from wrong_values(whole, "agent/agent.json", load_agent)
     yield from wrong_values(whole, "companion/checkpoints/last/model.json", load_companion)
+    yield from wrong_states(whole)
     for value in (float("nan"), float("inf"), -float("inf")):
         yield Case(f"weights of {value}", lambda work, value=value: fill(work, value), load_agent)  # type: ignore[misc]
     for dtype in (torch.float64, torch.float16, torch.bfloat16, torch.int8, torch.bool):
@@ -138,6 +143,16 @@ def load_companion(work: Path) -> Any:
 def load_training(work: Path) -> Any:
     """Reads the state of the companion's training."""
     return read_tensors(work / "companion/checkpoints/last/training.safetensors")[0]
+
+
+def load_run(work: Path) -> None:
+    """Reads the state of the agent's run."""
+    checkpoint.load_run(work / "run/checkpoints/last")
+
+
+def resume(work: Path) -> None:
+    """Goes on with the agent's run for one update."""
+    rlkit.train(resume=work / "run", total_timesteps=96)
 
 
 def load_yaml(work: Path) -> None:
@@ -240,6 +255,25 @@ def wrong_values(whole: Path, name: str, read: Callable[[Path], Any]) -> Iterato
                 write_tensors(file, tensors, metadata)
 
             yield Case(f"{name}: {'.'.join(map(str, path))} = {ascii(value)[:20]}", change, read)
+
+
+def wrong_states(whole: Path) -> Iterator[Case]:
+    """Yields states of a run with one value replaced, and a digest that is right."""
+    state = checkpoint.load_run(whole / "run/checkpoints/last")
+    drawn = random.Random("state")
+    for path in places(state):
+        for value in drawn.sample(WRONG, 2):
+
+            def change(work: Path, path: tuple[Any, ...] = path, value: Any = value) -> None:
+                changed = copy.deepcopy(state)
+                inner = changed
+                for key in path[:-1]:
+                    inner = inner[key]
+                inner[path[-1]] = value
+                with suppress(TypeError, UnicodeEncodeError):  # what cannot be written stays as it was
+                    checkpoint.save_run(changed, work / "run/checkpoints/last")
+
+            yield Case(f"the run's state: {'.'.join(map(str, path))} = {ascii(value)[:20]}", change, resume)
 
 
 def places(tree: Any, prefix: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

@@ -118,7 +118,7 @@ class Collector:
         failed = {env: reason for env, reason in enumerate(reasons) if reason is not None}
         self._obs, self._mask = tuple(leaf.copy() for leaf in last_obs), state["mask"]
         self._returns, self._began = state["returns"].copy(), state["began"].copy()
-        self._vector_steps, self.timesteps = state["vector_steps"], state["timesteps"]
+        self._vector_steps, self.timesteps = int(state["vector_steps"]), int(state["timesteps"])
         self._valid = state["valid"].copy()
         write_generators(state["generators"])
         if failed:

@@ -33,7 +33,8 @@ from rlkit.envs import EnvFactory, make_noted_env, make_vector_env
 from rlkit.envs.lifetime import LazyEnvs, close_all
 from rlkit.envs.make import VECTORIZATIONS
 from rlkit.episodes import Evaluation, Predictor, evaluate_policy
-from rlkit.errors import RlkitError, check_choice
+from rlkit.errors import RlkitError, check_choice, shown
+from rlkit.networks.features import encoder_notes
 from rlkit.networks.heads import action_notes
 from rlkit.profiling import Profile, table
 from rlkit.registry import make_agent
@@ -167,6 +168,8 @@ def _stored(config: TrainConfig, run_dir: Path, ranks: Ranks, stack: ExitStack) 
     stored = Stored(folder, load_run(folder.checkpoint("last")))
     try:
         done, episodes = stored.timesteps, int(stored.state["episodes"])
+        if not 0 <= episodes <= done:
+            raise ValueError(f"{shown(episodes)} episodes in {shown(done)} timesteps")
         check_choice("vectorization", stored.vectorization or "auto", VECTORIZATIONS)
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(folder.checkpoint("last") / RUN_FILE, error) from error
@@ -331,7 +334,7 @@ def _synchronous(config: TrainConfig, factory: EnvFactory, seeds: Seeds, ranks: 
     agent = _agent(config, num_envs, envs.single_observation_space, envs.single_action_space, seeds, ranks)
     buffer = agent.make_buffer(num_envs)
     notes = [choice, *agent.notes, *action_notes(envs.single_action_space, config.network)]
-    notes += config.remarks()
+    notes += [*encoder_notes(envs.single_observation_space, config.network.encoder), *config.remarks()]
     own_seeds = ranks.shard(env_seeds(seeds.envs, config.num_envs))
     collector = Collector(envs, own_seeds, f"environment {config.env.id}")
     lockstep = envs.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP

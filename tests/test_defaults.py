@@ -10,6 +10,7 @@ import pytest
 from gymnasium import spaces
 
 import rlkit
+from rlkit.networks.features import encoder_notes
 from rlkit.networks.heads import action_notes
 from rlkit.setting import NetworkConfig
 
@@ -71,6 +72,20 @@ def test_bounds_that_the_first_actions_miss_are_told(low: Any, high: Any, networ
     notes = action_notes(space, NetworkConfig(**network))
     assert len(notes) == (words is not None)
     assert words is None or words in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("space", "encoder", "told"),
+    [
+        (spaces.Box(0, 1, (4,)), "cnn", True),
+        (spaces.Dict({"a": spaces.Discrete(3), "b": spaces.Box(0, 1, (4,))}), "minatar", True),
+        (spaces.Box(0, 1, (4,)), "auto", False),
+        (spaces.Box(0, 1, (4,)), "mlp", False),
+        (spaces.Dict({"a": spaces.Discrete(3), "b": spaces.Box(0, 1, (12, 12))}), "cnn", False),
+    ],
+)
+def test_an_encoder_of_images_without_an_image_is_told(space: spaces.Space[Any], encoder: str, told: bool) -> None:
+    assert bool(encoder_notes(space, encoder)) == told
 
 
 def test_spaces_that_are_no_boxes_of_floats_have_no_note() -> None:

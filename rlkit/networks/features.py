@@ -49,6 +49,13 @@ def is_image(space: spaces.Space[Any], encoder: str = "auto") -> bool:
     return image_like and min(image_shape(space)[1:]) >= smallest
 
 
+def encoder_notes(space: spaces.Space[Any], encoder: str) -> list[str]:
+    """Returns a note for the user if an encoder for images was asked for and there is no image."""
+    if encoder in ("auto", "auto_v1", "mlp") or any(is_image(leaf, encoder) for leaf in leaf_spaces(space)):
+        return []
+    return [f"network.encoder={encoder} encodes nothing: no part of the observations has two dimensions or more"]
+
+
 def image_shape(space: spaces.Space[Any]) -> tuple[int, int, int]:
     """Returns the (channels, height, width) of an image leaf; stacked frames count as channels."""
     shape = space.shape or ()
