@@ -45,7 +45,7 @@ RUNS: list[tuple[str, str, str, int, dict[str, Any]]] = [
     ],
     *[
         (agent, "CartPole-v1", vectorization, 1_000, {**DQN, "num_envs": 2})
-        for agent in ("dqn", "dueling_double_dqn", "rainbow")
+        for agent in ("dqn", "double_dqn", "rainbow")
         for vectorization in ("sync", "async", "native")
     ],
     *[

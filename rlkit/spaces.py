@@ -212,10 +212,11 @@ def count_true(flags: Array) -> int:
 def shifted(space: spaces.Discrete[Any], action: Array) -> Array:
     """Converts a batch of actions, which are counted from 0, to elements of a space that may start at another number.
 
-    The result may be `action` itself.
+    The result is an array of its own, because environments may write into what they get.
     """
-    shifted = action + space.start if space.start else action
-    return shifted.astype(space.dtype, copy=False)
+    if not space.start:
+        return action.astype(space.dtype)
+    return (action + space.start).astype(space.dtype, copy=False)
 
 
 def masked(logits: Array, action_mask: Array | None) -> Array:

@@ -200,6 +200,7 @@ NETWORK: tuple[Row, ...] = (
     Fixed(("network.module", "network.module_args"), None, "has its own encoder"),
     Fixed(("network.encoder",), "auto", "chooses its encoder by the observations"),
     Fixed(("network.cnn_features",), None, "makes 512 features of an image, or 256 beside other parts"),
+    Fixed(("network.layer_norm",), False, "has no layer normalisation"),
     Fixed(("network.scale_obs",), True, "scales bytes of images alone"),  # what else we scale depends on the space
     Fixed(("network.amp",), "auto", "computes in float32"),
 )

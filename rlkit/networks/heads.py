@@ -103,9 +103,9 @@ class Categorical:
     def env_action(self, action: Array) -> Array:
         if self.multi:
             action = action.reshape(len(action), *self._shape)
-        if self._start is not None:
-            action = action + self._start
-        return action.astype(self._dtype, copy=False)
+        if self._start is None:
+            return action.astype(self._dtype)  # a copy: environments may write into what they get
+        return (action + self._start).astype(self._dtype, copy=False)
 
 
 class Bernoulli:
