@@ -216,7 +216,8 @@ def shifted(space: spaces.Discrete[Any], action: Array) -> Array:
     """
     if not space.start:
         return action.astype(space.dtype)
-    return (action + space.start).astype(space.dtype, copy=False)
+    moved: Array = action + space.start
+    return moved.astype(space.dtype, copy=False)
 
 
 def masked(logits: Array, action_mask: Array | None) -> Array:
