@@ -438,14 +438,14 @@ def write_env(env: Any, state: Mapping[str, Any], last_obs: Sequence[Array]) -> 
 
 def read_envs(envs: VectorEnv[Any, Any, Any]) -> list[dict[str, Any]]:
     """Returns the state of each environment in a vector; one for all of them where they are one object."""
-    states: list[dict[str, Any]] = envs.states() if hasattr(envs, "states") else [read_env(envs)]
+    states: list[dict[str, Any]] = envs.read_states() if hasattr(envs, "read_states") else [read_env(envs)]
     return states
 
 
 def write_envs(envs: VectorEnv[Any, Any, Any], states: Sequence[Mapping[str, Any]], last_obs: Obs) -> list[str | None]:
     """Restores the states that `read_envs` returned; returns the reason for each environment, None where it worked."""
-    if hasattr(envs, "restore"):
+    if hasattr(envs, "write_states"):
         rows = [tuple(leaf[i] for leaf in last_obs) for i in range(envs.num_envs)]
-        reasons: list[str | None] = envs.restore(states, rows)
+        reasons: list[str | None] = envs.write_states(states, rows)
         return reasons
     return [write_env(envs, states[0], last_obs)] * envs.num_envs

@@ -29,6 +29,8 @@ Env = gym.Env[Any, Any]
 Transitions = tuple[Any, Any, Any, Any, dict[str, Any]]
 """Observations, rewards, terminated and truncated, each (num_envs, ...), and infos."""
 
+Leaves = Sequence[Array]
+"""The leaves of one observation."""
 WITHOUT = "vectorization=sync does without them"
 """Advice, in errors of worker processes."""
 CLOSING_TIME = 2.0
@@ -125,11 +127,13 @@ class SyncVectorEnv(NeededInfos, gym.vector.SyncVectorEnv[Any, Any]):
             infos,
         )
 
-    def states(self) -> list[dict[str, Any]]:
+    def read_states(self) -> list[dict[str, Any]]:
         """Returns the state of every environment, as `read_env` does."""
         return [read_env(env) for env in self.envs]
 
-    def restore(self, states: Sequence[Mapping[str, Any]], last_obs: Sequence[Sequence[Array]]) -> list[str | None]:
+    def write_states(
+        self, states: Sequence[Mapping[str, Any]], last_obs: Sequence[Sequence[Array]]
+    ) -> list[str | None]:
         """Restores the state of every environment, and returns reasons, as `write_env` does."""
         return [write_env(env, state, obs) for env, state, obs in zip(self.envs, states, last_obs, strict=True)]
 
@@ -177,11 +181,13 @@ class AsyncVectorEnv(NeededInfos, gym.vector.AsyncVectorEnv[Any, Any]):
         with self._dead_workers_reported():
             return super().step(actions)
 
-    def states(self) -> list[dict[str, Any]]:
+    def read_states(self) -> list[dict[str, Any]]:
         """Returns the state of every environment and of its process's global generators, as `read_env` does."""
         return self._called("state", [()] * self.num_envs)
 
-    def restore(self, states: Sequence[Mapping[str, Any]], last_obs: Sequence[Sequence[Array]]) -> list[str | None]:
+    def write_states(
+        self, states: Sequence[Mapping[str, Any]], last_obs: Sequence[Sequence[Array]]
+    ) -> list[str | None]:
         """Restores the state of every environment, and returns reasons, as `write_env` does."""
         return self._called("restore", list(zip(states, last_obs, strict=True)))
 

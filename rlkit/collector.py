@@ -78,6 +78,7 @@ class Collector:
             self._mask = self._masks(masks_in(info, self.num_envs))
         except Misfit as misfit:
             raise self._told(misfit) from misfit
+        read_envs(envs)  # by which large tables are known that need not be stored, as new environments have them
 
     def collect(self, agent: Acting, buffer: Buffer, num_steps: int) -> list[Episode]:
         """Lets `agent` act for `num_steps` vector steps, adds them to `buffer`, and returns the episodes that ended.

@@ -463,6 +463,6 @@ def test_buffers_keep_what_agents_and_environments_overwrite() -> None:
     np.testing.assert_array_equal(rollout.actions, [[t % 2] * 2 for t in range(5)])
     np.testing.assert_array_equal(rollout.rewards, [[t + 1] * 2 for t in range(5)])
     kept = episodes.state_dict()["steps"]
-    np.testing.assert_array_equal([step["action"] for step in kept], rollout.actions)
-    np.testing.assert_array_equal([step["reward"] for step in kept], rollout.rewards)
-    np.testing.assert_array_equal([step["obs"][0] for step in kept], rollout.obs[0][:-1])
+    np.testing.assert_array_equal(kept["action"], rollout.actions)
+    np.testing.assert_array_equal(kept["reward"], rollout.rewards)
+    np.testing.assert_array_equal(kept["obs"][0], rollout.obs[0][:-1])

@@ -425,3 +425,18 @@ def test_states_pass_through_files_as_they_are(tmp_path: Path) -> None:
         with pytest.raises(TypeError):
             write_state(tmp_path / "wrong", {"value": wrong}, {})
     assert not (tmp_path / "wrong").exists()
+
+
+def test_a_state_that_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    states: list[dict[str, Any]] = [{"many": [[]] * 100_001}, {"long": "x" * 2**22}]
+    for state in states:
+        with pytest.raises(TypeError):
+            write_state(tmp_path / "state", state, {})
+        assert not (tmp_path / "state").exists()
+
+
+def test_tables_of_an_environment_are_not_stored() -> None:
+    env = EnvFactory("Taxi-v4")(seed=1)
+    env.reset(seed=1)
+    read_attributes(env)
+    assert len(repr(read_attributes(env))) < 10_000

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlkit.buffers.transition import Transition
+from rlkit.buffers.transition import Transition, stacked_steps, unstacked_steps
 from rlkit.errors import RlkitError
 from rlkit.spaces import Array, Obs
 
@@ -106,12 +106,11 @@ class EpisodeBuffer:
     def state_dict(self) -> dict[str, Any]:
         """All steps of episodes that were not taken yet, as copies."""
         finished = [{**episode._asdict(), "final_obs": list(episode.final_obs)} for episode in self._finished]
-        steps = [step.state_dict() for step in self._steps]
-        return {"steps": steps, "starts": list(self._starts), "finished": deepcopy(finished)}
+        return {"steps": stacked_steps(self._steps), "starts": list(self._starts), "finished": deepcopy(finished)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores a state that `state_dict` returned."""
-        self._steps = [Transition.from_state_dict(step) for step in state["steps"]]
+        self._steps = unstacked_steps(state["steps"])
         self._starts = list(state["starts"])
         self._finished = [
             _Finished(**{**episode, "final_obs": tuple(episode["final_obs"])})

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
 
 from rlkit.spaces import Array, Obs
 
@@ -64,6 +67,53 @@ class Transition(NamedTuple):
         final_obs = {int(env): tuple(last) for env, last in state["final_obs"].items()}
         parts = {"obs": tuple(state["obs"]), "next_obs": tuple(state["next_obs"]), "final_obs": final_obs}
         return cls(**{**state, **parts})
+
+
+ARRAYS = ("action", "reward", "terminated", "truncated", "valid")
+"""Fields of a step that are always an array."""
+MASKS = ("action_mask", "next_action_mask")
+"""Fields of a step that are an array or None."""
+
+
+def stacked_steps(steps: Sequence[Transition]) -> dict[str, Any]:
+    """Returns many steps as a few arrays, for states that are stored: each has a row per step."""
+    if not steps:
+        return {"count": 0}
+    finals = [(t, env, last) for t, step in enumerate(steps) for env, last in step.final_obs.items()]
+    state: dict[str, Any] = {"count": len(steps), "finals": [[t, env] for t, env, _ in finals]}
+    state["final_obs"] = [np.stack(leaf) for leaf in zip(*(last for _, _, last in finals), strict=True)]
+    for name in ("obs", "next_obs"):
+        state[name] = [np.stack(leaf) for leaf in zip(*(getattr(step, name) for step in steps), strict=True)]
+    for name in ARRAYS:
+        state[name] = np.stack([getattr(step, name) for step in steps])
+    for name in MASKS:
+        known = [(t, mask) for t, step in enumerate(steps) if (mask := getattr(step, name)) is not None]
+        masks = np.stack([mask for _, mask in known]) if known else None
+        state[name] = {"steps": [t for t, _ in known], "masks": masks}
+    return state
+
+
+def unstacked_steps(state: Mapping[str, Any]) -> list[Transition]:
+    """Makes the steps again of which `stacked_steps` returned the state."""
+    steps = []
+    for t in range(state["count"]):
+        masks: dict[str, Any] = {name: _row_of(state[name]["steps"], state[name]["masks"], t) for name in MASKS}
+        final_obs = {
+            env: tuple(leaf[i].copy() for leaf in state["final_obs"])
+            for i, (step, env) in enumerate(state["finals"])
+            if step == t
+        }
+        obs, next_obs = (tuple(leaf[t].copy() for leaf in state[name]) for name in ("obs", "next_obs"))
+        arrays = {name: state[name][t].copy() for name in ARRAYS}
+        steps.append(Transition(obs=obs, next_obs=next_obs, final_obs=final_obs, **arrays, **masks))
+    return steps
+
+
+def _row_of(steps: Sequence[int], masks: Array | None, step: int) -> Array | None:
+    if masks is None or step not in steps:
+        return None
+    row: Array = masks[list(steps).index(step)].copy()
+    return row
 
 
 class Buffer(Protocol):

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlkit.runs.reading import checked, damaged, parse_json, shown
-from rlkit.runs.tensor_files import Header, load_tensors, open_tensors, write_tensors
+from rlkit.runs.reading import MOST_CONTAINERS, MOST_VALUES, checked, damaged, parse_json, shown
+from rlkit.runs.tensor_files import LARGEST_HEADER, Header, load_tensors, open_tensors, write_tensors
 from rlkit.spaces import Array
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ DTYPES = (
 """Types of numbers that arrays can have."""
 MANY = 16
 """Whole numbers in a list from which on they are kept as an array, since a header is read as a whole."""
+HEADER_PER_TENSOR = 100
+"""Bytes of a header that describe one tensor, at most."""
 WORD = 2**63
 """Beyond this, whole numbers do not fit into an array."""
 
@@ -42,6 +44,11 @@ def write_state(file: Path, state: Mapping[str, Any], metadata: Mapping[str, str
     """
     tensors: dict[str, torch.Tensor] = {}
     tree = json.dumps(_packed(state, tensors))
+    # What could not be read again must not take the place of what can.
+    if tree.count("[") + tree.count("{") > MOST_CONTAINERS or tree.count(",") > MOST_VALUES:
+        raise TypeError(f"more than {MOST_CONTAINERS:,} lists and dicts, or {MOST_VALUES:,} values")
+    if len(tree) + HEADER_PER_TENSOR * len(tensors) > LARGEST_HEADER:
+        raise TypeError(f"{len(tree):,} characters and {len(tensors):,} arrays, which do not fit into a header")
     write_tensors(file, tensors, {**metadata, TREE: tree}, durable=durable)
 
 
