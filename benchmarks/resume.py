@@ -35,7 +35,9 @@ RESULTS = Path(__file__).resolve().parent / "results"
 CUTS = 2
 """Interruptions of each run."""
 DQN = {"agent.learning_starts": 200, "agent.num_steps": 4, "agent.gradient_steps": 2}
-ATARI = {**DQN, "agent.replay.size": 1000, "num_envs": 2, "eval_interval": 0, "final_eval_episodes": 0}
+STICKLESS = {"env_kwargs": {"repeat_action_probability": 0.0}}
+UNSEEN = {"eval_interval": 0, "final_eval_episodes": 0}
+ATARI = {**DQN, **STICKLESS, **UNSEEN, "agent.replay.size": 1000, "num_envs": 2}
 SHORT = {"eval_episodes": 2, "final_eval_episodes": 2, "verbose": False, "curves": False}
 RUNS: list[tuple[str, str, str, int, dict[str, Any]]] = [
     *[
@@ -57,7 +59,7 @@ RUNS: list[tuple[str, str, str, int, dict[str, Any]]] = [
     *[(agent, "Taxi-v4", "sync", 4_000, {}) for agent in ("sarsa", "expected_sarsa", "q_learning", "ppo")],
     ("sarsa", "CartPole-v1", "sync", 2_000, {}),
     ("dqn", "ALE/Pong-v5", "sync", 400, ATARI),
-    ("ppo", "ALE/Pong-v5", "async", 512, {**SHORT, "num_envs": 2, "agent.num_steps": 64, "eval_interval": 0}),
+    ("ppo", "ALE/Pong-v5", "async", 512, {**UNSEEN, **STICKLESS, "num_envs": 2, "agent.num_steps": 64}),
 ]
 COLUMNS = ("agent", "env", "vectorization", "timesteps", "cuts", "difference", "rows_equal", "evaluation_equal")
 KILL_COLUMNS = ("case", "agent", "env", "kills", "difference", "rows_equal")

@@ -46,6 +46,13 @@ LONGEST_EPISODE = 100_000
 """Steps of an episode that are played again; a longer one is begun anew."""
 
 
+STICKY = (
+    "the emulator repeats actions at random, and does not tell which action it would repeat: the first frame may "
+    "differ from that of an uninterrupted run"
+)
+"""The remark about Atari's sticky actions."""
+
+
 class Unreadable(Exception):
     """Raised for a value that is more than plain data; the text says where it is."""
 
@@ -64,6 +71,8 @@ class Reader:
     def __init__(self, tables: dict[str, Any] | None = None, *, partly: bool = False) -> None:
         self._partly = partly
         self._tables = tables
+        self.remarks: dict[str, None] = {}
+        """Sentences about state that is not in what was read, in the order in which they were found."""
         self._seen: dict[int, int] = {}
         self._kept: list[Any] = []  # so that no other object takes the place of one that was seen
 
@@ -121,6 +130,8 @@ class Reader:
         if isinstance(value, bytes):
             return {"kind": "bytes", "value": np.frombuffer(value, np.uint8)}
         if _is_emulator(value):
+            if value.getFloat("repeat_action_probability"):
+                self.remarks[STICKY] = None
             return {
                 "kind": "emulator",
                 "value": np.frombuffer(value.cloneState(include_rng=True).serialize(), np.uint8),
@@ -350,7 +361,13 @@ _tables: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
 
 def read_attributes(env: Any) -> Node:
     """Returns the state of an environment that is plain data; raises Unreadable for another one."""
-    return Reader(_tables.setdefault(env, {})).read(env, type(env).__name__)
+    return _read(env)[0]
+
+
+def _read(env: Any) -> tuple[Node, list[str]]:
+    """Returns the state of an environment that is plain data, and remarks about what is not in it."""
+    reader = Reader(_tables.setdefault(env, {}))
+    return reader.read(env, type(env).__name__), list(reader.remarks)
 
 
 def write_attributes(env: Any, node: Node) -> None:
@@ -404,11 +421,15 @@ def is_readable(env: Env) -> bool:
 
 
 def read_env(env: Any) -> dict[str, Any]:
-    """Returns the state of an environment as data that can be stored; `missing` in it says why there is none."""
+    """Returns the state of an environment as data that can be stored; `missing` in it says why there is none.
+
+    `remarks` in it are sentences about what is not stored.
+    """
     try:
         if isinstance(env, Recorded):
             return {"episode": env.state()}
-        return {"attributes": read_attributes(env)}
+        attributes, remarks = _read(env)
+        return {"attributes": attributes, "remarks": remarks}
     except Unreadable as error:
         return {"missing": f"{error}, which cannot be stored"}
 

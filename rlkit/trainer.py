@@ -98,11 +98,15 @@ class CollectAndUpdate(Generic[BufferT]):
         self.buffer.load_state_dict(state["buffer"])
         failed = self.collector.load_state_dict(state["collector"])
         self.timesteps = state["timesteps"]
+        remarks = dict.fromkeys(remark for env in state["collector"]["envs"] for remark in env.get("remarks", ()))
         if not failed:
-            return []
+            return list(remarks)
         self.buffer.cut_off(list(failed))
         reasons = "; ".join(dict.fromkeys(failed.values()))
-        return [f"the open episodes of {len(failed)} of {self.collector.num_envs} environments begin anew: {reasons}"]
+        return [
+            *remarks,
+            f"the open episodes of {len(failed)} of {self.collector.num_envs} environments begin anew: {reasons}",
+        ]
 
 
 class Evaluate(Protocol):

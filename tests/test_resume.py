@@ -69,6 +69,7 @@ RUNS: dict[str, tuple[str, str, int, dict[str, Any]]] = {
             "agent.replay.size": 200,
             "num_envs": 2,
             "vectorization": "sync",
+            "env_kwargs": {"repeat_action_probability": 0.0},
             "eval_interval": 0,
             "final_eval_episodes": 0,
         },
@@ -243,8 +244,9 @@ def same(one: Any, other: Any, space: spaces.Space[Any]) -> bool:
 @pytest.mark.parametrize("id", IDS)
 def test_an_environment_goes_on_in_another_object(id: str, tmp_path: Path) -> None:
     """The state passes through a file, and 60 steps that follow are equal, with all resets in them."""
+    kwargs = {"repeat_action_probability": 0.0} if id.startswith("ALE") else {}
     recorded = not is_readable_after_reset(id)
-    one, other = (EnvFactory(id, recorded=recorded)(seed=seed) for seed in (1, 2))
+    one, other = (EnvFactory(id, kwargs, recorded=recorded)(seed=seed) for seed in (1, 2))
     for env, seed in ((one, 1), (other, 2)):
         env.reset(seed=seed)
     one.action_space.seed(0)
@@ -302,6 +304,13 @@ class Counting(gym.Env[Any, Any]):
 class Part:
     def __init__(self, whole: Counting) -> None:
         self.whole, self.steps = whole, 0
+
+
+@pytest.mark.parametrize(("probability", "count"), [(0.0, 0), (0.25, 1)])
+def test_an_emulator_that_repeats_actions_is_told(probability: float, count: int) -> None:
+    env = EnvFactory("ALE/Pong-v5", {"repeat_action_probability": probability})()
+    env.reset(seed=0)
+    assert len(read_env(env)["remarks"]) == count
 
 
 def test_attributes_of_all_kinds_are_restored_with_what_they_share() -> None:
