@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -14,8 +13,9 @@ from typing import Any
 from rlkit.config import DEVICES
 from rlkit.episodes import evaluate_policy
 from rlkit.errors import RlkitError, check_choice, check_range
+from rlkit.runs.command import exit_code, typed_options, usage_with_options
 from rlkit.system.imports import NothingImportedFrom, return_to_working_directory
-from rlkit.system.terminal import complain, prepare, say
+from rlkit.system.terminal import prepare, say
 from rlkit.system.user_paths import user_path
 
 
@@ -59,12 +59,7 @@ For example: python -m rlkit.evaluate runs/ppo/CartPole-v1/2026-01-31_12-00-00-s
 
 def help_text() -> str:
     """Returns the text that `--help` prints."""
-    from rlkit.runs.field_docs import field_docs
-
-    docs = field_docs(EvaluateConfig())
-    options = [f"{doc.name}={json.dumps(doc.default)}".replace('"', "") for doc in docs]
-    lines = [f"  {option:<22}{doc.doc}" for option, doc in zip(options, docs, strict=True)]
-    return "\n".join([USAGE, *lines])
+    return usage_with_options(USAGE, EvaluateConfig())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,29 +69,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if {"-h", "--help"} & set(arguments):
         say(help_text())
         return 0
-    try:
-        run, config = parse(arguments)
-        if config.env is not None and ":" in config.env:  # the user's own word, even for code in the run folder
-            return_to_working_directory()
+    return exit_code(lambda: _evaluate(*parse(arguments)))
+
+
+def _evaluate(run: Path, config: EvaluateConfig) -> None:
+    """Evaluates while no module in the run folder can be imported, unless the user names one."""
+    if config.env is not None and ":" in config.env:  # the user's own word, even for code in the run folder
+        return_to_working_directory()
+        _evaluate_and_report(run, config)
+    else:
+        with NothingImportedFrom(run):
             _evaluate_and_report(run, config)
-        else:
-            with NothingImportedFrom(run):
-                _evaluate_and_report(run, config)
-    except RlkitError as error:
-        complain(error)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
 
 
 def parse(arguments: Sequence[str]) -> tuple[Path, EvaluateConfig]:
     """Returns the run folder and the options; raises RlkitError if one is unknown, missing or of the wrong type."""
-    from omegaconf import OmegaConf
-
-    from rlkit.runs import grammar
-    from rlkit.runs.hydra_app import App, readable_errors, refuse_undeclared
-
     options = [argument for argument in arguments if _is_option(argument)]
     runs = [argument for argument in arguments if argument not in options]
     if flags := [run for run in runs if run.startswith("-")]:
@@ -104,14 +91,7 @@ def parse(arguments: Sequence[str]) -> tuple[Path, EvaluateConfig]:
     if len(runs) != 1:
         given = f"not {' and '.join(runs)}" if runs else "and none was given"
         raise RlkitError(f"expected one run folder, checkpoint or model file, {given} (--help says more)")
-    config = grammar.structured(EvaluateConfig)
-    OmegaConf.set_struct(config.env_kwargs, False)
-    with readable_errors(App(name="evaluate", conf="", config=EvaluateConfig, groups=())):
-        grammar.apply(config, grammar.with_homes(options))
-        typed: EvaluateConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
-    refuse_undeclared(typed)
-    typed.validate()
-    return user_path(runs[0]), typed
+    return user_path(runs[0]), typed_options("evaluate", EvaluateConfig, options, open_fields=["env_kwargs"])
 
 
 def _is_option(argument: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import sys
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from rlkit.compare.config import CompareConfig
 from rlkit.errors import RlkitError
-from rlkit.system.terminal import complain, prepare, say
+from rlkit.runs.command import INTERRUPTED, exit_code, typed_options, usage_with_options
+from rlkit.system.terminal import prepare, say
 from rlkit.system.user_paths import user_path
 
 if TYPE_CHECKING:
@@ -36,13 +36,7 @@ For example: python -m rlkit.compare agent=ppo,dqn env=CartPole-v1 seeds=5 total
 
 def help_text() -> str:
     """Returns the text that `--help` prints."""
-    from rlkit.runs.field_docs import field_docs
-
-    lines = []
-    for doc in field_docs(CompareConfig()):
-        option = f"{doc.name}={json.dumps(doc.default)}".replace('"', "")
-        lines.append(f"  {option:<22}{doc.doc}")
-    return "\n".join([USAGE, *lines])
+    return usage_with_options(USAGE, CompareConfig())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,23 +46,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not arguments or {"-h", "--help"} & set(arguments):
         say(help_text())
         return 0
-    try:
-        runs, config, overrides = parse(arguments)
-        return compare_runs(runs, config, arguments) if runs else compare_agents(config, overrides, arguments)
-    except RlkitError as error:
-        complain(error)
-        return 2
-    except KeyboardInterrupt:
+    code = exit_code(lambda: compare(arguments))
+    if code == INTERRUPTED:
         say("interrupted: the same command goes on from here", "stderr")
-        return 130
+    return code
+
+
+def compare(arguments: Sequence[str]) -> int:
+    """Does what the command line says, and returns the exit code."""
+    runs, config, overrides = parse(arguments)
+    return compare_runs(runs, config, arguments) if runs else compare_agents(config, overrides, arguments)
 
 
 def parse(arguments: Sequence[str]) -> tuple[list[Path], CompareConfig, list[str]]:
     """Returns the run folders, the options, and the overrides of training; raises RlkitError for a mistake."""
-    from omegaconf import OmegaConf
-
     from rlkit.runs import grammar
-    from rlkit.runs.hydra_app import App, readable_errors
 
     own = {option.name for option in fields(CompareConfig)}
     runs, options, overrides = [], [], []
@@ -86,13 +78,8 @@ def parse(arguments: Sequence[str]) -> tuple[list[Path], CompareConfig, list[str
         raise RlkitError(
             f"{overrides[0]} is for training, and {runs[0]} is a run: expected run folders alone, or agent=… and env=…"
         )
-    config = grammar.structured(CompareConfig)
-    OmegaConf.set_struct(config.sb3_args, False)
-    with readable_errors(App(name="compare", conf="", config=CompareConfig, groups=())):
-        grammar.apply(config, grammar.with_homes(options))
-        typed: CompareConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
-    typed.validate()
-    return runs, typed, grammar.with_homes(overrides)
+    config = typed_options("compare", CompareConfig, options, open_fields=["sb3_args"])
+    return runs, config, grammar.with_homes(overrides)
 
 
 def compare_agents(config: CompareConfig, overrides: Sequence[str], arguments: Sequence[str]) -> int:

@@ -6,8 +6,9 @@ import sys
 from collections.abc import Sequence
 
 from rlkit.errors import RlkitError
+from rlkit.runs.command import exit_code
 from rlkit.system.imports import NothingImportedFrom
-from rlkit.system.terminal import complain, prepare, say
+from rlkit.system.terminal import prepare, say
 from rlkit.system.user_paths import user_path
 
 USAGE = """\
@@ -29,16 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if {"-h", "--help"} & set(arguments):
         say(USAGE)
         return 0
-    try:
-        run, file, observations = parse(arguments)
-        with NothingImportedFrom(user_path(run)):
-            _export_and_report(run, file, observations)
-    except RlkitError as error:
-        complain(error)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return exit_code(lambda: _export_and_report(*parse(arguments)))
 
 
 def parse(arguments: Sequence[str]) -> tuple[str, str | None, int]:
@@ -65,9 +57,10 @@ def parse(arguments: Sequence[str]) -> tuple[str, str | None, int]:
 
 
 def _export_and_report(run: str, file: str | None, observations: int) -> None:
-    from rlkit.export.exporting import export
+    with NothingImportedFrom(user_path(run)):
+        from rlkit.export.exporting import export
 
-    exported = export(run, file, observations=observations)
+        exported = export(run, file, observations=observations)
     worst = ", ".join(f"{name} {value:.0e}" for name, value in exported.differences.items())
     say(f"written: {exported.file} ({exported.file.stat().st_size:,} bytes)")
     say(f"onnxruntime agrees on {exported.observations:,} observations; largest differences: {worst or 'none'}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Sequence
@@ -11,7 +10,8 @@ from pathlib import Path
 
 from rlkit.errors import RlkitError, unknown
 from rlkit.report.config import ReportConfig
-from rlkit.system.terminal import complain, prepare, say
+from rlkit.runs.command import exit_code, typed_options, usage_with_options
+from rlkit.system.terminal import prepare, say
 from rlkit.system.user_paths import user_path
 
 USAGE = """\
@@ -26,13 +26,7 @@ For example: python -m rlkit.report runs/ppo runs/a2c out=report.html --png
 
 def help_text() -> str:
     """Returns the text that `--help` prints."""
-    from rlkit.runs.field_docs import field_docs
-
-    lines = []
-    for doc in field_docs(ReportConfig()):
-        option = f"{doc.name}={json.dumps(doc.default)}".replace('"', "")
-        lines.append(f"  {option:<22}{doc.doc}")
-    return "\n".join([USAGE, *lines])
+    return usage_with_options(USAGE, ReportConfig())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,23 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not arguments or {"-h", "--help"} & set(arguments):
         say(help_text())
         return 0
-    try:
-        write_report(*parse(arguments))
-    except RlkitError as error:
-        complain(error)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return exit_code(lambda: write_report(*parse(arguments)))
 
 
 def parse(arguments: Sequence[str]) -> tuple[list[Path], ReportConfig]:
     """Returns the folders and the options; raises RlkitError for a mistake in them."""
-    from omegaconf import OmegaConf
-
-    from rlkit.runs import grammar
-    from rlkit.runs.hydra_app import App, readable_errors
-
     own = [option.name for option in fields(ReportConfig)]
     folders, options = [], []
     for argument in arguments:
@@ -71,18 +53,14 @@ def parse(arguments: Sequence[str]) -> tuple[list[Path], ReportConfig]:
             options.append(argument)
         else:
             folders.append(user_path(argument))
-    config = grammar.structured(ReportConfig)
-    with readable_errors(App(name="report", conf="", config=ReportConfig, groups=())):
-        grammar.apply(config, grammar.with_homes(options))
-        typed: ReportConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
-    typed.validate()
+    config = typed_options("report", ReportConfig, options)
     if not folders:
         raise RlkitError("expected run folders, or folders with run folders in them (--help says more)")
-    return folders, typed
+    return folders, config
 
 
-def write_report(folders: Sequence[Path], config: ReportConfig) -> Path:
-    """Writes the page, and pictures if asked for; returns its path, and raises RlkitError for what cannot be read."""
+def write_report(folders: Sequence[Path], config: ReportConfig) -> None:
+    """Writes the page, and pictures if asked for, and says where; raises RlkitError for what cannot be read."""
     from rlkit.report.figures import draw_returns
     from rlkit.report.runs_page import runs_page
     from rlkit.report.sides import sides_of
@@ -96,7 +74,6 @@ def write_report(folders: Sequence[Path], config: ReportConfig) -> Path:
     say(f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}: {path}")
     for kind in [kind for kind in ("png", "svg") if getattr(config, kind)]:
         say(f"picture: {draw_returns(sides_of(runs), path.with_suffix(f'.{kind}'))}")
-    return path
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import sys
@@ -12,9 +11,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import IO, cast
 
-from rlkit.errors import RlkitError, unknown
+from rlkit.errors import unknown
+from rlkit.runs.command import exit_code, typed_options, usage_with_options
 from rlkit.runs.listing import COLUMNS, ListConfig, Row, folders_of, rows_of
-from rlkit.system.terminal import Terminal, complain, prepare, say
+from rlkit.system.terminal import Terminal, prepare, say
 from rlkit.system.user_paths import user_path
 
 NUMBERS = ("seed", "timesteps", "return", "steps/s")
@@ -32,13 +32,7 @@ For example: python -m rlkit.runs agent=ppo status=finished sort=return
 
 def help_text() -> str:
     """Returns the text that `--help` prints."""
-    from rlkit.runs.field_docs import field_docs
-
-    lines = []
-    for doc in field_docs(ListConfig()):
-        option = f"{doc.name}={json.dumps(doc.default)}".replace('"', "")
-        lines.append(f"  {option:<18}{doc.doc}")
-    return "\n".join([USAGE, *lines])
+    return usage_with_options(USAGE, ListConfig(), width=18)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,32 +42,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if {"-h", "--help"} & set(arguments):
         say(help_text())
         return 0
-    try:
-        folders, config, watching = parse(arguments)
-        rows = rows_of(config, folders)
-        if watching:
-            watch(config, folders)
-        elif rows:
-            terminal = Terminal(sys.stdout)
-            width = shutil.get_terminal_size().columns if terminal.isatty() else None
-            say("\n".join(lines_of(rows, width)))
-        else:
-            say("no run is like that")
-    except RlkitError as error:
-        complain(error)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return exit_code(lambda: show(*parse(arguments)))
+
+
+def show(folders: Sequence[Path], config: ListConfig, watching: bool) -> None:
+    """Prints the table of runs, once or again and again."""
+    rows = rows_of(config, folders)
+    if watching:
+        watch(config, folders)
+    elif rows:
+        terminal = Terminal(sys.stdout)
+        width = shutil.get_terminal_size().columns if terminal.isatty() else None
+        say("\n".join(lines_of(rows, width)))
+    else:
+        say("no run is like that")
 
 
 def parse(arguments: Sequence[str]) -> tuple[list[Path], ListConfig, bool]:
     """Returns the folders, the options, and whether to watch; raises RlkitError for a mistake."""
-    from omegaconf import OmegaConf
-
-    from rlkit.runs import grammar
-    from rlkit.runs.hydra_app import App, readable_errors
-
     own = [option.name for option in fields(ListConfig)]
     named, options = [], []
     for argument in arguments:
@@ -86,12 +72,8 @@ def parse(arguments: Sequence[str]) -> tuple[list[Path], ListConfig, bool]:
             options.append(argument)
         else:
             named.append(argument)
-    config = grammar.structured(ListConfig)
-    with readable_errors(App(name="runs", conf="", config=ListConfig, groups=())):
-        grammar.apply(config, grammar.with_homes(options))
-        typed: ListConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
-    typed.validate()
-    return folders_of(typed, named), typed, "--watch" in arguments
+    config = typed_options("runs", ListConfig, options)
+    return folders_of(config, named), config, "--watch" in arguments
 
 
 def lines_of(rows: Sequence[Row], width: int | None = None) -> list[str]:
