@@ -26,6 +26,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from rlkit.system.resources import processor
+
 HERE = Path(__file__).resolve().parent
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 ENGINES = ("torch", "compile", "native")
@@ -270,10 +272,7 @@ def row(title: str, found: dict[str, list[float]], engines: tuple[str, ...], dig
 
 def machine() -> str:
     """Returns the processor's name and the number of cores."""
-    cpuinfo = Path("/proc/cpuinfo")
-    names = [line for line in cpuinfo.read_text().splitlines() if "model name" in line] if cpuinfo.exists() else []
-    name = names[0].partition(": ")[2] if names else platform.processor() or platform.machine()
-    return f"{os.cpu_count()} cores of {name}"
+    return f"{os.cpu_count()} cores of {processor()}"
 
 
 if __name__ == "__main__":

@@ -31,6 +31,8 @@ from unittest import mock
 
 from workloads import Workload
 
+from rlkit.system.resources import processor
+
 HERE = Path(__file__).resolve().parent
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 GOAL = 6
@@ -119,7 +121,7 @@ def main() -> None:
     report: dict[str, Any] = {
         "command": f"python benchmarks/gpu.py --device {device} --repetitions {given.repetitions}",
         "device": device,
-        "machine": torch.cuda.get_device_name() if device == "cuda" else processor(),
+        "machine": torch.cuda.get_device_name() if device == "cuda" else f"one core of {processor()}",
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -362,14 +364,6 @@ def markdown(report: dict[str, Any]) -> str:
         for name in next(iter(report["steps"].values())):
             lines.append(f"| {name} | {' | '.join(f'{of[name]:.2f}' for of in report['steps'].values())} |")
     return "\n".join(lines) + "\n"
-
-
-def processor() -> str:
-    """Returns the processor's name, with the remark that one core is used."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    return f"one core of {names[0] if names else platform.processor() or platform.machine()}"
 
 
 if __name__ == "__main__":

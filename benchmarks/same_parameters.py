@@ -27,6 +27,7 @@ import torch
 os.environ["RLKIT_SIMD"] = "avx2"  # read when rlkit is imported
 
 import rlkit
+from rlkit.system.resources import processor
 
 RESULTS = Path(__file__).parent / "results" / "parameters.json"
 POLICY_GRADIENT = ("reinforce", "reinforce_baseline", "a2c", "a3c", "ppo", "ppo_kl", "ppo_adaptive_kl", "trpo")
@@ -65,14 +66,6 @@ def fingerprint(settings: dict[str, Any]) -> str:
     for name, tensor in sorted(result.agent.model.state_dict().items()):
         digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def processor() -> str:
-    """Returns the processor's name, as far as the system knows it."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 def main() -> None:

@@ -12,11 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
 from statistics import mean, median
+
+from rlkit.system.resources import processor
 
 SCRIPT = """
 import json, time
@@ -64,7 +65,7 @@ def main() -> None:
         "# RL Zoo's CartPole PPO, with one import changed",
         "",
         f"`python benchmarks/sb3_script.py --seeds {arguments.seeds} --timesteps {arguments.timesteps}`",
-        f"on {processor()}.",
+        f"on {processor(model=True)}.",
         "",
         "| | return of each seed | mean | CPU seconds of `learn`, median |",
         "|---|---|---|---|",
@@ -88,17 +89,6 @@ def run(module: str, seed: int, timesteps: int) -> tuple[float, float]:
     )
     found, seconds = json.loads(done.stdout.splitlines()[-1])
     return float(found), float(seconds)
-
-
-def processor() -> str:
-    """Returns the processor's name, family and model."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    found = {key.strip(): value.strip() for key, value in fields.items()}
-    return f"{found.get('model name')}, family {found.get('cpu family')} model {found.get('model')}"
 
 
 if __name__ == "__main__":

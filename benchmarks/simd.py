@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from rlkit.engine.native import primitives as native
+from rlkit.system.resources import processor
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SECONDS = 0.05
@@ -128,13 +129,6 @@ def markdown(report: dict[str, Any]) -> str:
                 cells.append(f"**{faster if key == 'gflops' else 1 / faster:.2f} ×**")
             lines.append(f"| {work} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def processor() -> str:
-    """Returns the processor's name."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "an unknown processor")
 
 
 if __name__ == "__main__":

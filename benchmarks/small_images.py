@@ -19,39 +19,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
 from unittest import mock
 
+from gpu import WORKS as GPU_WORKS
 from throughput import ONE_THREAD, machine
-from workloads import Workload
 
 HERE = Path(__file__).resolve().parent
 GOAL = 1.5
 """Ratio to SB3's steps per CPU second that rlkit should reach."""
-WORK = Workload(
-    "PPO, 8 environments, rollouts of 1,024 images of 10×10×4, 4 epochs of minibatches of 256",
-    agent="ppo",
+WORK = replace(
+    GPU_WORKS["ppo"],
+    title="PPO, 8 environments, rollouts of 1,024 images of 10×10×4, 4 epochs of minibatches of 256",
     env="random_frames:RandomSmallFrames-v0",
     timesteps=24_576,
-    num_envs=8,
-    hyperparameters={
-        "num_steps": 128,
-        "minibatch_size": 256,
-        "num_epochs": 4,
-        "gamma": 0.99,
-        "gae_lambda": 0.95,
-        "learning_rate": 2.5e-4,
-        "learning_rate_schedule": "linear",
-        "clip_coef": 0.1,
-        "clip_coef_schedule": "linear",
-        "ent_coef": 0.01,
-    },
-    hidden_sizes=(),
-    activation="relu",
     goal=GOAL,
 )
 SYSTEMS = ("rlkit", "sb3", "rlkit, auto_v1")

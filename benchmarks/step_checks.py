@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -29,6 +28,7 @@ from rlkit.buffers.rollout import RolloutBuffer
 from rlkit.collector import Collector, Step
 from rlkit.envs import EnvFactory, make_vector_env
 from rlkit.spaces import leaves
+from rlkit.system.resources import processor
 
 NUM_ENVS, BLOCK = 8, 100
 RESULTS = Path(__file__).resolve().parent / "results" / "step_checks.json"
@@ -91,12 +91,6 @@ def training(timesteps: int) -> float:
         start = time.process_time()
         rlkit.train("ppo", "CartPole-v1", total_timesteps=timesteps, num_envs=NUM_ENVS, run_dir=folder + "/run")
         return (time.process_time() - start) * 1e6 * NUM_ENVS / timesteps
-
-
-def processor() -> str:
-    """The processor's name, as the system tells it."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def main() -> None:

@@ -29,6 +29,7 @@ import rlkit
 from rlkit.engine.native import primitives as native
 from rlkit.engine.native.optimizers import OPTIMIZERS
 from rlkit.engine.torch.optimizer import TorchOptimizer
+from rlkit.system.resources import processor
 from rlkit.system.subnormals import flushed
 from rlkit.trainer import Trainer
 
@@ -155,13 +156,6 @@ def markdown(report: dict[str, Any]) -> str:
             f"| {way}, median of {len(runs)} | {total:,.0f} | {first:,.0f} | {last:,.0f} | {last / first:.2f} |"
         )
     return "\n".join(lines) + "\n"
-
-
-def processor() -> str:
-    """Returns the processor's name."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "an unknown processor")
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ from workloads import WORKLOADS, Workload
 
 import rlkit
 from rlkit.engine.native import primitives as native
+from rlkit.system.resources import processor
 
 HERE = Path(__file__).resolve().parent
 SCRIPT = "benchmarks/throughput.py"
@@ -327,13 +328,8 @@ def profile_table(profile: dict[str, Any] | None) -> str:
 
 def machine() -> str:
     """Returns the number of cores, the processor's name, and the vector instructions of rlkit's C engine."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    of = {key.strip(): value for key, _, value in (line.partition(": ") for line in lines)}
-    name = of.get("model name") or platform.processor() or platform.machine()
-    model = f" (family {of['cpu family']}, model {of['model']})" if "cpu family" in of else ""
     vectors = f", rlkit's C engine with {native.simd()}" if native.missing is None else ""
-    return f"{os.cpu_count()} cores of {name}{model}{vectors}"
+    return f"{os.cpu_count()} cores of {processor(model=True)}{vectors}"
 
 
 if __name__ == "__main__":

@@ -63,6 +63,7 @@ class SyncVectorEnv(NeededInfos, gym.vector.SyncVectorEnv[Any, Any]):
     """
 
     vectorization = "sync"
+    """The value of `TrainConfig.vectorization` that stands for it."""
 
     def __init__(self, env_fns: Sequence[Callable[[], Env]]) -> None:
         """Makes the environments; if one cannot be made, closes the others before it raises that error."""
@@ -151,6 +152,7 @@ class AsyncVectorEnv(NeededInfos, gym.vector.AsyncVectorEnv[Any, Any]):
     """
 
     vectorization = "async"
+    """The value of `TrainConfig.vectorization` that stands for it."""
 
     def __init__(self, env_fns: Sequence[Callable[[], Env]], name: str) -> None:
         self._name = name

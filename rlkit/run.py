@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import _thread
 import functools
 import math
 import platform
 import shlex
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -25,15 +23,15 @@ from gymnasium.vector import AutoresetMode
 import rlkit
 from rlkit.agents.a3c import A3C
 from rlkit.agents.base import Agent
-from rlkit.checkpoint import RUN_FILE, load_run
+from rlkit.checkpoint import RUN_FILE
 from rlkit.collector import Collector
 from rlkit.config import TrainConfig
 from rlkit.engine.make import vector_instructions, why_chosen
 from rlkit.envs import EnvFactory, make_noted_env, make_vector_env
 from rlkit.envs.lifetime import LazyEnvs, close_all
-from rlkit.envs.make import VECTORIZATIONS
 from rlkit.episodes import Evaluation, Predictor, evaluate_policy
-from rlkit.errors import RlkitError, check_choice, shown
+from rlkit.errors import RlkitError
+from rlkit.interruption import InterruptedRun, interrupted_run, stoppable
 from rlkit.networks.features import encoder_notes
 from rlkit.networks.heads import action_notes
 from rlkit.profiling import Profile, table
@@ -41,7 +39,6 @@ from rlkit.registry import make_agent
 from rlkit.runs.loggers import make_loggers
 from rlkit.runs.pictures import draw_learning_curves
 from rlkit.runs.progress import Progress
-from rlkit.runs.reading import damaged
 from rlkit.runs.run_folder import LostFolder, RunFolder
 from rlkit.setting import Setting
 from rlkit.space_json import to_json
@@ -57,8 +54,6 @@ from rlkit.trainer import CollectAndUpdate, Output, Source, Trainer
 from rlkit.workers.asynchronous import AsynchronousTrainer, Workers
 from rlkit.workers.ray_workers import RayWorkers
 
-SECONDS_TO_STOP = 4.0
-"""Seconds that a run which is interrupted has for the update that it is at."""
 EVAL_ENVS = 10
 """Environments that an evaluation plays at once."""
 
@@ -99,7 +94,7 @@ def run_training(config: TrainConfig, run_dir: Path, *, hydra_files: Mapping[str
     seeds, ranks = run_seeds(config.seed), Ranks(launched())
     env: dict[str, Any] = {**asdict(config.env), "kwargs": config.env_kwargs}
     with ExitStack() as stack:
-        stored = _stored(config, run_dir, ranks, stack) if resume else None
+        stored = interrupted_run(config, run_dir, ranks, stack) if resume else None
         if stored:
             config = replace(config, vectorization=stored.vectorization or config.vectorization)
         stack.enter_context(seeded_globally(seeds.envs))  # for environments that draw from the global generators
@@ -121,64 +116,6 @@ def run_training(config: TrainConfig, run_dir: Path, *, hydra_files: Mapping[str
         if config.curves:
             draw_learning_curves(run_dir)
         return result
-
-
-class Stored(NamedTuple):
-    """An interrupted run, whose folder is locked."""
-
-    folder: RunFolder
-    state: dict[str, Any]
-
-    @property
-    def timesteps(self) -> int:
-        """The timesteps after which it goes on."""
-        return int(self.state["timesteps"])
-
-    @property
-    def vectorization(self) -> str | None:
-        """The way in which its environments were stepped, which `auto` may not choose again; None: by their own."""
-        found: str | None = self.state["source"]["collector"]["vectorization"]
-        return found
-
-    def hand_over(self, trainer: Trainer) -> None:
-        """Gives the state to the trainer's parts; raises RlkitError for a state that is not theirs."""
-        file = self.folder.checkpoint("last") / RUN_FILE
-        try:
-            told = trainer.load_state_dict(self.state)
-        except RlkitError:
-            raise
-        except Exception as error:  # of any part, about what is not its own
-            raise damaged(file, error) from error
-        trainer.progress.say(f"resumed after {self.timesteps:,} timesteps")
-        for sentence in told:
-            trainer.progress.say(sentence)
-
-
-def _stored(config: TrainConfig, run_dir: Path, ranks: Ranks, stack: ExitStack) -> Stored:
-    """Locks the folder of a run and reads its state; raises RlkitError for a run that cannot go on."""
-    if ranks.size > 1:
-        raise RlkitError(f"a run of {ranks.size} processes under torchrun cannot be resumed; expected one process")
-    if config.abilities.has_workers:
-        raise RlkitError(
-            f"agent={config.agent.name} cannot be resumed: its workers' episodes and generators are not stored; "
-            "rlkit.load has its parameters"
-        )
-    folder = RunFolder.resume(run_dir)
-    stack.callback(folder.release)
-    stored = Stored(folder, load_run(folder.checkpoint("last")))
-    try:
-        done, episodes = stored.timesteps, int(stored.state["episodes"])
-        if not 0 <= episodes <= done:
-            raise ValueError(f"{shown(episodes)} episodes in {shown(done)} timesteps")
-        check_choice("vectorization", stored.vectorization or "auto", VECTORIZATIONS)
-    except (KeyError, TypeError, ValueError) as error:
-        raise damaged(folder.checkpoint("last") / RUN_FILE, error) from error
-    if done >= config.total_timesteps or episodes >= (config.total_episodes or math.inf):
-        raise RlkitError(
-            f"the run in {run_dir} has finished, after {done:,} timesteps and {episodes:,} episodes; "
-            f"total_timesteps={2 * config.total_timesteps}, or another number above these, goes on with it"
-        )
-    return stored
 
 
 class Evaluations:
@@ -227,7 +164,7 @@ def _output(
     folder: RunFolder,
     evaluations: Evaluations,
     stack: ExitStack,
-    stored: Stored | None,
+    stored: InterruptedRun | None,
 ) -> Output:
     """Makes the loggers, and tells the user what was chosen."""
     agent, done = parts.agent, stored.timesteps if stored else 0
@@ -284,32 +221,6 @@ def _lead(config: TrainConfig, parts: Parts, trainer: Trainer, evaluations: Eval
                     trainer.progress.say(table(report))
                 trainer.progress.say(_closing_words(summary, trainer))
     return Result(parts.agent, summary, trainer.folder.path)
-
-
-@contextmanager
-def stoppable(signals: Sequence[signal.Signals], trainer: Trainer) -> Iterator[None]:
-    """Makes signals stop the trainer between two updates, where the whole run can be saved.
-
-    A second signal stops it where it is, as do `SECONDS_TO_STOP` without the end of an update: then the run can be
-    resumed from its last checkpoint only.
-    """
-    timers: list[threading.Timer] = []
-
-    def stop(*_: object) -> None:
-        if trainer.stopping:
-            raise KeyboardInterrupt
-        trainer.stopping = True
-        timers.append(threading.Timer(SECONDS_TO_STOP, lambda: None if trainer.stopped else _thread.interrupt_main()))
-        timers[0].daemon = True
-        timers[0].start()
-
-    asked = [signal.SIGINT, *signals] if callable(signal.getsignal(signal.SIGINT)) else signals
-    try:
-        with handled(asked, stop):
-            yield
-    finally:
-        for timer in timers:
-            timer.cancel()
 
 
 def _follow(config: TrainConfig, parts: Parts, run_dir: Path) -> Result:

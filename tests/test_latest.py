@@ -66,7 +66,7 @@ def test_a_state_is_a_copy_and_comes_back_as_it_was() -> None:
     state = buffer.state_dict()
     buffer.latest.obs[0][:] = -1
     other.load_state_dict(state)
-    state["steps"][0]["final_obs"]["1"][0][:] = -1
+    state["steps"]["final_obs"][0][:] = -1
     for found, expected in ((other.previous, transition(1.0)), (other.latest, transition(2.0))):
         np.testing.assert_equal(found, expected)
 

@@ -20,8 +20,9 @@ import rlkit
 from rlkit import checkpoint
 from rlkit.buffers.episodes import EpisodeBuffer
 from rlkit.buffers.transition import Transition
+from rlkit.envs.attributes import Unreadable
 from rlkit.envs.make import EnvFactory
-from rlkit.envs.state import Recorded, Unreadable, is_readable, read_attributes, read_env, write_env
+from rlkit.envs.state import Recorded, is_readable, read_attributes, read_env, write_env
 from rlkit.errors import RlkitError
 from rlkit.runs.state_files import read_state, write_state
 from rlkit.spaces import leaves

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlkit.buffers.transition import Transition
+from rlkit.buffers.transition import Transition, stacked_steps, unstacked_steps
 
 
 class LatestSteps:
@@ -33,8 +33,8 @@ class LatestSteps:
 
     def state_dict(self) -> dict[str, Any]:
         """Both steps, as copies."""
-        return {"steps": [step.state_dict() for step in self._steps]}
+        return {"steps": stacked_steps(self._steps)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores a state that `state_dict` returned."""
-        self._steps = [Transition.from_state_dict(step) for step in state["steps"]]
+        self._steps = unstacked_steps(state["steps"])

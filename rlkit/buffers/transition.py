@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -53,20 +52,6 @@ class Transition(NamedTuple):
             terminated=self.terminated.copy(),
             truncated=self.truncated.copy(),
         )
-
-    def state_dict(self) -> dict[str, Any]:
-        """All fields, as copies: dicts, lists, arrays and None."""
-        final_obs = {str(env): list(last) for env, last in self.final_obs.items()}
-        parts = {"obs": list(self.obs), "next_obs": list(self.next_obs), "final_obs": final_obs}
-        return deepcopy({**self._asdict(), **parts})
-
-    @classmethod
-    def from_state_dict(cls, state: dict[str, Any]) -> Transition:
-        """Makes the step again from its `state_dict`."""
-        state = deepcopy(state)
-        final_obs = {int(env): tuple(last) for env, last in state["final_obs"].items()}
-        parts = {"obs": tuple(state["obs"]), "next_obs": tuple(state["next_obs"]), "final_obs": final_obs}
-        return cls(**{**state, **parts})
 
 
 ARRAYS = ("action", "reward", "terminated", "truncated", "valid")

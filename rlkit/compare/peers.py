@@ -174,10 +174,8 @@ def _target_note(config: TrainConfig) -> str:
 
 
 def _net_arch(config: TrainConfig) -> Any:
-    """Sizes of the hidden layers: one list for action values, two for policy and critic, None for the defaults."""
+    """Sizes of the hidden layers of policy and critic; None for the defaults."""
     hidden, critic = config.network.hidden_sizes, config.network.critic_hidden_sizes
-    if config.agent.name == "dqn":
-        return hidden
     if hidden is None and critic is None:
         return None
     policy = [64, 64] if hidden is None else hidden
@@ -193,7 +191,6 @@ def _activation(config: TrainConfig) -> Any:
 
 
 NETWORK: tuple[Row, ...] = (
-    Mapped(("network.hidden_sizes", "network.critic_hidden_sizes"), "policy_kwargs.net_arch", _net_arch),
     Mapped(("network.activation",), "policy_kwargs.activation_fn", _activation),
     Mapped(("network.normalize_obs",), "{VecNormalize}"),
     Fixed(("network.backbone", "network.freeze_backbone"), None, "has no backbones"),
@@ -206,6 +203,7 @@ NETWORK: tuple[Row, ...] = (
 )
 POLICY: tuple[Row, ...] = (
     *NETWORK,
+    Mapped(("network.hidden_sizes", "network.critic_hidden_sizes"), "policy_kwargs.net_arch", _net_arch),
     Mapped(("network.log_std_init",), "policy_kwargs.log_std_init"),
     Fixed(("network.initialization",), "orthogonal", "begins with orthogonal weights"),
     Fixed(("network.squash",), False, "clips actions to their bounds"),
@@ -253,6 +251,7 @@ FIELDS: Mapping[str, tuple[Row, ...]] = {
     ),
     "dqn": (
         *NETWORK,
+        Mapped(("network.hidden_sizes", "network.critic_hidden_sizes"), "policy_kwargs.net_arch"),
         Fixed(("network.initialization",), None, "begins with torch's own weights, uniform ones"),
         Fixed(("network.squash",), False, ""),
         Fixed(("network.state_dependent_std",), False, ""),

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import math
 import platform
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +13,7 @@ import numpy as np
 from rlkit.maths import statistics
 from rlkit.maths.statistics import Estimate
 from rlkit.runs.stored_runs import Column, StoredRun
+from rlkit.system.resources import processor
 
 FEW_SEEDS = 5
 """Seeds below which intervals are said to be too narrow."""
@@ -316,13 +314,9 @@ def versions_of(runs: Iterable[StoredRun]) -> dict[str, list[str]]:
 
 def machine() -> str:
     """Names the processor, its cores, and the system."""
-    model = platform.processor() or platform.machine()
-    with suppress(OSError):
-        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-        model = found[1] if found else model
     from rlkit.system.processes import num_cores
 
-    return f"{model}, {num_cores()} cores, {platform.system()}"
+    return f"{processor()}, {num_cores()} cores, {platform.system()}"
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:

@@ -23,7 +23,7 @@ FILES = ("config", "overrides", "hydra")
 """Names of the YAML files in a run folder's .hydra/."""
 
 
-class Stored(NamedTuple):
+class StoredConfig(NamedTuple):
     """The configuration in a run folder's .hydra/."""
 
     config: DictConfig
@@ -37,7 +37,7 @@ class Stored(NamedTuple):
     """The file of the configuration."""
 
 
-def read_stored(run_dir: Path) -> Stored:
+def read_stored(run_dir: Path) -> StoredConfig:
     """Reads the configuration of a run; raises RlkitError for a folder that holds none that could be resumed."""
     folder = run_dir / ".hydra"
     file = folder / "config.yaml"
@@ -52,13 +52,13 @@ def read_stored(run_dir: Path) -> Stored:
     refuse_interpolations(config, file)
     own = checked(config.get("own_classes", {}), dict[str, str], f"{file}: own_classes")
     given = checked(OmegaConf.to_container(overrides), list[str], f"{folder / 'overrides.yaml'}")
-    return Stored(config, given, hydra_config, own, file)
+    return StoredConfig(config, given, hydra_config, own, file)
 
 
 def continued(
     app: App,
     run_dir: Path,
-    stored: Stored,
+    stored: StoredConfig,
     choices: Sequence[str],
     changes: Sequence[str],
     check_change: Callable[[str, str], None],

@@ -1,13 +1,14 @@
-"""Measures what a program takes: wall time, CPU time, and memory."""
+"""The resources that a program takes, wall time, CPU time and memory, and the processor that it runs on."""
 
 from __future__ import annotations
 
 import os
+import platform
 import resource
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -73,3 +74,14 @@ def peak_memory_mib() -> float:
     except (OSError, KeyError, ValueError):
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak / (2**20 if sys.platform == "darwin" else 1024)
+
+
+def processor(*, model: bool = False) -> str:
+    """Returns the processor's name, as far as the system knows it; `model` adds the numbers of its family and model."""
+    found: dict[str, str] = {}
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            found.setdefault(key.strip(), value.strip())
+    name = found.get("model name") or platform.processor() or platform.machine()
+    return f"{name} (family {found['cpu family']}, model {found['model']})" if model and "cpu family" in found else name
