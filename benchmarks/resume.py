@@ -61,6 +61,8 @@ RUNS: list[tuple[str, str, str, int, dict[str, Any]]] = [
     ("dqn", "ALE/Pong-v5", "sync", 400, ATARI),
     ("ppo", "ALE/Pong-v5", "async", 512, {**UNSEEN, **STICKLESS, "num_envs": 2, "agent.num_steps": 64}),
 ]
+ERRORS = Path(tempfile.gettempdir()) / "rlkit-resume-errors.txt"
+"""The output of the run that was started last."""
 COLUMNS = ("agent", "env", "vectorization", "timesteps", "cuts", "difference", "rows_equal", "evaluation_equal")
 KILL_COLUMNS = ("case", "agent", "env", "kills", "difference", "rows_equal")
 KILLED = (("ppo", "CartPole-v1", 60_000), ("dqn", "CartPole-v1", 12_000), ("reinforce", "CartPole-v1", 40_000))
@@ -162,14 +164,14 @@ def measure_kills(folder: Path, count: int) -> None:
 
 def command(*arguments: str) -> subprocess.Popen[bytes]:
     """Starts a run in a process of its own."""
-    return subprocess.Popen([sys.executable, "-m", "rlkit", *arguments], stderr=subprocess.DEVNULL)
+    return subprocess.Popen([sys.executable, "-m", "rlkit", *arguments], stderr=ERRORS.open("w"))
 
 
 def ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
     """Returns True if the process ends within so many seconds; raises RuntimeError if it fails."""
     try:
         if process.wait(timeout=seconds):
-            raise RuntimeError(f"{process.args!r} failed")
+            raise RuntimeError(f"{process.args!r} failed: {ERRORS.read_text()[-2000:]}")
     except subprocess.TimeoutExpired:
         return False
     return True

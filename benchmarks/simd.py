@@ -29,9 +29,12 @@ SECONDS = 0.05
 """CPU time of one measurement."""
 PRODUCTS = ((64, 256, 256), (256, 64, 64), (256, 256, 256), (1000, 64, 64))
 NETWORKS = {
-    "PPO's, 256 rows, 4-64-64-2, tanh": (256, [4, 64, 64, 2], "tanh"),
-    "DQN's, 64 rows, 4-256-256-2, relu": (64, [4, 256, 256, 2], "relu"),
+    "PPO's, 256 rows, 4-64-64-2, tanh": (256, [4, 64, 64, 2], "tanh", False),
+    "with GELU": (256, [4, 64, 64, 2], "gelu", False),
+    "with GELU and layer normalisation": (256, [4, 64, 64, 2], "gelu", True),
+    "DQN's, 64 rows, 4-256-256-2, relu": (64, [4, 256, 256, 2], "relu", False),
 }
+"""Rows, sizes of the layers, activation, and whether the hidden layers are normalised."""
 
 
 def main() -> None:
@@ -51,7 +54,7 @@ def main() -> None:
         "gflops": {
             " × ".join(map(str, shape)): {
                 name: [2e-3 * float(np.prod(shape)) / time for time in times]
-                for name, times in measured(shape[0], list(shape[1:]), "identity", given.repetitions).items()
+                for name, times in measured(shape[0], list(shape[1:]), "identity", False, given.repetitions).items()
             }
             for shape in PRODUCTS
         },
@@ -66,13 +69,13 @@ def main() -> None:
 
 
 def measured(
-    rows: int, sizes: list[int], activation: str, repetitions: int, *, backward: bool = False
+    rows: int, sizes: list[int], activation: str, layer_norm: bool, repetitions: int, *, backward: bool = False
 ) -> dict[str, list[float]]:
     """Measures CPU microseconds of a network's passes with each kind of instructions, in turn."""
     from rlkit.engine.native import kernels
 
     names = kernels.available_simd()
-    calls = {name: passes(name, rows, sizes, activation, backward) for name in names}
+    calls = {name: passes(name, rows, sizes, activation, layer_norm, backward) for name in names}
     found: dict[str, list[float]] = {name: [] for name in names}
     for call in calls.values():
         microseconds(call)  # to warm up
@@ -82,15 +85,19 @@ def measured(
     return found
 
 
-def passes(name: str, rows: int, sizes: list[int], activation: str, backward: bool) -> Callable[[], None]:
+def passes(
+    name: str, rows: int, sizes: list[int], activation: str, layer_norm: bool, backward: bool
+) -> Callable[[], None]:
     """Returns a function that computes the forward pass of a network with random weights, and the backward pass."""
     from rlkit.engine.native import kernels
 
     rng = np.random.default_rng(0)
-    layers = [
-        tuple(rng.standard_normal(shape, dtype=np.float32) / 8 for shape in ((outputs, inputs), (outputs,)) * 2)
-        for inputs, outputs in pairwise(sizes)
-    ]
+    layers = []
+    for i, (before, after) in enumerate(pairwise(sizes)):
+        shapes: list[tuple[int, ...]] = [(after, before), (after,)] * 2  # weights and biases, and their gradients
+        if layer_norm and i < len(sizes) - 2:
+            shapes += [(after,)] * 4
+        layers.append(tuple(rng.standard_normal(shape, dtype=np.float32) / 8 for shape in shapes))
     x, outputs = (rng.standard_normal((rows, size), dtype=np.float32) for size in (sizes[0], sizes[-1]))
     kernels.use_simd(name)
     network = kernels.MLP(layers, activation)
