@@ -141,7 +141,7 @@ def measure_kills(folder: Path, count: int) -> None:
     rng = random.Random(0)
     for case in range(count):
         agent, env, timesteps = KILLED[case % len(KILLED)]
-        patience = [rng.uniform(2.5, 9) for _ in range(20)]
+        patience = [rng.uniform(2, 4.5) for _ in range(20)]
         if (str(case),) in done(file, 1):
             continue
         whole, cut = folder / f"whole-{agent}", folder / f"cut-{case}"
