@@ -19,7 +19,7 @@ from rlkit.runs.reading import damaged
 from rlkit.runs.run_folder import RunFolder
 from rlkit.system.processes import handled
 from rlkit.system.ranks import Ranks
-from rlkit.trainer import Trainer
+from rlkit.trainer import CollectAndUpdate, Source, Trainer
 
 SECONDS_TO_STOP = 4.0
 """Seconds that a run which is interrupted has for the update that it is at."""
@@ -68,18 +68,29 @@ class InterruptedRun(NamedTuple):
         found: str | None = self.state["source"]["collector"]["vectorization"]
         return found
 
+    def restore(self, source: Source) -> list[str]:
+        """Gives the agent, the buffer and the environments their state; returns sentences about it for the user.
+
+        Raises RlkitError for a state that is not theirs.
+        """
+        assert isinstance(source, CollectAndUpdate)  # runs with another one are refused before
+        with self._damage_told():
+            told = source.load_state_dict(self.state["source"])
+        return [f"resumed after {self.timesteps:,} timesteps", *told]
+
     def hand_over(self, trainer: Trainer) -> None:
-        """Gives the state to the trainer's parts; raises RlkitError for a state that is not theirs."""
-        file = self.folder.checkpoint("last") / RUN_FILE
+        """Gives the trainer its counters and clocks; raises RlkitError like `restore`."""
+        with self._damage_told():
+            trainer.go_on_from(self.state)
+
+    @contextmanager
+    def _damage_told(self) -> Iterator[None]:
         try:
-            told = trainer.load_state_dict(self.state)
+            yield
         except RlkitError:
             raise
         except Exception as error:  # of any part, about what is not its own
-            raise damaged(file, error) from error
-        trainer.progress.say(f"resumed after {self.timesteps:,} timesteps")
-        for sentence in told:
-            trainer.progress.say(sentence)
+            raise damaged(self.folder.checkpoint("last") / RUN_FILE, error) from error
 
 
 def interrupted_run(config: TrainConfig, run_dir: Path, ranks: Ranks, stack: ExitStack) -> InterruptedRun:

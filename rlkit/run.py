@@ -107,6 +107,8 @@ def run_training(config: TrainConfig, run_dir: Path, *, hydra_files: Mapping[str
         evaluations = Evaluations(config, parts.agent, env, seeds, stack)
         folder = stored.folder if stored else RunFolder.create(run_dir, hydra_files)
         stack.callback(folder.release)
+        if stored:
+            parts.notes += stored.restore(parts.source)  # before anything of the run's is changed
         output = _output(config, parts, folder, evaluations, stack, stored)
         trainer = parts.make_trainer(output)
         if stored:

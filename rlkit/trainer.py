@@ -266,9 +266,8 @@ class Trainer:
             "seconds": [time.perf_counter() - self.started, self.clock.wall_s, self.clock.cpu_s],
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> list[str]:
-        """Restores a state that `state_dict` returned; returns sentences about what could not be restored."""
-        told = self.source.load_state_dict(state["source"]) if isinstance(self.source, CollectAndUpdate) else []
+    def go_on_from(self, state: dict[str, Any]) -> None:
+        """Takes over the counters and the clocks of a state that `state_dict` returned; its source has the rest."""
         self.timesteps, self.episodes, self.best = state["timesteps"], state["episodes"], state["best"]
         self._since_log, self._unlogged = state["since_log"].copy(), dict(state["unlogged"])
         now = time.perf_counter()
@@ -277,7 +276,6 @@ class Trainer:
         self.clock.add(wall, cpu)
         for due in (self._log_due, self._evaluation_due, self._checkpoint_due):
             due.go_on(self.timesteps)
-        return told
 
     def facts(self) -> dict[str, Any]:
         """Entries of summary.json beside those of every run."""

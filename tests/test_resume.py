@@ -215,8 +215,15 @@ def test_folders_that_hold_no_run_are_told(tmp_path: Path, stopping: dict[str, f
     refused("damaged")
     write_state(state, {"timesteps": 5}, {"format": "1"})
     refused("'episodes'")
+    rows_before = (tmp_path / "run" / "metrics.csv").read_bytes()
     write_state(state, {"timesteps": 5, "episodes": 1, "source": {"agent": {}}}, {"format": "1"})
     refused("damaged")
+    collector = {"vectorization": "sync"}
+    write_state(
+        state, {"timesteps": 5, "episodes": 1, "source": {"agent": {}, "collector": collector}}, {"format": "1"}
+    )
+    refused("damaged")
+    assert (tmp_path / "run" / "metrics.csv").read_bytes() == rows_before
     write_state(state, {"timesteps": 5}, {"format": "99"})
     refused("has format '99'; this version of rlkit reads format 1")
     state.unlink()
